@@ -137,7 +137,7 @@ def _delete_task() -> DeleteTask:
 def _read(kind: str, read: Callable[[str], Task]) -> Task:
     try:
         return read(os.environ.get(contract.ENV_TASK, ""))
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         message = f"{contract.ENV_TASK} holds no {kind} task ({error}); this image is started by the operator"
         raise UltramarineError(message, "TaskInvalid") from error
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import ClientSession
-from rig import Gateway, running
+from gateway_rig import Gateway, running
 
 
 @pytest.fixture

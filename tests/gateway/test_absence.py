@@ -7,7 +7,7 @@ import asyncio
 import grpc.aio
 import pytest
 from aiohttp import ClientSession
-from rig import METHOD, NAMESPACE, Gateway, ask, deployment, eventually, free_port, pods, routes, who_answers
+from gateway_rig import METHOD, NAMESPACE, Gateway, ask, deployment, eventually, free_port, pods, routes, who_answers
 from test_figures import BOTH, answering, figures
 from ultramarine_contract.routes import PIN_HEADER, rescaled
 from ultramarine_gateway.agent import Agent

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from rig import METHOD, Gateway, ask, deployment, eventually, free_port, issuer, pods, routes, who_answers
+from gateway_rig import METHOD, Gateway, ask, deployment, eventually, free_port, issuer, pods, routes, who_answers
 from ultramarine_contract.common import GATEWAY_HEADER
 from ultramarine_contract.routes import RouteAuth
 from ultramarine_gateway import envoy

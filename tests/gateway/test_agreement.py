@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
-from rig import Gateway, Pod, ask, deployment, eventually, free_port, pods, routes, who_answers
+from gateway_rig import Gateway, Pod, ask, deployment, eventually, free_port, pods, routes, who_answers
 from test_figures import answering, figures
 from ultramarine_contract.common import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
 from ultramarine_contract.routes import PIN_HEADER, DeploymentFigures, RouteAuth

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import pytest
 from aiohttp import ClientConnectorError, ClientSession, TCPConnector
+from gateway_rig import NAMESPACE, Gateway, answers, ask, deployment, eventually, free_port, pods, routes, who_answers
 from msgspec.structs import replace
-from rig import NAMESPACE, Gateway, answers, ask, deployment, eventually, free_port, pods, routes, who_answers
 from ultramarine_gateway import envoy
 from ultramarine_gateway.agent import Agent
 

@@ -11,8 +11,8 @@ from itertools import pairwise
 import grpc.aio
 import pytest
 from aiohttp import ClientSession, web
+from gateway_rig import METHOD, Gateway, ask, deployment, free_port, pods, routes, who_answers
 from msgspec.structs import replace
-from rig import METHOD, Gateway, ask, deployment, free_port, pods, routes, who_answers
 from ultramarine_contract.routes import PIN_HEADER, DeploymentFigures, RouteAuth, RouteState
 from ultramarine_gateway.config.bootstrap import ADMIN_SOCKET, fine_milliseconds
 from ultramarine_gateway.server import application

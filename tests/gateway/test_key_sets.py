@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, UnixConnector
-from rig import issuer
+from gateway_rig import issuer
 from ultramarine_gateway.keysets import KeySets
 
 KEY_SET = '{"keys": []}'

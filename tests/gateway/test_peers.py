@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 from aiohttp import ClientSession
 from certificates import Authority
-from rig import METHOD, NAMESPACE, Gateway, deployment, eventually, free_port, pods, routes, who_answers
+from gateway_rig import METHOD, NAMESPACE, Gateway, deployment, eventually, free_port, pods, routes, who_answers
 from ultramarine_contract.routes import PIN_HEADER
 from ultramarine_gateway.pods import asking
 

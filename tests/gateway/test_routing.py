@@ -7,7 +7,7 @@ from collections import Counter
 
 import grpc.aio
 from aiohttp import ClientSession, TCPConnector
-from rig import METHOD, Gateway, ask, deployment, eventually, free_port, pods, routes, who_answers
+from gateway_rig import METHOD, Gateway, ask, deployment, eventually, free_port, pods, routes, who_answers
 from ultramarine_contract.routes import PIN_HEADER, RouteLimits
 
 BOTH = ("http", "grpc")

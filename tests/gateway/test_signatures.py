@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from aiohttp import ClientSession, web
-from rig import Gateway, Pod, deployment, free_port, pods, routes
+from gateway_rig import Gateway, Pod, deployment, free_port, pods, routes
 from test_figures import answering
 from ultramarine_contract.routes import RouteAuth
 from ultramarine_gateway.pods.signatures import ASKING_SECONDS, Signatures

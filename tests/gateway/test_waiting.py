@@ -8,7 +8,7 @@ import time
 import grpc.aio
 import pytest
 from aiohttp import ClientSession, ClientTimeout
-from rig import METHOD, Gateway, ask, deployment, eventually, free_port, pods, routes, who_answers
+from gateway_rig import METHOD, Gateway, ask, deployment, eventually, free_port, pods, routes, who_answers
 from test_figures import BOTH, answering, figures
 from ultramarine_contract.routes import PIN_HEADER
 

@@ -248,6 +248,7 @@ def test_a_bucket_that_stays_away_is_named_with_what_to_do(
     assert (verdict.reason, verdict.exit_code) == ("BucketNotFound", 203)
     assert f"bucket {bucket} " in verdict.message
     assert verdict.hint == "create the bucket or correct the uri"
+    assert "create it" not in verdict.sentence  # one remedy is enough
 
 
 def test_a_command_that_fails_without_the_bucket_is_told_as_what_it_is(job: Job) -> None:

@@ -521,6 +521,20 @@ def test_the_log_of_what_failed_is_named_by_a_command_that_finds_it():
     assert wording.hint == "see kubectl -n team-a logs churn-blue-abcde -c server --previous"
 
 
+@pytest.mark.parametrize(
+    ("reason", "message", "hint"),
+    [
+        ("CommandNotFound", "command 'run.sh' is not executable; start it with `sh`", "start it with `sh`"),
+        ("BucketNotFound", "bucket b does not exist; create it", "create the bucket or correct the uri"),
+        ("Unreachable", "the storage does not answer ({})", "check that the object storage is up"),
+    ],
+)
+def test_a_sentence_has_one_remedy(reason, message, hint):
+    """The trainer's own remedy becomes the hint, unless the operator has a better one."""
+    failed = failed_pod(training_job(), "churn-0-aaaaa", 203, reason=reason, message=message)
+    assert pods.verdict(failed).sentence == f"{message.partition('; ')[0]}; {hint}"
+
+
 def test_out_of_memory_says_the_limit():
     """The kubelet's OOMKilled wins over what the container could still say."""
     churn = training_job()

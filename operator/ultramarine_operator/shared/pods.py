@@ -285,6 +285,9 @@ def assess(pod: Manifest, status: Manifest) -> Verdict:
         reason, hint = "ContainerFailed", f"see {_log_of(pod, container)}"
     else:
         hint = HINTS.get(reason, "").format(secret=_storage_secret(pod), log=_log_of(pod, container))
+        if reason in WITH_REMEDY and "; " in message:
+            message, _, own = message.rpartition("; ")
+            hint = hint or own
         if reason in ("CommandFailed", contract.SAME_FAILURE):
             hint = _with_remedy(hint, message)
     return Verdict(reason, name, code, message, tail, hint)
@@ -314,7 +317,6 @@ def _log_of(pod: Manifest, container: str) -> str:
 
 HINTS = {
     "CommandFailed": "read its last lines in status.failure.tail, or the whole with {log}",
-    "CommandNotFound": "check spec.command[0]",
     contract.SAME_FAILURE: "read its log with {log}, correct the cause, and run it again as a new TrainingJob; "
     "to have it tried more often, add a rule with action Count for the exit code to spec.podFailurePolicy",
     "OutputEmpty": "let the command write into $(outputs.NAME), or remove the output",
@@ -325,6 +327,8 @@ HINTS = {
     "Unreachable": "check that the object storage is up",
     "ClockWrong": "set the node's clock right, as with chrony",
 }
+# Reasons whose message ends with a remedy. The hint takes its place, so that a sentence has one remedy.
+WITH_REMEDY = {"CommandNotFound", *HINTS} - {"CommandFailed", contract.SAME_FAILURE}
 
 
 def _storage_secret(pod: Manifest) -> str:

@@ -86,7 +86,7 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
         task = SweepTask.from_json(environment.get(contract.ENV_SWEEP, ""))
         if not (token := environment.get(contract.ENV_SWEEP_TOKEN, "")):
             raise ValueError(f"{contract.ENV_SWEEP_TOKEN} is empty")
-    except (TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
         say(f"{contract.ENV_SWEEP} holds no sweep ({error}); this program is started by the operator")
         return EXIT_DO_NOT_RETRY
     teller = SummaryReporter(task.progress, places.token, say)
@@ -240,7 +240,8 @@ def _so_far(task: SweepTask, storage: Storage, crash: str) -> SweepSummary:
         summary = SweepSummary(FAILED, "", "")
     what = f"its coordinator crashed {CRASHES} times within an hour, the last time by {crash[:_CRASH_LIMIT]}"
     remedy = f"this is a bug of Ultramarine: please report it with the pod's log; all ended trials are in {uri}"
-    return structs.replace(summary, outcome=FAILED, reason="CoordinatorCrashed", message=f"{what}; {remedy}")
+    message = f"{what}; {remedy}"
+    return structs.replace(summary, outcome=FAILED, reason="CoordinatorCrashed", message=message, exit_code=0, pod="")
 
 
 def _patiently(step: Callable[[], T]) -> T:

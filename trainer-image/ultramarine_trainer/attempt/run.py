@@ -317,7 +317,7 @@ class Attempt:
         text = self._environment.get(contract.ENV_TASK, "")
         try:
             return TrainingTask.from_json(text)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             message = f"{contract.ENV_TASK} holds no training task ({error}); this image is started by the operator"
             raise Failed(EXIT_DO_NOT_RETRY, "TaskInvalid", message) from error
 

@@ -84,7 +84,7 @@ class Worker(Attempt):
     def _worker_task(self) -> WorkerTask:
         try:
             return WorkerTask.from_json(self._environment.get(contract.ENV_SWEEP, ""))
-        except (TypeError, ValueError, KeyError) as error:
+        except ValueError as error:
             message = f"{contract.ENV_SWEEP} holds no task of a worker ({error}); this image is started by the operator"
             raise Failed(EXIT_DO_NOT_RETRY, "TaskInvalid", message) from error
 

@@ -153,7 +153,7 @@ def _loads(live: Manifest | None, uri: str) -> bool:
     tasks = [v.get("value") for c in containers for v in c.get("env") or [] if v.get("name") == ENV_TASK]
     try:
         return any(ServingTask.from_json(str(task)).uri == uri for task in tasks)
-    except (AttributeError, TypeError, ValueError):
+    except ValueError:
         return False
 
 
