@@ -252,15 +252,19 @@ def test_an_answer_keeps_its_values_or_is_not_sent(tmp_path: Path) -> None:
             np.testing.assert_array_equal(model.predict({"x": np.ones((1, 2))}, ["y"])["y"], expected)
 
 
-def test_a_missing_text_reaches_a_class_as_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("len(t)", "TypeError: object of type 'NoneType' has no len"), ("int(t and '3' or 'x')", "invalid literal")],
+)
+def test_a_missing_text_reaches_a_class_as_none(tmp_path: Path, value: str, words: str) -> None:
     """One that does not look for it refuses the values, and is not said to have failed."""
-    code = "class Model:\n    def predict(self, inputs):\n        return {'y': [len(t) for t in inputs['x']]}\n"
+    code = f"class Model:\n    def predict(self, inputs):\n        return {{'y': [{value} for t in inputs['x']]}}\n"
     (tmp_path / "model.py").write_text(code)
     text = {"inputs": [{"name": "x", "datatype": "BYTES", "shape": [-1]}], "outputs": DECLARED["outputs"]}
     model = loaded(tmp_path, "python", signature=text)
 
     assert model.predict({"x": np.array(["abc"], dtype=object)}, ["y"])["y"].tolist() == [3]
-    with pytest.raises(BadRequest, match=r"object of type 'NoneType' has no len.*'x' had a missing value"):
+    with pytest.raises(BadRequest, match=rf"{words}.*'x' had a missing value"):
         model.predict({"x": np.array(["abc", None], dtype=object)}, ["y"])
 
 

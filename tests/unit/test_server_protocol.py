@@ -171,12 +171,18 @@ def test_an_answer_has_the_models_name_and_the_requests_id() -> None:
         ({"inputs": [tensor(data=None)]}, "input 'x': data must be a list of values, flat or nested"),
         (
             {"inputs": [tensor(datatype="INT64", data=[1, 2, 3, None])]},
-            "input 'x': data must hold INT64 values; null at index 3 (which is NaN, and for FP16, FP32 and FP64 alone)",
+            "input 'x': column 1: data must hold INT64 values; null at index 1 (which is NaN, and for FP16, FP32 and FP64 alone)",
         ),
-        ({"inputs": [tensor(data=[1, None, 3, "4"])]}, "input 'x': data must hold FP64 values; '4' came"),
-        ({"inputs": [tensor(datatype="BOOL", data=[True, None, True, True])]}, "null at index 1"),
-        ({"inputs": [tensor(data=[1, 2, 3, "4"])]}, "input 'x': data must hold FP64 values; strings came"),
-        ({"inputs": [tensor(data=[1, 2, 3, 10**400])]}, "input 'x': data must hold FP64 values; 1000"),
+        ({"inputs": [tensor(data=[1, None, 3, "4"])]}, "input 'x': column 1: data must hold FP64 values; '4' came"),
+        (
+            {"inputs": [tensor(datatype="BOOL", data=[True, None, True, True])]},
+            "column 1: data must hold BOOL values; null at index 0",
+        ),
+        (
+            {"inputs": [tensor(data=[[1, 2], [3, "4"]])]},
+            "input 'x': column 1: data must hold FP64 values; strings came",
+        ),
+        ({"inputs": [tensor(data=[1, 2, 3, 10**400])]}, "input 'x': column 1: data must hold FP64 values; 1000"),
         ({"inputs": [tensor(datatype="INT8", data=[1, 2, 3, 300])]}, "outside of INT8, which is -128 to 127"),
         ({"inputs": [tensor(datatype="INT64", data=[1, 2, 3, 2**63])]}, "outside of INT64"),
         ({"inputs": [tensor(datatype="INT8", data=[1, 2, 3, 1.5])]}, "numbers with a fraction came"),

@@ -152,6 +152,7 @@ def test_rows_that_do_not_fit_are_refused_in_words(mixed: SklearnModel, document
     [
         ([[1, 2, 3]], "input 'x': shape [-1, 2] expected, [1, 3] came"),
         ([[1, 2], [3]], "data is nested unevenly"),
+        ([[1, 2], [3, "4"]], "column 1: data must hold FP64 values"),
         ([{"a": 1, "b": 2}], "this model does not know its features' names"),
         ([1, 2], "shape [-1, 2] expected"),
     ],

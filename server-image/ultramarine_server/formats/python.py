@@ -53,14 +53,14 @@ class PythonModel:
         """Call `Model.predict`; its ValueError means that the model cannot take the values."""
         try:
             results = self._model.predict(dict(inputs))
-        except ValueError as error:
-            raise BadRequest(f"the model cannot take these values: {error}") from error
         except Exception as error:
-            texts = {name: array for name, array in inputs.items() if array.dtype == object}
-            if not (empty := with_gaps(texts)):
+            refused = isinstance(error, ValueError)
+            empty = with_gaps({name: array for name, array in inputs.items() if refused or array.dtype == object})
+            if not (refused or empty):
                 raise
-            message = f"the model cannot take these values: {type(error).__name__}: {error}"
-            raise BadRequest(f"{message}; {listed(map(repr, empty))} had a missing value") from error
+            message = f"the model cannot take these values: {'' if refused else f'{type(error).__name__}: '}{error}"
+            note = f"; {listed(map(repr, empty))} had a missing value" if empty else ""
+            raise BadRequest(message + note) from error
         specs = {spec.name: spec for spec in self.signature.outputs}
         return {name: _array(specs[name], results) for name in outputs}
 

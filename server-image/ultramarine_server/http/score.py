@@ -143,7 +143,8 @@ def _tensors(model: Model, columns: Sequence[str], rows: Sequence[Any]) -> list[
     specs = {spec.name: spec for spec in model.expected(names)}
     if set(specs) != set(names):  # a matrix whose columns have names
         order = [names.index(name) for name in features]
-        return [Tensor(first.name, first.datatype, array_of(first.datatype, [[row[i] for i in order] for row in rows]))]
+        table = [[row[at] for at in order] for row in rows]
+        return [Tensor(first.name, first.datatype, array_of(first.datatype, table, features))]
     return [_column(specs[name], [row[index] for row in rows]) for index, name in enumerate(names)]
 
 

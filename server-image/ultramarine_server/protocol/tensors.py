@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -88,14 +88,40 @@ def nulls(texts: Array) -> Array:
     return missing
 
 
-def array_of(datatype: str, data: list[Any]) -> Array:
-    """Return an array of JSON values as they are nested. Raises BadRequest for values that `datatype` cannot hold."""
+def array_of(datatype: str, data: list[Any], names: Sequence[str] = ()) -> Array:
+    """Return an array of JSON values as they are nested. Raises BadRequest for values that `datatype` cannot hold.
+
+    The error names the column of a matrix, by one of `names` or by its number from 0.
+    """
+    try:
+        return _array_of(datatype, data)
+    except BadRequest:
+        for at, values in enumerate(_columns(data)):
+            try:
+                _array_of(datatype, values)
+            except BadRequest as error:
+                raise BadRequest(f"column {repr(names[at]) if at < len(names) else at}: {error}") from error
+        raise
+
+
+def _columns(data: list[Any]) -> Iterator[list[Any]]:
+    """Yield the columns of a matrix of lists; none if `data` is not one."""
+    if data and all(isinstance(row, list) and len(row) == len(data[0]) for row in data):
+        yield from map(list, zip(*data, strict=True))
+
+
+def _array_of(datatype: str, data: list[Any]) -> Array:
     return _strings(data) if datatype == "BYTES" else _numbers(datatype, DTYPES[datatype], data)
 
 
 def decode(datatype: str, shape: list[int], data: list[Any]) -> Array:
     """Return an array of JSON values, flat or nested. Raises BadRequest for values that `datatype` cannot hold."""
-    array = array_of(datatype, data)
+    try:
+        array = array_of(datatype, data)
+    except BadRequest:
+        if len(shape) == 2 and len(data) == math.prod(shape) > 0 and not isinstance(data[0], list):
+            array_of(datatype, [data[at : at + shape[1]] for at in range(0, len(data), shape[1])])
+        raise
     if array.ndim == 1 and array.size == math.prod(shape):
         return array.reshape(shape)
     if array.shape == tuple(shape):
