@@ -58,6 +58,9 @@ class RouteDeployment(Task, frozen=True):
 
     `compare_percent` is the percent of the other deployments' HTTP requests that it gets a copy of for a comparison of
     the answers. These copies are in no figures except `compared`, `agreed` and `unlike`.
+
+    With `own` the pods run a container of the author's, with paths of its own. It checks no keys, and never gets any.
+    `timeout_seconds` is then the time without data in an answer, of any length.
     """
 
     name: Label
@@ -69,6 +72,7 @@ class RouteDeployment(Task, frozen=True):
     hold: bool = False
     compare_percent: Percent = 0
     tls: bool = False
+    own: bool = False
 
 
 class RouteAuth(Task, frozen=True):
@@ -129,7 +133,8 @@ class EndpointRoutes(Task, frozen=True):
 
     def to_json(self) -> str:
         document = self.document()
-        optional = [(route, name) for route in document["deployments"] for name in ("hold", "compare_percent", "tls")]
+        names = ("hold", "compare_percent", "tls", "own")
+        optional = [(route, name) for route in document["deployments"] for name in names]
         for holder, name in (*optional, (document["auth"], "proof_secret")):
             if not holder[name]:  # so that older routes keep their version, and older gateways understand them
                 del holder[name]

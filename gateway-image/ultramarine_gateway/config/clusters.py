@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ultramarine_contract.common import GATEWAY_HEADER
 from ultramarine_contract.routes import EndpointRoutes, RouteDeployment
 from ultramarine_contract.tls import server_name
 
@@ -30,7 +31,8 @@ def clusters(routes: EndpointRoutes, authority: str = "") -> tuple[Document, ...
     def pool(name: str, deployment: RouteDeployment, protocol: str, most: int) -> Document:
         alpn = "h2" if protocol == "grpc" else "http/1.1"
         secured = _by_tls(server_name("server", routes.namespace), authority, alpn) if deployment.tls else {}
-        return _pool(name, protocol, most) | secured
+        withheld = _withheld(routes.auth.mode) if deployment.own else ()
+        return _pool(name, protocol, most, withheld) | secured
 
     pools = [
         pool(cluster_name(routes.endpoint, d.name, protocol), d, protocol, routes.limits.max_requests)
@@ -41,7 +43,12 @@ def clusters(routes: EndpointRoutes, authority: str = "") -> tuple[Document, ...
     return (*pools, *copies)
 
 
-def _pool(name: str, protocol: str, most: int) -> Document:
+def _withheld(mode: str) -> tuple[str, ...]:
+    """Return the headers that containers of authors do not get: the endpoint's keys, and the gateway's credential."""
+    return (GATEWAY_HEADER, *(("authorization", "api-key") if mode == "key" else ()))
+
+
+def _pool(name: str, protocol: str, most: int, withheld: tuple[str, ...]) -> Document:
     http2 = {"connection_keepalive": {"interval": "30s", "timeout": "5s"}}
     spoken = {"http2_protocol_options": http2} if protocol == "grpc" else {"http_protocol_options": {}}
     thresholds = {
@@ -77,9 +84,21 @@ def _pool(name: str, protocol: str, most: int) -> Document:
                 "@type": TYPES + _HTTP_OPTIONS,
                 "common_http_protocol_options": {"idle_timeout": f"{IDLE_SECONDS:.3f}s"},
                 "explicit_http_config": spoken,
+                **({"http_filters": _without(withheld)} if withheld else {}),
             }
         },
     }
+
+
+def _without(headers: tuple[str, ...]) -> list[Document]:
+    """Return the filters of a cluster that remove headers; in the cluster, they apply to copies of requests too."""
+    mutations = {"request_mutations": [{"remove": header} for header in headers]}
+    removal = {"@type": TYPES + "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"}
+    codec = {"@type": TYPES + "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"}
+    return [
+        {"name": "withhold", "typed_config": removal | {"mutations": mutations}},
+        {"name": "codec", "typed_config": codec},
+    ]
 
 
 def _by_tls(name: str, authority: str, alpn: str) -> Document:

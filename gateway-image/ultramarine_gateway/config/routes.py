@@ -72,8 +72,10 @@ def route_configuration(
     Requests to `held` deployments wait for a pod. Deployments that are `absent` get no request while another can take
     it. `reader` is the id by which this gateway pod reads answers from servers.
     """
-    # Clients must not read the answers that servers keep for gateway pods.
-    listed = [*_health(routes, absent), _answer({"path": ANSWERS_PATH}, 404, f"{ANSWERS_PATH} is not open here")]
+    listed = _health(routes, absent)
+    if {deployment.own for deployment in routes.deployments} != {True}:
+        # Clients must not read the answers that servers keep for gateway pods.
+        listed.append(_answer({"path": ANSWERS_PATH}, 404, f"{ANSWERS_PATH} is not open here"))
     for protocol in ("grpc", "http"):  # gRPC first: its match is the narrower one
         listed += _pinned(routes, protocol, held, absent)
     pins = {"prefix": "/", "headers": [{"name": PIN_HEADER, "present_match": True}]}
@@ -138,6 +140,10 @@ def _weighted(
         so_far += deployment.weight * 100
         # After the compared route, with the whole share, since long requests use this route alone.
         match = _match(protocol) | _share(so_far, whole)
+        if deployment.own and mirrors:
+            # Streams are not copied, and have no length.
+            listed.append({"match": match | {"headers": [_SHORT]}, "route": action | _mirrored(mirrors), **hold})
+            mirrors = []
         listed.append({"match": match, "route": action | _mirrored(mirrors), **hold})
     return listed
 
@@ -180,7 +186,8 @@ def _hold(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str) ->
 def _health(routes: EndpointRoutes, absent: frozenset[str]) -> list[Document]:
     listed = []
     for protocol in ("grpc", "http"):
-        taking = _taking(routes, protocol, absent)
+        # The paths of a container may mean anything.
+        taking = [deployment for deployment in _taking(routes, protocol, absent) if not deployment.own]
         if taking:
             shares = [
                 {"name": cluster_name(routes.endpoint, deployment.name, protocol), "weight": deployment.weight}
@@ -209,6 +216,15 @@ def _match(protocol: str) -> Document:
 
 
 def _to(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str) -> Document:
+    if deployment.own:
+        return {
+            "cluster": cluster_name(routes.endpoint, deployment.name, protocol),
+            "timeout": "0s",
+            "retry_policy": RETRY | {"per_try_idle_timeout": seconds(deployment.timeout_seconds)},
+            # The client's idle timeout must be longer than the pod's, whose answer names the cause.
+            "idle_timeout": seconds(max(deployment.timeout_seconds + 10, 300)),
+            "upgrade_configs": [{"upgrade_type": "websocket"}],
+        }
     return {
         "cluster": cluster_name(routes.endpoint, deployment.name, protocol),
         "timeout": seconds(deployment.timeout_seconds),

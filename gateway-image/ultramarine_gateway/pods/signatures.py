@@ -35,10 +35,14 @@ class Signatures:
         self._complaints: dict[Address, str] = {}  # the last message on each pod, so that it is logged once
 
     async def of(self, routes: EndpointRoutes) -> dict[str, Signature]:
-        """Return the signatures by deployment, without pools and without pods that do not report one."""
+        """Return the signatures by deployment, without pools, containers, and pods that do not report one."""
         now = time.monotonic()
         self._kept = {pod: kept for pod, kept in self._kept.items() if now < kept[0]}
-        names = [deployment.name for deployment in routes.deployments if "http" in deployment.protocols]
+        names = [
+            deployment.name
+            for deployment in routes.deployments
+            if not deployment.own and "http" in deployment.protocols
+        ]
         pods = {name: self._agent.pods(cluster_name(routes.endpoint, name, "http"))[:1] for name in names}
         unknown = {pod: name for name, first in pods.items() for pod in first if pod not in self._kept}
         if unknown:
