@@ -171,7 +171,7 @@ def test_an_answer_has_the_models_name_and_the_requests_id() -> None:
         ({"inputs": [tensor(data=None)]}, "input 'x': data must be a list of values, flat or nested"),
         (
             {"inputs": [tensor(datatype="INT64", data=[1, 2, 3, None])]},
-            "input 'x': column 1: data must hold INT64 values; null at index 1 (which is NaN, and for FP16, FP32 and FP64 alone)",
+            "input 'x': column 1: data must hold INT64 values; null at index 1 (which is NaN, and for FP16, FP32",
         ),
         ({"inputs": [tensor(data=[1, None, 3, "4"])]}, "input 'x': column 1: data must hold FP64 values; '4' came"),
         (

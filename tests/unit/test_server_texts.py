@@ -259,7 +259,7 @@ def test_a_compiled_matrix_refuses_text_by_the_columns_name(tmp_path: Path) -> N
     verdict, model = compiled(tmp_path, make_pipeline(SimpleImputer(), LogisticRegression()).fit(rows, ANSWERS))
     assert verdict.reason == "", verdict.message
     for rows_ in ([[20, "x"]], [{"year": "x", "age": 20}]):
-        with pytest.raises(BadRequest, match="column 'year': data must hold FP|column 'year' holds numbers"):
+        with pytest.raises(BadRequest, match=r"column 'year': data must hold FP|column 'year' holds numbers"):
             scored(model, rows_)
     age, mean = column("age", "FP64", 20), column("year", "FP64", years.mean())
     with pytest.raises(BadRequest, match="column 'year' holds numbers, and text came"):
