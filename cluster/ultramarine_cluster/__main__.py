@@ -18,7 +18,7 @@ Kubernetes on this machine, without Docker, systemd or a registry.
   ultramarine-cluster up                    one node, ready in under 30 s (the first time it is built: minutes)
   eval "$(ultramarine-cluster env)"         kubectl and helm for it, in this shell
   ultramarine-cluster images load operator  build an image of this repository and put it into the cluster
-  ultramarine-cluster images load my.tar    put your own image into the cluster
+  ultramarine-cluster images load my.tar    put your own image into the cluster; a folder with a Dockerfile is built
   ultramarine-cluster backup team-a folder  save a namespace's objects and files; `restore` is the reverse
   ultramarine-cluster status                show the components, their health and their files
   ultramarine-cluster down                  remove the cluster without a trace
@@ -89,10 +89,13 @@ def parser() -> argparse.ArgumentParser:
     made = command("images", "Build the repository's images, push them to $REGISTRY, or load images into a cluster.")
     made.add_argument("action", choices=("build", "load", "push", "list"))
     built = f"{', '.join(images.table())} (default: all but mlflow and the examples)"
-    other = "to load, also the file of an OCI or docker archive, or an image that docker, podman or buildah has"
+    other = (
+        "to load, also a folder with a Dockerfile, the file of an OCI or docker archive, or an image that docker,"
+        " podman or buildah has"
+    )
     made.add_argument("image", nargs="*", help=f"which: {built}; {other}")
     made.add_argument("--kind", metavar="CLUSTER", help="load into this kind cluster instead")
-    made.add_argument("--as", dest="alias", default="", metavar="NAME", help="name of an archive's image for pods")
+    made.add_argument("--as", dest="alias", default="", metavar="NAME", help="name of your own image for pods")
     return top
 
 
@@ -177,7 +180,7 @@ def _down(chosen: argparse.Namespace) -> None:
 
 def _images(chosen: argparse.Namespace) -> None:
     if chosen.alias and (chosen.action != "load" or len(chosen.image) != 1 or chosen.image[0] in images.table()):
-        raise ClusterError("--as needs exactly one file or image from elsewhere", "name one file or image with it")
+        raise ClusterError("--as needs exactly one file, folder or image from elsewhere", "name one with it")
     if chosen.action == "push":
         target.push_images(chosen.image or target.OWN_IMAGES)
         return

@@ -1,10 +1,11 @@
-"""Images from elsewhere: an archive, or the store of docker, podman or buildah, into a cluster without a registry."""
+"""Images from elsewhere: an archive, a folder, or a local store of images, into a cluster without a registry."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tarfile
@@ -14,13 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from . import buildah, images
-from .console import TRANSFER, run
-from .errors import ClusterError
-from .paths import State
+from .console import TRANSFER, Progress, run, run_logged
+from .errors import ClusterError, tail
+from .paths import State, cache, lock
 
 ENGINES = ("docker", "podman", "buildah")
 NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 MAKE_ONE = "make an archive with `docker save`, `podman save` or `buildah push IMAGE oci-archive:FILE:IMAGE`"
+# Images that a Dockerfile may build on without a registry: the launcher's Debian with Python takes their place.
+STAND_INS = ("python:3.11-slim", "python:3.11-slim-bookworm", "debian:12-slim", "debian:bookworm-slim")
+_BASE = re.compile(r"^\s*ARG\s+BASE\s*(?:=\s*(\S+))?\s*$", re.MULTILINE | re.IGNORECASE)
+_UNREACHABLE = re.compile(r'(?:initializing source docker://|short-name ")([^\s"]+?)(?:"|: )')
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -37,14 +42,14 @@ class Contents:
 
 
 def load(what: str, state: State, *, kind: str | None = None, name: str = "") -> str:
-    """Import an archive's image, or an image of a local store, into the cluster; return its name there.
+    """Import the image of an archive, a Dockerfile's folder or a local store into the cluster; return its name there.
 
     `name` is used if the archive has no name, or instead of its name.
     """
     if Path(what).is_file():
         return _import(Path(what), state, kind, name)
-    if Path(what).exists():
-        raise ClusterError(f"{what} is a folder, not an archive", MAKE_ONE)
+    if Path(what).is_dir():
+        return _build(Path(what), state, kind, name)
     with buildah.scratch_folder() as folder:
         _export(what, folder / "image.tar")
         return _import(folder / "image.tar", state, kind, name or what)
@@ -136,6 +141,65 @@ def _import(path: Path, state: State, kind: str | None, name: str) -> str:
     return name
 
 
+def _build(folder: Path, state: State, kind: str | None, name: str) -> str:
+    """Build the Dockerfile of a folder, import its image and return its name: that of the folder with the tag local."""
+    dockerfile = folder / "Dockerfile"
+    if not dockerfile.is_file():
+        raise ClusterError(f"{folder} has no Dockerfile", "write one as docs/images.md shows, or give an archive")
+    if kind is None:
+        images.store(state)  # a cluster that is down is better known before a long build
+    own = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
+    name = full_name(name or f"{own}:{images.LOCAL}")
+    log, progress = cache() / "logs" / f"folder-{own}.log", Progress(120)
+    log.unlink(missing_ok=True)
+    text = dockerfile.read_text()
+    base, stand_ins = _base(text, progress), [stand_in for stand_in in STAND_INS if stand_in in text]
+    try:
+        with lock("images", wait=True, busy="another image build runs"):
+            progress.begin(f"building the image {name}")
+            if images.docker():
+                argument = ["--build-arg", f"BASE={base}"] if base else []
+                argv: list[str | Path] = ["docker", "build", *argument, "-t", name, folder]
+                run_logged(argv, log, progress, remedy="read the log, then fix the Dockerfile or its inputs")
+            else:
+                buildah.build(folder, dockerfile, name, base, log, progress, stand_ins)
+    except ClusterError as error:
+        raise _explained(error, dockerfile) from error
+    progress.end()
+    if kind is not None and images.docker():
+        run("kind", "load", "docker-image", name, "--name", kind, timeout=TRANSFER)
+        return name
+    with buildah.scratch_folder() as scratch:
+        if images.docker():
+            run("docker", "save", "-o", scratch / "image.tar", name, timeout=TRANSFER)
+        else:
+            buildah.write_archive(name, scratch / "image.tar", log, progress)
+        return _import(scratch / "image.tar", state, kind, name)
+
+
+def _base(dockerfile: str, progress: Progress) -> str | None:
+    """Return the argument BASE: the trainer's image, unless the Dockerfile has a default; None if it takes none."""
+    if (argument := _BASE.search(dockerfile)) is None or (argument[1] and argument[1] not in STAND_INS):
+        return None
+    if argument[1] is None:
+        return images.build("trainer")
+    return None if images.docker() else buildah.base(progress)
+
+
+def _explained(error: ClusterError, dockerfile: Path) -> ClusterError:
+    """Return the error of a build with the cause that the log's end shows."""
+    end = "\n".join(tail(error.log, 30)) if error.log else ""
+    if "no space left on device" in end:
+        return ClusterError("the disk is full", "free some space, such as old images in the cache", log=error.log)
+    if (unreachable := _UNREACHABLE.search(end)) is None:
+        return error
+    return ClusterError(
+        f"{dockerfile} builds on {unreachable[1]}, which cannot be pulled here",
+        f"build FROM {STAND_INS[0]} or on ARG BASE as docs/images.md shows, or load an archive built elsewhere",
+        log=error.log,
+    )
+
+
 def _export(name: str, path: Path) -> None:
     """Write an image of the first local store that has it."""
     asked = [engine for engine in ENGINES if shutil.which(engine) and (engine != "docker" or images.docker())]
@@ -150,6 +214,6 @@ def _export(name: str, path: Path) -> None:
         return
     stores = f"nor an image of {' or '.join(asked)}" if asked else "and docker, podman and buildah are not installed"
     raise ClusterError(
-        f"{name} is neither an image of this repository ({', '.join(images.table())}) nor a file, {stores}",
-        "build the image, or give the path of an archive",
+        f"{name} is neither an image of this repository ({', '.join(images.table())}) nor a file or folder, {stores}",
+        "build the image, or give the path of an archive or of a folder with a Dockerfile",
     )

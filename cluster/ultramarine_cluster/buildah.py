@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from io import StringIO
@@ -71,10 +71,18 @@ def base(progress: Progress) -> str:
     return ref
 
 
-def build(context: Path, dockerfile: Path, ref: str, base_ref: str | None, log: Path, progress: Progress) -> None:
-    """Build a Dockerfile with the machine's certificates and pip settings, which leave no trace in the image."""
+def build(
+    context: Path, dockerfile: Path, ref: str, base_ref: str | None, log: Path, progress: Progress,
+    stand_ins: Iterable[str] = (),
+) -> None:  # fmt: skip
+    """Build a Dockerfile with the machine's certificates and pip settings, which leave no trace in the image.
+
+    A FROM with the name of one of `stand_ins` takes the base image.
+    """
     packages.ensure()
     argument = ["--build-arg", f"BASE={base_ref}"] if base_ref else []
+    for name in stand_ins:
+        argument += ["--build-context", f"{name}=container-image://{base(progress)}"]
     with scratch_folder() as lent:
         run_logged(
             [*_buildah(), "build", "--layers", "--timestamp", "0", "--isolation", "chroot", *argument, *_lend(lent),

@@ -38,9 +38,10 @@ def step(name: str) -> Iterator[list[str]]:
     except subprocess.CalledProcessError as error:
         output = (error.stderr or error.stdout or b"") if not isinstance(error.stderr, str) else error.stderr
         text = output if isinstance(output, str) else output.decode(errors="replace")
+        is_full = "no space left on device" in text
         raise ClusterError(
             f"`{' '.join(map(str, error.cmd))}` ended with {error.returncode}: {text.strip()[-2000:]}",
-            "run that command by hand to see more",
+            "free some space on the disk" if is_full else "run that command by hand to see more",
             step=name,
         ) from error
     except subprocess.TimeoutExpired as error:

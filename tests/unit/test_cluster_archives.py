@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tarfile
 from pathlib import Path
 
@@ -99,11 +100,78 @@ def test_what_cannot_be_loaded_says_why(tmp_path, monkeypatch):
     for what, words in (
         (oci(tmp_path / "arm.tar", {REF: "train:1"}, "arm64"), "is for arm64, and this machine is amd64"),
         (oci(tmp_path / "anonymous.tar", {}), "does not name its image"),
-        (tmp_path, "is a folder"),
+        (tmp_path, "has no Dockerfile"),
         ("no-such:1", "docker, podman and buildah are not installed"),
     ):
         with pytest.raises(ClusterError, match=words):
             archives.load(str(what), State("full"))
+
+
+STAND_IN = "python:3.11-slim=container-image://localhost/base:1"
+BUILD = """\
+import sys
+words = sys.argv[1:]
+if "build" in words:
+    dockerfile = open(words[words.index("-f") + 1]).read()
+    print(*(word for word in words if "base" in word.lower()))
+    sys.exit(dockerfile.partition("sh ")[2].strip() or 0)
+"""
+
+
+@pytest.fixture
+def no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without docker, whose buildah writes the argument BASE and fails as the Dockerfile says."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "buildah").write_text(f"#!{sys.executable}\n{BUILD}")
+    (programs / "buildah").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("ULTRAMARINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(archives.buildah.packages, "ensure", lambda: "")
+    monkeypatch.setattr(archives.buildah, "base", lambda progress: "localhost/base:1")
+    monkeypatch.setattr(archives.images, "store", lambda state: ("ctr",))
+    monkeypatch.setattr(archives.images, "build", lambda name: f"docker.io/ultramarine/{name}:1")
+    monkeypatch.setattr(archives.images, "docker", lambda: False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "words"),
+    [
+        ("ARG BASE\nFROM ${BASE}\n", "BASE=docker.io/ultramarine/trainer:1"),
+        ("ARG BASE=python:3.11-slim\nFROM ${BASE}\n", f"BASE=localhost/base:1 {STAND_IN}"),
+        ("FROM python:3.11-slim\n", STAND_IN),
+        ("FROM scratch\n", ""),
+    ],
+)
+def test_a_folder_builds_on_images_that_are_here(no_engine: Path, monkeypatch: pytest.MonkeyPatch, dockerfile, words):
+    """ARG BASE is the trainer; Docker's image of Python is the launcher's Debian; the name is that of the folder."""
+    monkeypatch.setattr(archives.buildah, "write_archive", lambda *arguments: None)
+    monkeypatch.setattr(archives, "_import", lambda path, state, kind, name: name)
+    folder = no_engine / "My Server"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(dockerfile)
+
+    assert archives.load(str(folder), State("full")) == "docker.io/library/my-server:local"
+    log = (no_engine / "cache" / "logs" / "folder-my-server.log").read_text()
+    assert log.splitlines()[1:] == [words]
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        ("initializing source docker://tritonserver:1: pinging container registry", "builds on tritonserver:1, which"),
+        ('creating build container: short-name "llama" did not resolve to an alias', "builds on llama, which cannot"),
+        ("write /usr/lib/libtorch.so: no space left on device", "the disk is full"),
+        ("while running runtime: exit status 1", "`buildah` ended with 1"),
+    ],
+)
+def test_a_folder_that_cannot_be_built_says_why(no_engine: Path, failure: str, words: str):
+    """A base image that no registry gives, and a full disk, are named; otherwise the log has the cause."""
+    (no_engine / "Dockerfile").write_text(f"FROM x\nRUN sh {failure}\n")
+    with pytest.raises(ClusterError, match=words) as caught:
+        archives.load(str(no_engine), State("full"))
+    assert failure in str(caught.value)
 
 
 def test_a_name_is_given_to_one_image_from_elsewhere(capsys):
