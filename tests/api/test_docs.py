@@ -1,10 +1,11 @@
-"""Every YAML block of the README and the site is what the API server, or the chart, accepts."""
+"""Every YAML block of the README and the site, and every example, is what the API server, or the chart, accepts."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -111,6 +112,14 @@ def test_a_block_of_the_documentation_is_accepted(block: Block, api: Api) -> Non
             # Every namespace of a page stands for the one of the test.
             manifest["metadata"].pop("namespace", None)
         api.apply(*manifests, dry=True)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/**/*.yaml")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_an_example_is_accepted(path: Path, api: Api) -> None:
+    """Every manifest of examples/ passes a server-side dry run."""
+    manifests = [document for document in yaml.load_all(path.read_text(), Loader) if document]
+    assert manifests
+    api.apply(*manifests, dry=True)
 
 
 def test_no_other_block_holds_a_manifest() -> None:

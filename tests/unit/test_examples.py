@@ -1,16 +1,26 @@
-"""The examples of training on several nodes: their manifests and their images fit each other and the platform."""
+"""The examples: their manifests and their images fit each other and the platform, and their code runs."""
 
 from __future__ import annotations
 
+import runpy
+import subprocess
+import sys
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from ultramarine.resources.onlineendpoint import OnlineEndpointSpec
 from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_cluster import images
 from ultramarine_cluster.paths import REPOSITORY
+from ultramarine_contract.meta import Manifest
+from ultramarine_server.errors import BadRequest
+from ultramarine_server.formats import loading, python
 
+EXAMPLES = REPOSITORY / "examples"
 NAMES = ("jax", "mpi", "tensorflow", "torch", "xgboost")
 
 
@@ -57,3 +67,51 @@ def test_an_examples_tag_follows_the_trainer(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "trainer" / "Dockerfile").write_text("FROM busybox")
 
     assert images.reference("example-a") != first
+
+
+def document(name: str) -> Manifest:
+    """Read a manifest of the examples."""
+    manifest: Manifest = yaml.safe_load((EXAMPLES / name).read_text())
+    return manifest
+
+
+def test_the_example_with_own_code_trains_a_model_that_the_server_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """train.py writes a folder of format python, whose class answers by its signature and refuses in its own words."""
+    spec = TrainingJobSpec.model_validate(document("own-code/job.yaml")["spec"])
+    assert spec.outputs["model"].format == "python"
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "own-code" / "train.py", tmp_path], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout.removeprefix("cv_accuracy=")) > 0.8
+    for name in ("model", "features"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    model = python.load(tmp_path, loading.Options(code_allowed=True))
+    wines = {"alcohol": [14.2, 12.4], "color_intensity": [5.6, 2.1], "hue": [1.04, 1.05]}
+    inputs = {name: np.array(values) for name, values in wines.items()}
+    assert model.predict(inputs, ["cultivar"])["cultivar"].tolist() == [0, 1]
+    with pytest.raises(BadRequest, match="hue must not be negative"):
+        model.predict({**inputs, "hue": np.array([1.0, -1.0])}, ["cultivar"])
+
+
+def test_the_example_of_scoring_answers_in_the_shape_of_azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job's script writes what score.py loads, and a holiday has fewer rentals than the day before."""
+    [deployment] = OnlineEndpointSpec.model_validate(document("scoring/endpoint.yaml")["spec"]).deployments
+    assert deployment.scoring
+    assert (EXAMPLES / "scoring" / deployment.scoring.entry).is_file()
+    assert deployment.environment
+    assert (EXAMPLES / "scoring" / str(deployment.environment.requirements_file)).is_file()
+    job = TrainingJobSpec.model_validate(document("scoring/job.yaml")["spec"])
+    assert job.source
+    assert job.source.inline
+    (tmp_path / "train.py").write_text(job.source.inline["train.py"])
+    subprocess.run([sys.executable, tmp_path / "train.py", tmp_path], check=True)
+    calendar = SimpleNamespace(country_holidays=lambda country: {date(2026, 12, 25)})
+    monkeypatch.setitem(sys.modules, "holidays", calendar)  # a package of its own requirements
+    monkeypatch.setenv("AZUREML_MODEL_DIR", str(tmp_path))
+    script = runpy.run_path(str(EXAMPLES / "scoring" / "score.py"))
+    script["init"]()
+    before, holiday = script["run"]('{"data": ["2026-12-23", "2026-12-25"]}')
+    assert before - holiday > 40
