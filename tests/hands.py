@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 from ultramarine_contract import common as contract
+from ultramarine_contract.environment_records import ARCHIVE_NAME, LOCK_NAME, BuildRecord, BuildTask
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import BestTrial, SweepSummary, SweepTask
@@ -118,6 +119,19 @@ def search_and_store(storage: Storage, job: Manifest, well: bool = True) -> Swee
     summary = SweepSummary(*(end if well else bad), succeeded=10 if well else 1, failed=0 if well else 3, best=(best,))
     storage.write(task.prefix + contract.SUMMARY_NAME, summary.to_json())
     return replace(summary, best=())
+
+
+def build_and_store(storage: Storage, job: Manifest) -> BuildRecord:
+    """Do the work of a pod that builds an environment: store an archive, the lock and the record."""
+    variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    task = BuildTask.from_json(variables[0]["value"])
+    place = f"{task.prefix}{'e' * 16}/"
+    storage.write(place + ARCHIVE_NAME, b"archive")
+    storage.write(place + LOCK_NAME, b"lightgbm==4.6.0\n")
+    digest = "sha256:" + "e" * 64
+    record = BuildRecord(place + ARCHIVE_NAME, digest, 2**20, 2**22, 3, place + LOCK_NAME, "3.11.2", 12.5)
+    storage.write(task.prefix + contract.RESULT_NAME, record.to_json())
+    return record
 
 
 def compile_and_store(storage: Storage, job: Manifest, well: bool) -> CompileRecord:

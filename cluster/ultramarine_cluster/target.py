@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 from . import cluster, images
 from .console import TRANSFER, run, say, step
 from .errors import ClusterError
+from .indexes import Index
 from .paths import REPOSITORY, State, cache
 
 if TYPE_CHECKING:
@@ -233,8 +234,14 @@ def upgrade(target: Target, namespace: str, references: dict[str, str], *setting
     with step("Helm installs the chart") as notes:
         if (ended := _finish(target, namespace)) is not None:
             notes.append(ended)
-        if not any(word.startswith("namespaces=") for word in settings):
-            words.append(f"namespaces={json.dumps(_namespaces(target, namespace))}")
+        listed = next((word.partition("=")[2] for word in settings if word.startswith("namespaces=")), None)
+        namespaces: list[str] = _namespaces(target, namespace) if listed is None else json.loads(listed) or []
+        if listed is None:
+            words.append(f"namespaces={json.dumps(namespaces)}")
+        index = Index()
+        if target.where != "context" and "environments" in defaults:
+            index = Index.of(dict(os.environ))
+            words += index.words()
         argv = [*target.helm, "upgrade", "--install", "ultramarine", str(chart)]
         argv += ["--namespace", namespace, "--create-namespace", "--wait", "--timeout", "180s"]
         # CRDs that kubectl or another release has applied become this release's; otherwise Helm refuses to start.
@@ -251,6 +258,7 @@ def upgrade(target: Target, namespace: str, references: dict[str, str], *setting
                 f"Helm: {error.stderr.strip()[-1500:]}\n{_what_pods_say(target, namespace)}",
                 f"look at the pods: {target.shown}; kubectl -n {namespace} describe pods",
             ) from error
+        index.give(target, (namespace, *namespaces))
         notes.append(f"release ultramarine in namespace {namespace}")
 
 

@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 from ultramarine_contract.common import ENV_STORAGE_CA
 
 from .shared import plan
+from .shared.quantities import amount
 
 DEFAULT_FILE = Path("/etc/ultramarine/settings/settings.yaml")
 
@@ -75,6 +76,36 @@ class Outside(_Section):
     ca: dict[str, Any] = {}
 
 
+def _size(text: str) -> str:
+    amount(text or "0")
+    return text
+
+
+class Environments(_Section):
+    """Builds of environments."""
+
+    index_url: str = ""  # empty: PyPI
+    extra_index_urls: list[str] = []
+    secret_name: str = ""
+    ca: dict[str, Any] = {}
+    unused_days: int = Field(default=14, ge=0)
+    max_size: Annotated[str, AfterValidator(_size)] = ""
+    resources: dict[str, Any] = {}
+
+    @property
+    def value(self) -> plan.Builds:
+        """The same as plans take it."""
+        return plan.Builds(
+            self.index_url,
+            tuple(self.extra_index_urls),
+            self.secret_name,
+            self.ca,
+            self.unused_days,
+            int(amount(self.max_size or "0")),
+            self.resources,
+        )
+
+
 class Progress(_Section):
     """Reports of running pods."""
 
@@ -130,6 +161,7 @@ class Settings(_Section):
     training: Pods = Pods()
     serving: Pods = Pods()
     outside: Outside = Outside()
+    environments: Environments = Environments()
     progress: Progress = Progress()
     mlflow: Mlflow = Mlflow()
     gateway: Gateway = Gateway()
@@ -165,6 +197,7 @@ class Settings(_Section):
             pods=plan.MadePods(
                 self.training.placement, self.serving.placement, tuple(self.outside.env), self.outside.ca
             ),
+            environments=self.environments.value,
             gateway_api=gateways.value if gateways else None,
         )
 

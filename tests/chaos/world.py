@@ -21,9 +21,12 @@ from gateway_hands import Gateway
 from sweep_hands import Tokens
 from trial_hands import ACCOUNT, Coordinators
 from ultramarine_contract import common as contract
+from ultramarine_contract.environment_records import BuildRecord, BuildTask
 from ultramarine_contract.meta import (
     CHILD_SELECTOR,
     CONFIG_MAP,
+    ENVIRONMENT,
+    LABEL_KIND,
     LEASE,
     Manifest,
     Resource,
@@ -383,6 +386,9 @@ class World:
         if secret := await self._missing(pod):
             await self._say(pod, {"phase": "Pending", **_stuck("no-secret", name, secret)})
             return
+        if job["metadata"]["labels"][LABEL_KIND] == ENVIRONMENT.kind and fate != "runs":
+            await self._say(pod, {"startTime": hands.now(), **await self._build(job, name, fate)})
+            return
         if name == STORE and fate != "runs":
             await self._say(pod, {"startTime": hands.now(), **await self._compile(job, fate)})
             return
@@ -429,6 +435,20 @@ class World:
                 return name
         self.faults += self.tokens.strangers(pod)
         return ""
+
+    async def _build(self, job: Manifest, name: str, fate: Fate) -> Manifest:
+        """Simulate a pod that builds an environment, or that deletes its archive."""
+        if fate == "fails":
+            failed = BuildRecord(reason="BuildFailed", message="lightgbm needs a compiler")
+            return hands.ended_pod(contract.EXIT_DO_NOT_RETRY, failed.to_json().decode(), name="build")
+        if name == DELETE:
+            variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
+            uri = BuildTask.from_json(variables[0]["value"]).prefix
+            await asyncio.to_thread(self.storage.delete_artifact, uri)
+            self.deleted.append(uri)
+            return hands.ended_pod(0, "", name=DELETE)
+        record = await asyncio.to_thread(hands.build_and_store, self.storage, job)
+        return hands.ended_pod(0, record.to_json().decode(), name=name)
 
     async def _compile(self, job: Manifest, fate: Fate) -> Manifest:
         """Simulate a compiling pod's files and record; one that `differs` has a verdict too."""

@@ -18,6 +18,7 @@ from ultramarine_cluster import __main__ as cli
 from ultramarine_cluster import addons, buildah, components, config, images, network, packages, pki, process, programs
 from ultramarine_cluster.console import step
 from ultramarine_cluster.errors import ClusterError
+from ultramarine_cluster.indexes import Index
 from ultramarine_cluster.paths import CLUSTER_FOLDER, State, lock, states, write
 from ultramarine_cluster.target import OWN_IMAGES, Target, _namespaces, upgrade
 
@@ -228,6 +229,22 @@ def test_pip_settings_travel_as_one_file(tmp_path: Path) -> None:
     assert mounts == ["-v", f"{bundle}:{bundle}:ro"]
 
 
+def test_the_index_of_builds_is_that_of_pip(tmp_path: Path) -> None:
+    """Its URLs and authorities become values of the chart, except a URL with a login."""
+    bundle = tmp_path / "bundle.crt"
+    bundle.touch()
+    variables = {"PIP_CONFIG_FILE": os.devnull, "PIP_CERT": str(bundle)}
+    index = Index.of({**variables, "PIP_INDEX_URL": "https://index.example/simple", "PIP_EXTRA_INDEX_URL": "https://b"})
+    login = Index.of({**variables, "PIP_INDEX_URL": "https://ada:secret@index.example/simple"})
+
+    assert index.words() == [
+        'environments.indexUrl="https://index.example/simple"',
+        'environments.extraIndexUrls=["https://b"]',
+        'environments.ca.configMap="ultramarine-index-ca"',
+    ]
+    assert login.words() == ['environments.ca.configMap="ultramarine-index-ca"']
+
+
 def test_an_image_tag_follows_its_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tag changes with a file's words, with its being executable, and with nothing that tools leave behind."""
     (tmp_path / "app" / "__pycache__").mkdir(parents=True)
@@ -405,7 +422,8 @@ def test_an_upgrade_takes_no_crds_from_another_release_of_a_context(where: str, 
     """In a cluster that is made for tests it takes them."""
     script = f'case $1 in get) echo null;; status) exit 1;; *) echo "$@" > {tmp_path}/said;; esac'
     references = dict.fromkeys(OWN_IMAGES, "image:1")
-    upgrade(replace(helm(script), where=where), "ultramarine", references)
+    kubectl = ("sh", "-c", """echo '{"items": []}'""")
+    upgrade(replace(helm(script), where=where, kubectl=kubectl), "ultramarine", references)
     output = (tmp_path / "said").read_text()
 
     assert ("--take-ownership" in output, "crds.takeOver=true" in output) == (where == "kind",) * 2

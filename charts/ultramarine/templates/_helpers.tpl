@@ -93,13 +93,17 @@ topologySpreadConstraints:
 
 {{- /* The source of a volume with private authorities; empty without them. */ -}}
 {{- define "ultramarine.ca" -}}
-{{- $items := list (dict "key" .Values.ca.key "path" "ca.crt") }}
-{{- if and .Values.ca.configMap .Values.ca.secret }}
-{{- fail "ca: give configMap or secret, not both" }}
-{{- else if .Values.ca.configMap }}
-{{- dict "configMap" (dict "name" .Values.ca.configMap "items" $items) | toJson }}
-{{- else if .Values.ca.secret }}
-{{- dict "secret" (dict "secretName" .Values.ca.secret "items" $items) | toJson }}
+{{- include "ultramarine.caOf" (dict "ca" .Values.ca "field" "ca") }}
+{{- end }}
+
+{{- define "ultramarine.caOf" -}}
+{{- $items := list (dict "key" .ca.key "path" "ca.crt") }}
+{{- if and .ca.configMap .ca.secret }}
+{{- fail (printf "%s: give configMap or secret, not both" .field) }}
+{{- else if .ca.configMap }}
+{{- dict "configMap" (dict "name" .ca.configMap "items" $items) | toJson }}
+{{- else if .ca.secret }}
+{{- dict "secret" (dict "secretName" .ca.secret "items" $items) | toJson }}
 {{- else -}}
 {}
 {{- end }}
@@ -129,6 +133,10 @@ topologySpreadConstraints:
 {{- $_ := set $settings $what (pick (get $.Values $what) "ephemeralStorage" "nodeSelector" "tolerations") }}
 {{- end }}
 {{- $_ := set $settings "outside" (dict "env" (include "ultramarine.outsideEnv" . | fromJsonArray) "ca" (include "ultramarine.ca" . | fromJson)) }}
+{{- $builds := pick .Values.environments "indexUrl" "extraIndexUrls" "secretName" "unusedDays" "maxSize" "resources" }}
+{{- $_ := set $builds "ca" (include "ultramarine.caOf" (dict "ca" .Values.environments.ca "field" "environments.ca") | fromJson) }}
+{{- $_ := set $builds "unusedDays" (int $builds.unusedDays) }}
+{{- $_ := set $settings "environments" $builds }}
 {{- if .Values.progress.enabled }}
 {{- $_ := set $settings "progress" (dict "url" (printf "%s://ultramarine-operator.%s.svc:8080" (include "ultramarine.scheme" .) .Release.Namespace)) }}
 {{- end }}
@@ -343,6 +351,19 @@ capabilities: {drop: [ALL]}
   - ipBlock:
       cidr: 0.0.0.0/0
       except: [169.254.0.0/16, 168.63.129.16/32, 100.100.100.200/32]   # metadata servers of clouds, which hand out the node's own keys
+{{- end }}
+
+{{- /* Egress rules of pods that install packages. */ -}}
+{{- define "ultramarine.egressToIndexes" -}}
+{{- if .Values.environments.egress }}
+{{- toYaml .Values.environments.egress }}
+{{- else }}
+{{- $rules := list }}
+{{- range concat (list "https://any" "http://any" .Values.environments.indexUrl) .Values.environments.extraIndexUrls | compact }}
+{{- $rules = append $rules (include "ultramarine.egressTo" .) }}
+{{- end }}
+{{- $rules | uniq | join "\n" }}
+{{- end }}
 {{- end }}
 
 {{- define "ultramarine.egressToMlflow" -}}

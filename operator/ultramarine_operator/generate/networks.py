@@ -14,9 +14,9 @@ from ..shared.kind import MLFLOW, OPERATOR, Kind, PodGroup
 def networks(kinds: Iterable[Kind] = KINDS) -> list[Manifest]:
     """Return the rules of each group of pods, by the name of its policy.
 
-    A group has `selector`, `ingress`, `egress`, `operator` and `mlflow`: whether its pods connect to these. The chart
-    adds what holds for all pods. A group that adds to another has no `ingress`. Raises ValueError for two groups of
-    one name, and for a peer that is none.
+    A group has `selector`, `ingress`, `egress`, `operator` and `mlflow`: whether its pods connect to these. It has
+    `outside` if its pods connect to package indexes. The chart adds what holds for all pods. A group that adds to
+    another has no `ingress`. Raises ValueError for two groups of one name, and for a peer that is none.
     """
     groups: dict[str, PodGroup] = {}
     for group in (group for kind in kinds for group in kind.groups):
@@ -37,7 +37,8 @@ def _network(group: PodGroup, groups: list[PodGroup]) -> Manifest:
         network["ingress"] = [*_served(group), *_called(group, groups)]
     to = [peer for peer in group.talks_to if peer.name not in (OPERATOR, MLFLOW)]
     network["egress"] = [{"ports": _ports(peer.ports), "to": [_pods([peer.name])]} for peer in to]
-    return network | {"operator": OPERATOR in peers, "mlflow": MLFLOW in peers}
+    outside = {"outside": True} if group.outside else {}
+    return network | {"operator": OPERATOR in peers, "mlflow": MLFLOW in peers} | outside
 
 
 def _served(group: PodGroup) -> list[Manifest]:

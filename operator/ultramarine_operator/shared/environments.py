@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,12 +117,9 @@ def spec_of(reference: EnvironmentReference, image: str = "", source: Source | N
     elif source is None:
         raise InvalidSpec(f"environment.requirementsFile is {path}, but there is no source; set one, or requirements")
     elif source.inline is not None:
-        if path not in source.inline:
-            files = listed(sorted(source.inline))
-            raise InvalidSpec(f"environment.requirementsFile is {path}, but source.inline has only: {files}")
-        lines = [line.rstrip() for line in source.inline[path].splitlines()]
+        lines = lines_of(source.inline, path)
         try:
-            python = Python(requirements=[line for line in lines if line and not line.lstrip().startswith("#")])
+            python = Python(requirements=lines)
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]["msg"]
             raise InvalidSpec(f"the requirements in {path} of source.inline are not valid: {fault}") from error
@@ -132,6 +130,15 @@ def spec_of(reference: EnvironmentReference, image: str = "", source: Source | N
     else:
         python = Python(requirements_file=RequirementsFile(source=source, path=path))
     return EnvironmentSpec(image=image, python=python)
+
+
+def lines_of(files: Mapping[str, str], path: str) -> list[str]:
+    """Return the lines of a requirements.txt without comments. Raises InvalidSpec if the inline files lack it."""
+    if path not in files:
+        there = listed(sorted(files))
+        raise InvalidSpec(f"the file of requirements is {path}, but source.inline has only: {there}; correct the path")
+    lines = (line.rstrip() for line in files[path].splitlines())
+    return [line for line in lines if line and not line.lstrip().startswith("#")]
 
 
 def _shared(owner: Obj[Any], name: str, spec: EnvironmentSpec, seen: Seen) -> Manifest:

@@ -76,6 +76,7 @@ class PodGroup:
     Storage, DNS and addresses outside the cluster are open to all of them. `labels` and `matches`, expressions on
     labels, select them beside the label of the kind. `serves` are ports that are open to all, or to the pods with the
     labels `serves_to`. A group that `adds` has its rules beside those of another group, and goes with the release.
+    Pods that reach `outside` connect to package indexes, as the chart's `environments` allows.
     """
 
     name: str
@@ -86,6 +87,7 @@ class PodGroup:
     labels: Mapping[str, str] = field(default_factory=dict)
     matches: tuple[Manifest, ...] = ()
     adds: bool = False
+    outside: bool = False
 
 
 @dataclass(frozen=True)

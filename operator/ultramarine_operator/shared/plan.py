@@ -62,6 +62,23 @@ class MadePods:
 
 
 @dataclass(frozen=True)
+class Builds:
+    """Settings of builds of environments.
+
+    `secret` has credentials for the package index, and `ca` is the source of the volume with its authorities.
+    `max_bytes` limits the unpacked files. `unused_days` is the time after which a shared Environment goes; 0: never.
+    """
+
+    index_url: str = ""
+    extra_index_urls: tuple[str, ...] = ()
+    secret: str = ""
+    ca: Manifest = field(default_factory=dict)
+    unused_days: int = 14
+    max_bytes: int = 0  # no limit
+    resources: Manifest = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Platform:
     """Settings of the installation for every kind: images, object storage, the address for reports."""
 
@@ -85,6 +102,7 @@ class Platform:
     gateway_namespaces: frozenset[str] = frozenset()  # namespaces with a gateway
     tls: bool = False  # storage, operator, gateways and pods that serve speak TLS
     pods: MadePods = field(default_factory=MadePods)
+    environments: Builds = field(default_factory=Builds)
     gateway_api: GatewayApi | None = None  # None without Gateways of Gateway API
 
     @property

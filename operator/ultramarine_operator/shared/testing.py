@@ -15,7 +15,7 @@ from ultramarine_contract import common as contract
 from ultramarine_contract.meta import API_VERSION, Manifest, child_labels
 
 from .conditions import find, is_true
-from .plan import Obj, Plan, Platform, Seen
+from .plan import Builds, Obj, Plan, Platform, Seen
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
@@ -33,6 +33,12 @@ PLATFORM = Platform(
     storage_secret="ultramarine-storage",
     training_disk="100Gi",
     serving_disk="50Gi",
+    environments=Builds(
+        index_url="https://pypi.example.com/simple",
+        secret="ultramarine-index",
+        max_bytes=10 * 2**30,
+        resources={"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "4Gi"}},
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 from ultramarine.resources.base import MlflowStatus
+from ultramarine.resources.pods import Source
 from ultramarine.resources.trainingjob import Input, TrainingJobSpec
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import InvalidSpec, listed
@@ -72,8 +73,11 @@ def mlflow_env(platform: Platform) -> list[Manifest]:
 def source_task(job: Job) -> SourceTask | None:
     """Return the source that the trainer has to fetch before the command starts, if any."""
     source = job.spec.source
-    if source is None or source.inline:
-        return None
+    return None if source is None or source.inline else task_of(source)
+
+
+def task_of(source: Source) -> SourceTask:
+    """Return the task of fetching a source that is not inline."""
     if source.git is not None:
         git = source.git
         secret = git.secret_ref.name if git.secret_ref else ""
@@ -203,7 +207,7 @@ def pod_spec(
     before: list[Manifest] = []
     if task.source and task.source.git_secret:
         before = [_source_container(platform, task.source, resources)]
-        volumes.append(_credentials(task.source.git_secret))
+        volumes.append(credentials_volume(task.source.git_secret))
     return {
         "restartPolicy": "Never",
         # The token is for a command that asks for an identity of its own.
@@ -278,7 +282,8 @@ def _source_volume(job: Job, name: str, resources: Manifest) -> Manifest | None:
     return None
 
 
-def _credentials(secret: str) -> Manifest:
+def credentials_volume(secret: str) -> Manifest:
+    """Return the volume with the credentials of a repository."""
     # Optional for the same reason.
     return {"name": "git-credentials", "secret": {"secretName": secret, "optional": True, "defaultMode": 0o440}}
 

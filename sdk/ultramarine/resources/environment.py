@@ -132,7 +132,7 @@ class EnvironmentStatus(Status):
     state: str = Field(
         default="",
         max_length=32,
-        description="Summary of the conditions, for display: Pending, Building, Ready, Failed.",
+        description="Summary of the conditions, for display: Building, Ready, Failed, Deleting.",
     )
     uri: str = Field(default="", max_length=2048, description="Archive in the object storage.")
     digest: Digest | None = Field(default=None, description="SHA-256 of the archive.")
@@ -143,6 +143,8 @@ class EnvironmentStatus(Status):
     lock: Lock | None = Field(default=None, description="Exact versions of all packages.")
     build_seconds: int = Field(default=0, ge=0, description="Duration of the build in seconds.")
     attempts: int = Field(default=0, ge=0, description="Number of builds that were started.")
-    last_used_time: str | None = Field(
-        default=None, json_schema_extra={"format": "date-time"}, description="Last time that an object referred to it."
+    unused_since: str | None = Field(
+        default=None,
+        json_schema_extra={"format": "date-time"},
+        description="Time since which no object uses it. Absent while one does.",
     )

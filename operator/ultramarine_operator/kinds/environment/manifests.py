@@ -1,0 +1,243 @@
+"""The Jobs of an Environment: one that builds it, and one that deletes its archive. No I/O here."""
+
+from __future__ import annotations
+
+import posixpath
+
+from ultramarine.resources.environment import EnvironmentSpec
+from ultramarine.resources.pods import Source
+from ultramarine_contract import common as contract
+from ultramarine_contract.environment_records import BuildTask
+from ultramarine_contract.meta import Manifest, child_labels, child_metadata
+from ultramarine_contract.training_records import TrainingTask
+
+from ...shared.environments import lines_of
+from ...shared.plan import Obj, Platform
+from ...shared.podspec import (
+    CONTAINER_SECURITY,
+    POD_SECURITY,
+    outside_env,
+    placed,
+    pull_secrets,
+    scratch,
+    storage_env,
+    tls_mounts,
+    tls_volumes,
+    with_disk,
+)
+from ...training import pods as training
+
+Environment = Obj[EnvironmentSpec]
+
+SOURCE, TOOLS, BUILD, STORE, DELETE = "source", "tools", "build", "store", "delete"  # containers
+DEADLINE_SECONDS = 3600  # from the Job's start, whatever its pod waits for
+KEPT_SECONDS = 7200  # after its end: a failed Job stays until the next attempt
+TOOLS_DIR = "/mnt/tools"
+REQUIREMENTS_FILE = "/mnt/requirements/requirements.txt"
+INDEX_DIR = "/mnt/index"  # credentials for the package index
+CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+TMP = {"name": "tmp", "mountPath": "/tmp"}
+
+
+def prefix(environment: Environment, platform: Platform) -> str:
+    """Return the folder of what is built; its uid keeps a later Environment of the same name apart."""
+    name = f"environments/{environment.name}/{environment.uid}"
+    return f"s3://{platform.storage_bucket}/{environment.namespace}/{name}/"
+
+
+def build_job_name(environment: Environment, attempt: int) -> str:
+    """Return the name of the Job of an attempt, which counts from 1."""
+    return f"{environment.name}-build-{attempt}"
+
+
+def delete_job_name(environment: Environment) -> str:
+    """Return the name of the Job that deletes the archive."""
+    return f"{environment.name}-delete"
+
+
+def build_task(environment: Environment, platform: Platform) -> BuildTask:
+    """Return the task of the building pod. Raises InvalidSpec if an inline source lacks the file of requirements."""
+    python = environment.spec.python
+    lines: list[str] = list(python.requirements or [])
+    path = ""
+    if (file := python.requirements_file) is not None:
+        if file.source.inline is not None:
+            lines = lines_of(file.source.inline, file.path)
+        else:
+            path = file.path
+    return BuildTask(
+        prefix=prefix(environment, platform),
+        requirements=tuple(lines),
+        path=path,
+        python=python.version,
+        max_bytes=platform.environments.max_bytes,
+    )
+
+
+def build_job(environment: Environment, attempt: int, platform: Platform) -> Manifest:
+    """Return the Job of an attempt. Raises InvalidSpec as `build_task` does."""
+    return _job(environment, build_job_name(environment, attempt), _building_pod(environment, platform), platform)
+
+
+def delete_job(environment: Environment, platform: Platform) -> Manifest:
+    """Return the Job whose pod deletes all that was stored below the prefix."""
+    task = BuildTask(prefix=prefix(environment, platform)).to_json()
+    container = _storing(DELETE, task, [TMP], platform)
+    return _job(environment, delete_job_name(environment), {"containers": [container], "volumes": ["tmp"]}, platform)
+
+
+def _job(environment: Environment, name: str, pod: Manifest, platform: Platform) -> Manifest:
+    disk = _resources(platform)
+    volumes = [scratch(volume, disk) if isinstance(volume, str) else volume for volume in pod["volumes"]]
+    spec = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        **pull_secrets(platform),
+        "enableServiceLinks": False,
+        "securityContext": POD_SECURITY,
+        **placed(platform.pods.training),
+        **pod,
+        "volumes": [*volumes, *tls_volumes(platform)],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": child_metadata(environment.manifest, name),
+        "spec": {
+            # The operator makes the next attempt: a failure is final, or the pause until then is longer each time.
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": DEADLINE_SECONDS,
+            "ttlSecondsAfterFinished": KEPT_SECONDS,
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                ]
+            },
+            "template": {
+                "metadata": {"labels": child_labels(environment.manifest["kind"], environment.name)},
+                "spec": spec,
+            },
+        },
+    }
+
+
+def _building_pod(environment: Environment, platform: Platform) -> Manifest:
+    """Return containers and volumes of the building pod.
+
+    The container that runs code of packages has the network and no storage keys; the next container stores the files.
+    """
+    spec, task = environment.spec, training.plain(build_task(environment, platform).to_json())
+    before: list[Manifest] = []
+    volumes: list[Manifest | str] = ["environment", "tmp", *_index_volumes(platform)]
+    folder: Manifest = {"name": "environment", "mountPath": contract.ENVIRONMENT_DIR}
+    mounts = [folder, TMP, *_index_mounts(platform)]
+    if (selected := spec.python.requirements_from) is not None:
+        items = [{"key": selected.config_map.key, "path": posixpath.basename(REQUIREMENTS_FILE)}]
+        # Optional: a pod that hangs for a missing mount reports nothing, while the builder names what is missing.
+        config_map = {"name": selected.config_map.name, "items": items, "optional": True}
+        volumes.append({"name": "requirements", "configMap": config_map})
+        mounts.append({"name": "requirements", "mountPath": posixpath.dirname(REQUIREMENTS_FILE), "readOnly": True})
+    if (file := spec.python.requirements_file) is not None and file.source.inline is None:
+        mounts.append({"name": "source", "mountPath": contract.SOURCE_DIR, "readOnly": True})
+        volumes += _source_volumes(file.source)
+        if file.source.config_map is None:
+            before.append(_source_container(file.source, platform))
+    command = ["ultramarine-environment", BUILD]
+    if spec.image:
+        tools: Manifest = {"name": "tools", "mountPath": TOOLS_DIR}
+        volumes.append("tools")
+        copying = _container(TOOLS, platform.trainer_image, platform)
+        copying |= {"command": ["ultramarine-environment", TOOLS, TOOLS_DIR], "volumeMounts": [tools, TMP]}
+        before.append(copying)
+        mounts.append({**tools, "readOnly": True})
+        command = ["python3", f"{TOOLS_DIR}/ultramarine_environment", BUILD]
+    build = {
+        **_container(BUILD, spec.image or platform.trainer_image, platform),
+        "command": command,
+        "env": [{"name": contract.ENV_TASK, "value": task}, *_index_env(platform)],
+        **_index_secret(platform),
+        "volumeMounts": mounts,
+    }
+    return {
+        "initContainers": [*before, build],
+        "containers": [_storing(STORE, task, [{**folder, "readOnly": True}, TMP], platform)],
+        "volumes": volumes,
+    }
+
+
+def _resources(platform: Platform) -> Manifest:
+    return with_disk(platform.environments.resources, platform.training_disk)
+
+
+def _container(name: str, image: str, platform: Platform) -> Manifest:
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": platform.image_pull_policy,
+        "resources": _resources(platform),
+        "securityContext": CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def _storing(name: str, task: str, mounts: list[Manifest], platform: Platform) -> Manifest:
+    """Return a container of the trainer image with the storage keys."""
+    return {
+        **_container(name, platform.trainer_image, platform),
+        "command": ["ultramarine-environment", name],
+        "env": [{"name": contract.ENV_TASK, "value": task}, *storage_env(platform)],
+        "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
+        "volumeMounts": [*mounts, *tls_mounts(platform)],
+    }
+
+
+def _index_env(platform: Platform) -> list[Manifest]:
+    """Return uv's variables for the package index, with the authorities that signed its certificate."""
+    settings = platform.environments
+    variables = {"UV_DEFAULT_INDEX": settings.index_url, "UV_INDEX": " ".join(settings.extra_index_urls)}
+    if settings.secret:
+        variables["NETRC"] = f"{INDEX_DIR}/netrc"
+    if settings.ca:
+        variables |= dict.fromkeys(CERTIFICATES, f"{contract.CA_DIR}/{contract.CA_FILE}")
+    own = [{"name": name, "value": value} for name, value in variables.items() if value]
+    return [*outside_env(platform, variables), *own]
+
+
+def _index_secret(platform: Platform) -> Manifest:
+    name = platform.environments.secret
+    return {"envFrom": [{"secretRef": {"name": name, "optional": True}}]} if name else {}
+
+
+def _index_volumes(platform: Platform) -> list[Manifest]:
+    settings = platform.environments
+    secret: Manifest = {"secretName": settings.secret, "optional": True, "defaultMode": 0o440}
+    ca = [{"name": "index-ca", **{kind: {**what, "optional": True} for kind, what in settings.ca.items()}}]
+    return [*([{"name": "index", "secret": secret}] if settings.secret else []), *(ca if settings.ca else [])]
+
+
+def _index_mounts(platform: Platform) -> list[Manifest]:
+    settings = platform.environments
+    ca = "index-ca" if settings.ca else "ca" if platform.pods.ca else ""
+    mounts = {"index": INDEX_DIR if settings.secret else "", ca: contract.CA_DIR if ca else ""}
+    return [{"name": name, "mountPath": path, "readOnly": True} for name, path in mounts.items() if path]
+
+
+def _source_volumes(source: Source) -> list[Manifest | str]:
+    if source.config_map is not None:
+        return [{"name": "source", "configMap": {"name": source.config_map.name, "optional": True}}]
+    if source.git is not None and source.git.secret_ref is not None:
+        return ["source", training.credentials_volume(source.git.secret_ref.name)]
+    return ["source"]
+
+
+def _source_container(source: Source, platform: Platform) -> Manifest:
+    """Return the container that fetches the source; only an archive in the object storage needs the storage keys."""
+    fetched = training.task_of(source)
+    mounts: list[Manifest] = [{"name": "source", "mountPath": contract.SOURCE_DIR}]
+    if fetched.git_secret:
+        mounts.append({"name": "git-credentials", "mountPath": contract.CREDENTIALS_DIR, "readOnly": True})
+    task = training.plain(TrainingTask(source=fetched).to_json())
+    container = _storing(SOURCE, task, [*mounts, TMP], platform)
+    if not fetched.uri:
+        del container["envFrom"]
+    return {**container, "command": ["ultramarine-source", "--report"]}

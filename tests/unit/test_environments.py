@@ -1,0 +1,90 @@
+"""References to Environments: their names, and what becomes of them."""
+
+from __future__ import annotations
+
+import pytest
+from builders import DIGEST, seen
+from ultramarine.resources.environment import EnvironmentReference
+from ultramarine.resources.pods import Source
+from ultramarine_contract.environment_records import EnvironmentArchive
+from ultramarine_contract.errors import InvalidSpec
+from ultramarine_operator.kinds.environment.testing import URI, built, environment
+from ultramarine_operator.shared.environments import (
+    LABEL_SHARED,
+    Awaited,
+    Failed,
+    Usable,
+    find_environment,
+    name_of,
+    topic,
+    topic_of,
+)
+
+NAMED = EnvironmentReference(name="tools")
+INLINE = EnvironmentReference(requirements=["lightgbm==4.6.0"])
+
+
+def find(reference, *environments, **more):
+    """Return what becomes of a reference of an object."""
+    return find_environment(environment(), reference, seen(related=tuple(e.manifest for e in environments)), **more)
+
+
+def test_an_archive_that_is_stored_is_used():
+    """A pod gets place, digest and size."""
+    assert find(NAMED, environment(status=built())) == Usable("tools", EnvironmentArchive(URI, DIGEST, 2**20))
+
+
+def test_an_environment_that_does_not_exist_is_awaited():
+    """One with a name is its author's to make; for requirements one is made."""
+    named, inline = find(NAMED), find(INLINE)
+
+    assert isinstance(named, Awaited)
+    assert named.create is None
+    assert isinstance(inline, Awaited)
+    assert inline.create is not None
+    assert inline.create["metadata"]["name"] == inline.name
+    assert inline.create["metadata"]["labels"] == {LABEL_SHARED: "true"}
+    assert inline.create["spec"] == {"python": {"requirements": ["lightgbm==4.6.0"]}}
+    assert "ownerReferences" not in inline.create["metadata"]
+
+
+def test_equal_requirements_share_one_name():
+    """Image and lines make the name; a file of an inline source is the same as its lines."""
+    source = Source(inline={"a.txt": "# packages\nlightgbm==4.6.0\n"})
+    file = EnvironmentReference(requirements_file="a.txt")
+
+    assert name_of(INLINE) == name_of(file, source=source)
+    assert name_of(INLINE) != name_of(INLINE, image="base:1")
+    assert topic({"requirements": ["lightgbm==4.6.0"]}) == {topic_of(name_of(INLINE))}
+    assert topic({"requirements": [1]}) == topic(None) == frozenset()
+
+
+@pytest.mark.parametrize("source", [None, Source(inline={"b.txt": ""})])
+def test_a_file_that_the_source_lacks_is_named(source):
+    """Its author learns of it before anything is built."""
+    with pytest.raises(InvalidSpec, match=r"a\.txt"):
+        find(EnvironmentReference(requirements_file="a.txt"), source=source)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "outcome", "words"),
+    [
+        ([{"type": "Ready", "status": "False", "reason": "Building", "message": "it is at work"}], Awaited, "at work"),
+        ([{"type": "Failed", "status": "True", "reason": "NotFound", "message": "no lightgbmm"}], Failed, "lightgbmm"),
+        ([], Awaited, "its build begins"),
+    ],
+)
+def test_the_words_of_the_build_reach_its_users(conditions, outcome, words):
+    """A job that waits or fails says what its Environment says."""
+    got = find(NAMED, environment(status={"conditions": conditions}))
+
+    assert isinstance(got, outcome)
+    assert words in got.message
+
+
+def test_an_environment_of_another_image_is_refused():
+    """Its packages may not load in the image of the pod."""
+    of = environment({"image": "base:1", "python": {"requirements": ["a"]}}, built())
+
+    assert isinstance(find(NAMED, of), Usable)
+    assert isinstance(find(NAMED, of, image="base:2"), Failed)
