@@ -75,8 +75,8 @@ def test_a_sweep_follows_its_author(api: Api, operator: Operator, node: Node) ->
 
 
 def test_a_search_that_cannot_be_says_so(api: Api, operator: Operator) -> None:
-    """An error that the API server cannot detect, such as mixed types in a choice, is in the condition Accepted."""
-    api.apply(searching("hpo", searchSpace={"lr": {"choice": ["a", 1]}}))
+    """An error that the API server cannot detect, such as a value given twice, is in the condition Accepted."""
+    api.apply(searching("hpo", searchSpace={"lr": {"choice": ["a", "a"]}}))
     eventually("it is invalid", lambda: is_in(api, "Invalid"))
 
     (accepted,) = (c for c in status(api, "sw", "hpo")["conditions"] if c["type"] == "Accepted")

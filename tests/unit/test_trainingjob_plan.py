@@ -198,6 +198,20 @@ def test_suspending_changes_nothing_but_suspend():
                         "type": "PodScheduled",
                         "status": "False",
                         "reason": "Unschedulable",
+                        "message": "0/1 nodes: 1 Insufficient nvidia.com/gpu.",
+                    }
+                ]
+            },
+            "Unschedulable",
+            "0/1 nodes: 1 Insufficient nvidia.com/gpu.; ask for less in its resources.limits, or add a node",
+        ),
+        (
+            {
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
                         "message": "1 node(s) didn't match Pod's node affinity/selector",
                     }
                 ]

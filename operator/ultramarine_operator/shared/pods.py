@@ -36,6 +36,7 @@ TROUBLED_WAITING = {
 OUT_OF_MEMORY = "OOMKilled"
 EVICTED = "Evicted"  # the kubelet's word
 IMAGE_NOT_SUITABLE = "ImageNotSuitable"
+_LACKS_WHOLE = re.compile(r"Insufficient \S+/")  # a resource that cannot be shared, in the scheduler's words
 _OVER_LIMIT = re.compile(r"exceed(?:s|ed) (?:the|its) .*limit")  # of local disk, in the kubelet's words
 _LACKS_PROGRAM = re.compile(r'executable file .*not found|exec: "[^"]*": (exec format|permission)', re.IGNORECASE)
 IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -133,7 +134,8 @@ def trouble(pod: Manifest) -> Trouble | None:
     for condition in (pod.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             message = condition.get("message", "")
-            correction = "ask for less in its resources.requests, or add a node"
+            amounts = "limits" if _LACKS_WHOLE.search(message) else "requests"  # a GPU is reserved by its limit
+            correction = f"ask for less in its resources.{amounts}, or add a node"
             if "node affinity/selector" in message:
                 serving = (pod["metadata"].get("labels") or {}).get(LABEL_KIND) in PLACED_AS_SERVERS
                 author = "" if serving else "spec.podTemplate.nodeSelector, spec.podTemplate.affinity or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ultramarine.resources.pods import PodTemplate
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.tls import AUTHORITY
@@ -34,14 +35,31 @@ def pull_secrets(platform: Platform) -> Manifest:
     return {"imagePullSecrets": names} if names else {}
 
 
-def placed(defaults: Manifest, own: Manifest | None = None) -> Manifest:
+def placed(defaults: Manifest, template: PodTemplate | None = None) -> Manifest:
     """Return the author's fields of a pod, together with the installation's node labels and tolerations."""
-    own = own or {}
+    not_fields = {"shared_memory", "volumes"}  # see `template_volumes`
+    own = template.model_dump(by_alias=True, exclude_defaults=True, exclude=not_fields) if template else {}
     selector = {**defaults.get("nodeSelector", {}), **own.get("nodeSelector", {})}
     chosen = own.get("tolerations", [])
     tolerations = [*chosen, *(default for default in defaults.get("tolerations", []) if default not in chosen)]
     fields = {"nodeSelector": selector, "tolerations": tolerations}
     return {**own, **{name: value for name, value in fields.items() if value}}
+
+
+def template_volumes(template: PodTemplate) -> tuple[list[Manifest], list[Manifest]]:
+    """Return the author's volumes of a pod, shared memory among them, and their mounts."""
+    volumes: list[Manifest] = []
+    mounts: list[Manifest] = []
+    for number, volume in enumerate(template.volumes):
+        claim = {"claimName": volume.claim_name}
+        volumes.append({"name": f"claim-{number}", "persistentVolumeClaim": claim})
+        read_only = {"readOnly": True} if volume.read_only else {}
+        mounts.append({"name": f"claim-{number}", "mountPath": volume.mount_path, **read_only})
+    if template.shared_memory is not None:
+        size = str(template.shared_memory)
+        volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": size}})
+        mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})
+    return volumes, mounts
 
 
 def outside_env(platform: Platform, authors: Collection[str] = ()) -> list[Manifest]:

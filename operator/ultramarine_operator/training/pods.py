@@ -33,6 +33,7 @@ from ..shared.podspec import (
     pull_secrets,
     scratch,
     storage_env,
+    template_volumes,
     tls_mounts,
     tls_volumes,
     with_disk,
@@ -190,6 +191,9 @@ def pod_spec(
     mounts: list[Manifest] = [{"name": name, "mountPath": path} for name, path in folders.items()]
     volumes += tls_volumes(platform)
     mounts += tls_mounts(platform)
+    own_volumes, own_mounts = template_volumes(template)
+    volumes += own_volumes
+    mounts += own_mounts
     account = mlflow_env(platform) if context.mlflow else []
     if (code := _source_volume(job, source, bounded)) is not None:
         volumes.append(code)
@@ -216,7 +220,7 @@ def pod_spec(
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
         **(more or {}),
-        **placed(platform.pods.training, template.model_dump(by_alias=True, exclude_defaults=True)),
+        **placed(platform.pods.training, template),
         **({"initContainers": before} if before else {}),
         "containers": [
             {

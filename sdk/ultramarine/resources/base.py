@@ -119,10 +119,28 @@ VariableText = Annotated[
 class Resources(Schema):
     """Resources that a container reserves and may use, as in a pod."""
 
-    requests: dict[str, Quantity] = Field(
-        default={}, max_length=10, description="Reserved amounts, by resource: cpu, memory, nvidia.com/gpu and others."
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || "
+                "!quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))",
+                "a request must not be above the limit of the same resource; lower the request, or raise the limit",
+            ),
+            rule(
+                "!has(self.requests) || self.requests.all(name, !name.contains('/') || (has(self.limits) && "
+                "name in self.limits && "
+                "quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) == 0))",
+                "a resource such as nvidia.com/gpu cannot be shared; give it in limits, and leave it out of requests",
+            ),
+        )
     )
-    limits: dict[str, Quantity] = Field(default={}, max_length=10, description="Maximum amounts, by resource.")
+
+    requests: dict[str, Quantity] = Field(
+        default={}, max_length=10, description="Reserved amounts, by resource: cpu, memory and others."
+    )
+    limits: dict[str, Quantity] = Field(
+        default={}, max_length=10, description="Maximum amounts, by resource: cpu, memory, nvidia.com/gpu and others."
+    )
 
 
 class KeySelector(Schema):

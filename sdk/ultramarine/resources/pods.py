@@ -221,7 +221,7 @@ class ClaimVolume(Schema):
         json_schema_extra=SAYS_NAME,
     )
     mount_path: str = Field(
-        pattern=r"^/(mnt|data|cache)(/[A-Za-z0-9._-]+)*$",
+        pattern=r"^/(mnt|data|cache)(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$",
         max_length=253,
         description="Folder of the volume in the container: /data, /cache or a folder below /mnt that the platform does"
         " not use.",

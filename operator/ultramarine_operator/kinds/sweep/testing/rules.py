@@ -113,6 +113,21 @@ _SPACE = (
     ),
     rule("spec.searchSpace.x.constant: Too many", searched({"constant": 1.5}), searched({"constant": [1]})),
 )
+_ADMITTED = (
+    *(
+        rule("spec.searchSpace.x.choice has values of several types", searched({"choice": same}), searched(mixed))
+        for same, mixed in (
+            ([1, 2.5], {"choice": [1, "2"]}),
+            (["1", "2"], {"choice": ["1", True]}),
+            ([True, False], {"choice": [0, False]}),
+        )
+    ),
+    rule(
+        "spec.searchSpace.x.when.model: there is no parameter model; add it to spec.searchSpace",
+        searched({"constant": 1, "when": {"task": ["binary"]}}),
+        searched({"constant": 1, "when": {"task": ["binary"], "model": ["tree"]}}),
+    ),
+)
 _STOPPING = (
     *(
         clash(f"{name} is for type", {"earlyTermination": None}, stopped("median", **{name: 9}))
@@ -208,7 +223,7 @@ _TRIALS = (
         trial(args=["${trial.x} $(param.drop)"]),
     ),
     rule(
-        f"correct the name, or add it to {TRIAL}.parameters",
+        f"correct the name, or add it to spec.searchSpace or {TRIAL}.parameters",
         trial(args=["$(params.lr)"]),
         trial(args=["$(params.learning_rate)"]),
     ),
@@ -258,6 +273,7 @@ RULES: tuple[Rule, ...] = (
     *_NAMES,
     *_OBJECTIVES,
     *_SPACE,
+    *_ADMITTED,
     *_STOPPING,
     *_LIMITS,
     *_REGISTERING,

@@ -271,7 +271,37 @@ _NODES = (
     ),
     clash("must not have 0, which means", on_failure(operator="NotIn", values=[0, 1]), on_failure(values=[0, 1])),
 )
+_RESOURCES = (
+    clash(
+        "a request must not be above the limit",
+        {"resources": {"requests": {"cpu": 1, "memory": "1500Mi"}, "limits": {"cpu": "1000m", "memory": "1.5Gi"}}},
+        {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1900M"}}},
+        {"resources": {"requests": {"cpu": 2}, "limits": {"memory": "1Gi", "cpu": "1500m"}}},
+    ),
+    clash(
+        "a resource such as nvidia.com/gpu cannot be shared",
+        {"resources": {"requests": {"nvidia.com/gpu": "2"}, "limits": {"nvidia.com/gpu": 2}}},
+        {"resources": {"requests": {"nvidia.com/gpu": 1}, "limits": None}},
+        {"resources": {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 2}}},
+    ),
+)
 _PODS = (
+    rule(
+        "mountPath is a folder of the platform",
+        pods(volumes=[{"claimName": "a", "mountPath": "/mnt/shared"}, {"claimName": "a", "mountPath": "/cache"}]),
+        *(
+            pods(volumes=[{"claimName": "a", "mountPath": path}])
+            for path in ("/mnt", "/mnt/inputs", "/mnt/environment/bin")
+        ),
+    ),
+    rule(
+        "must be a folder such as /data",
+        pods(volumes=[{"claimName": "a", "mountPath": "/data/a_b/c.d"}]),
+        *(
+            pods(volumes=[{"claimName": "a", "mountPath": path}])
+            for path in ("/workspace", "/mnt/../workspace", "/data/", "/database", "data")
+        ),
+    ),
     rule(
         "each key must be a label key",
         selector("example.com/A_b-1.c"),
@@ -307,4 +337,4 @@ _PODS = (
     ),
     rule('unknown field "spec.podTemplate.hostNetwork"', {}, pods(hostNetwork=True)),
 )
-RULES: tuple[Rule, ...] = (*_NAMES, *_CODE, *_COMMAND, *_VARIABLES, *_OUTPUTS, *_NODES, *_PODS)
+RULES: tuple[Rule, ...] = (*_NAMES, *_CODE, *_COMMAND, *_VARIABLES, *_OUTPUTS, *_NODES, *_RESOURCES, *_PODS)

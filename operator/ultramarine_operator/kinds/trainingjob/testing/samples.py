@@ -75,6 +75,8 @@ WHOLE: Manifest = {
             "affinity": {"nodeAffinity": {}, "podAffinity": {}, "podAntiAffinity": {}},
             "priorityClassName": "high",
             "serviceAccountName": "trainer",
+            "sharedMemory": "1Gi",
+            "volumes": [{"claimName": "datasets", "mountPath": "/data", "readOnly": True}],
         },
         "inputs": {"data": {"uri": "s3://lake/churn/"}},
         "outputs": {
