@@ -25,7 +25,7 @@ from ports import free_port
 from ultramarine_contract import common as contract
 from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
-from ultramarine_contract.training_records import SourceRecord, TerminationRecord, TrainingTask
+from ultramarine_contract.training_records import SourceRecord, TrainingTask
 from ultramarine_trainer.data.credentials import SourceError
 from ultramarine_trainer.data.fetching import fetch
 from ultramarine_trainer.data.git import check_out
@@ -298,38 +298,21 @@ def test_a_server_that_is_away_is_told_in_the_same_words_each_time(fetched: Any,
     )
 
 
-def init_container(source: SourceTask, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the program of the init container with these folders and arguments."""
+def test_the_init_container_ends_well_and_leaves_a_record(serve: Serve, tmp_path: Path, monkeypatch: Any) -> None:
+    """The program does what its environment says; of a failure the trainer tells, so its own exit code is 0."""
+    task = TrainingTask(source=SourceTask(git_url=http(serve()), git_secret="churn-git"))
     program = (
-        "import sys; from ultramarine_contract import common as contract\n"
-        "contract.CREDENTIALS_DIR, contract.SOURCE_DIR, contract.TERMINATION_LOG = sys.argv[1:4]\n"
-        "from ultramarine_trainer.data.source import main; main()"
+        "import sys; from pathlib import Path; from ultramarine_contract import common as contract\n"
+        "contract.CREDENTIALS_DIR, contract.SOURCE_DIR = sys.argv[1:]\n"
+        "from ultramarine_trainer.data.fetching import main; main()"
     )
-    folders = (str(folder / "none"), str(folder), str(folder / "log"))
-    return subprocess.run(
-        [sys.executable, "-c", program, *folders, *words],
-        env=os.environ | {contract.ENV_TASK: TrainingTask(source=source).to_json()},
+    made = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "none"), str(tmp_path)],
+        env=os.environ | {contract.ENV_TASK: task.to_json()},
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-def test_a_source_for_another_container_is_reported_by_its_own(serve: Serve, tmp_path: Path) -> None:
-    """The files lie in the folder itself; a failure is in the termination message, and its code says if it may pass."""
-    url = f"http://127.0.0.1:{serve().http_port}/churn.git"
-    folder = tmp_path / "source"
-    assert init_container(SourceTask(git_url=url), folder, "--report").returncode == 0
-    assert (folder / "train.py").read_text() == FILES["train.py"]
-
-    missing = init_container(SourceTask(git_url=url, git_ref="absent"), folder, "--report")
-    assert missing.returncode == contract.EXIT_DO_NOT_RETRY
-    assert TerminationRecord.from_json((folder / "log").read_text()).reason == "GitRefNotFound"
-
-
-def test_the_init_container_ends_well_and_leaves_a_record(serve: Serve, tmp_path: Path) -> None:
-    """The program does what its environment says; of a failure the trainer tells, so its own exit code is 0."""
-    made = init_container(SourceTask(git_url=http(serve()), git_secret="churn-git"), tmp_path)
 
     assert (made.returncode, made.stdout) == (0, "")
     assert made.stderr.startswith("ultramarine-source: GitCredentialsNotFound: Secret churn-git not found, or empty")

@@ -78,7 +78,7 @@ def source_task(job: Job) -> SourceTask | None:
 
 
 def task_of(source: Source) -> SourceTask:
-    """Return the task of fetching a source that is not inline."""
+    """Return the task to fetch a source that is not inline."""
     if source.git is not None:
         git = source.git
         secret = git.secret_ref.name if git.secret_ref else ""
@@ -287,7 +287,7 @@ def _source_volume(job: Job, name: str, resources: Manifest) -> Manifest | None:
 
 
 def credentials_volume(secret: str) -> Manifest:
-    """Return the volume with the credentials of a repository."""
+    """Return the volume with a private repository's credentials."""
     # Optional for the same reason.
     return {"name": "git-credentials", "secret": {"secretName": secret, "optional": True, "defaultMode": 0o440}}
 

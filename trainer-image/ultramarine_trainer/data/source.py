@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import posixpath
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Set
 from itertools import dropwhile
 from pathlib import Path
-from typing import NoReturn
 
 from backports import tarfile  # Debian 12 has a Python 3.11 whose own has no filters
-from ultramarine_contract import common as contract
-from ultramarine_contract.errors import StorageError
 from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
-from ultramarine_contract.training_records import SourceRecord, TerminationRecord, TrainingTask
+from ultramarine_contract.training_records import SourceRecord
 
-from ultramarine_trainer.data.credentials import Credentials, SourceError
-from ultramarine_trainer.data.fetching import FILES, fetch, fetched
+from ultramarine_trainer.data.credentials import SourceError
+from ultramarine_trainer.data.fetching import FILES, fetched
 from ultramarine_trainer.data.git import check_out
 
 ARCHIVE_LIMIT = 4 * 2**30  # bytes, unpacked; data belongs into an input
@@ -125,30 +120,3 @@ def _goes_by(path: str, links: Set[str], name: str) -> None:
         if path in links:
             raise tarfile.TarError(f"{name!r} goes by {path!r}, which is a link of the archive")
         path = posixpath.dirname(path)
-
-
-def _report(task: SourceTask) -> NoReturn:
-    """Fetch any source into SOURCE_DIR itself and end, on failure with a termination message."""
-    credentials = Credentials(task.git_secret, Path(contract.CREDENTIALS_DIR)) if task.git_secret else None
-    folder = Path(contract.SOURCE_DIR)
-    try:
-        if task.git_url:
-            check_out(task, folder, credentials)
-        else:
-            place = os.environ.get(contract.ENV_STORAGE_REGION, "")
-            prepare(task, folder, folder, Storage(os.environ.get(contract.ENV_STORAGE_ENDPOINT, ""), place))
-    except (SourceError, StorageError) as error:
-        Path(contract.TERMINATION_LOG).write_text(
-            TerminationRecord(reason=error.reason, message=error.message).to_json()
-        )
-        sys.exit(contract.EXIT_TRY_AGAIN if error.transient else contract.EXIT_DO_NOT_RETRY)
-    sys.exit()
-
-
-def main() -> None:
-    """Do what the operator wrote into ENV_TASK; with --report a failure ends the pod."""
-    task = TrainingTask.from_json(os.environ[contract.ENV_TASK])
-    if "--report" in sys.argv and task.source:
-        _report(task.source)
-    line = fetch(task, Path(contract.CREDENTIALS_DIR), Path(contract.SOURCE_DIR))
-    print(f"ultramarine-source: {line}", file=sys.stderr)

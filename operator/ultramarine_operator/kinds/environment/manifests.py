@@ -160,7 +160,7 @@ def _building_pod(environment: Environment, platform: Platform) -> Manifest:
     }
     return {
         "initContainers": [*before, build],
-        "containers": [_storing(STORE, task, [{**folder, "readOnly": True}, TMP], platform)],
+        "containers": [_storing(STORE, task, [folder, TMP], platform)],
         "volumes": volumes,
     }
 
@@ -240,4 +240,4 @@ def _source_container(source: Source, platform: Platform) -> Manifest:
     container = _storing(SOURCE, task, [*mounts, TMP], platform)
     if not fetched.uri:
         del container["envFrom"]
-    return {**container, "command": ["ultramarine-source", "--report"]}
+    return {**container, "command": ["ultramarine-source", "--to", contract.SOURCE_DIR]}

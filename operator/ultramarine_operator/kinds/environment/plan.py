@@ -109,7 +109,8 @@ def _is_built(status: EnvironmentStatus) -> bool:
 def _progress(environment: Environment, status: EnvironmentStatus, seen: Seen, now: datetime) -> Progress:
     """Return the progress of the build, and write its result into `status`."""
     if _is_built(status):
-        return _built(status)
+        ready = find(environment.status, "Ready") or {}
+        return _built(status, str(ready.get("message")) if ready.get("reason") == BUILT else "")
     failed = find(environment.status, "Failed") or {}
     if failed.get("status") == "True":
         return Progress("Failed", str(failed.get("reason")), str(failed.get("message")))
@@ -180,12 +181,11 @@ def _result(record: BuildRecord, environment: Environment, status: EnvironmentSt
     status.python_version = cut(EnvironmentStatus, python_version=record.python)["python_version"]
     status.lock = Lock(uri=record.lock, packages=record.packages)
     status.build_seconds = round(record.seconds)
-    return _built(status)
+    return _built(status, f"{record.packages} packages, {status.size}{f'; {record.message}' if record.message else ''}")
 
 
-def _built(status: EnvironmentStatus) -> Progress:
-    packages = status.lock.packages if status.lock else 0
-    return Progress("Ready", BUILT, f"{packages} packages, {status.size or 'size unknown'}")
+def _built(status: EnvironmentStatus, message: str) -> Progress:
+    return Progress("Ready", BUILT, message or f"its archive has {status.size}")
 
 
 def _failed(
