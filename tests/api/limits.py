@@ -18,7 +18,7 @@ CEL, OPEN, MIXED = (
 )
 Path = tuple[str, ...]
 # One of them breaks each pattern of the schemas.
-ODD = ("", "é", "A", "-", "0x", "s3://lake/../a", "..", "a b")
+ODD = ("", "é", "A", "-", "0x", "s3://lake/../a", "..", "a b", "a\nb", "/mnt/model")
 MATCHES = re.compile(r"(?:type\(self\) != string \|\| )?(!?)self\.matches\(r?'(.*)'\)")
 
 
