@@ -68,7 +68,14 @@ def main() -> int:
 
         ports = (arguments.port, arguments.grpc_port)
         listening = Listening(arguments.host, *ports, arguments.linger_seconds, arguments.tls_dir)
-        places = Places(arguments.model_dir, arguments.keys_dir, arguments.catalogue_dir, arguments.captures_dir)
+        places = Places(
+            arguments.model_dir,
+            arguments.keys_dir,
+            arguments.catalogue_dir,
+            arguments.captures_dir,
+            arguments.environment_dir,
+            arguments.scoring_dir,
+        )
         return serve(task, places, listening)
     except UltramarineError as error:
         print(f"ultramarine-server: {error.reason}: {error.message}", file=sys.stderr, flush=True)
@@ -110,6 +117,8 @@ def _arguments() -> argparse.Namespace:
     for command in (pool, serve):
         command.add_argument("--catalogue-dir", type=Path, default=Path(contract.CATALOGUE_DIR), help="of a pool")
     serve.add_argument("--keys-dir", type=Path, default=Path(contract.KEYS_DIR))
+    serve.add_argument("--environment-dir", type=Path, default=Path(contract.ENVIRONMENT_DIR))
+    serve.add_argument("--scoring-dir", type=Path, default=Path(contract.SCORING_DIR))
     serve.add_argument("--host", default="", help="address to listen on; by default those of the pod")
     serve.add_argument("--port", type=int, default=8080)
     serve.add_argument("--grpc-port", type=int, default=9000, help="0 disables gRPC")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,8 @@ from ultramarine_server import machine
 from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.authentication import KeyRing
 from ultramarine_server.errors import LoadError
-from ultramarine_server.formats.artifact import ModelFile, find_model
-from ultramarine_server.formats.loading import format_module, load
+from ultramarine_server.formats.artifact import ModelFile, check_files, find_model
+from ultramarine_server.formats.loading import format_module, load, runs_apart
 from ultramarine_server.http.connection import HEAD_SECONDS, Connection
 from ultramarine_server.http.listener import Listener
 from ultramarine_server.http.routes import Routes
@@ -35,6 +35,7 @@ from ultramarine_server.repository.single import Single
 from ultramarine_server.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
     from ultramarine_contract.catalogue import CatalogueEntry
 
     from ultramarine_server.collecting.captures import Captures
@@ -59,12 +60,17 @@ class Listening(msgspec.Struct, frozen=True):
 
 
 class Places(msgspec.Struct, frozen=True):
-    """Folders: files of the model or of the pool, keys, catalogue of a pool, and captures for the collector."""
+    """Folders: files of the model or of the pool, keys, catalogue of a pool, captures for the collector.
+
+    `environment` and `scoring` have the packages and the script of a user, if the task has them.
+    """
 
     model: Path
     keys: Path
     catalogue: Path
     captures: Path
+    environment: Path
+    scoring: Path
 
 
 def serve(task: ServingTask, places: Places, listening: Listening) -> int:
@@ -74,7 +80,7 @@ def serve(task: ServingTask, places: Places, listening: Listening) -> int:
     if task.pool_bytes:
         service, facts = pool_for(task, places.model, places.catalogue, telemetry)
     else:
-        service, facts = service_for(task, places.model, telemetry)
+        service, facts = service_for(task, places, telemetry)
     seconds = round(time.monotonic() - started, 3)
     announcement = {"event": "serving", "port": listening.port, "loadSeconds": seconds, **facts}
     log = AccessLog(task.access_log_sampling)
@@ -94,20 +100,57 @@ def serve(task: ServingTask, places: Places, listening: Listening) -> int:
     return 0
 
 
-def service_for(task: ServingTask, folder: Path, telemetry: Telemetry) -> tuple[Service, dict[str, Any]]:
+def service_for(task: ServingTask, places: Places, telemetry: Telemetry) -> tuple[Service, dict[str, Any]]:
     """Load and warm up the model of a task; return the service, and its facts for the log. Raises LoadError."""
+    if task.scoring:
+        return script_for(task, places, telemetry)
     threads = machine.cpu_limit()
-    runner = Runner(max(2, threads), Limits.of(task), telemetry)
+    file = find_model(places.model, task)
+    apart = runs_apart(file, task)
+    runner = Runner(_workers() if apart else max(2, threads), Limits.of(task), telemetry)
 
     def loaded(file: ModelFile) -> Loaded:
-        return warmed(task, file.format, load(file, task, threads), runner.quick_seconds, MAX_NUMBERS)
+        model = load(file, task, threads, places.environment)
+        return warmed(task, file.format, model, runner.quick_seconds, MAX_NUMBERS)
 
-    file = find_model(folder, task)
     first = loaded(file)
-    repository = Single(first, lambda: loaded(find_model(folder, task)))
+    repository = Single(first, lambda: loaded(find_model(places.model, task)))
+    if apart:
+        telemetry.others.append(lambda: _worker_metrics(repository))
     signature = first.model.signature.to_dict()
     facts = {"model": task.model, "version": task.version, "format": file.format, "signature": signature}
     return Service(repository, runner, telemetry, controlled=task.auth == "key"), facts
+
+
+def script_for(task: ServingTask, places: Places, telemetry: Telemetry) -> tuple[Service, dict[str, Any]]:
+    """Start the scoring script of a task; return the service, and its facts for the log. Raises LoadError."""
+    from ultramarine_server.workers.scripts import PLATFORM, start_script
+
+    def loaded() -> Loaded:
+        check_files(places.model, task)
+        script = start_script(task, places.model, places.scoring, places.environment)
+        if task.warmup:
+            script.warm_up(task.warmup)
+        return Loaded(task.model, task.version, PLATFORM, script, alive=lambda: script.workers.alive)
+
+    repository = Single(loaded(), loaded)
+    telemetry.others.append(lambda: _worker_metrics(repository))
+    runner = Runner(_workers(), Limits.of(task), telemetry)
+    entry = task.scoring.entry if task.scoring else ""
+    facts = {"model": task.model, "version": task.version, "script": entry}
+    controlled = task.auth == "key"
+    return Service(repository, runner, telemetry, controlled=controlled, scripted=True), facts
+
+
+def _workers() -> int:
+    from ultramarine_server.workers.processes import worker_count
+
+    return worker_count()
+
+
+def _worker_metrics(repository: Single) -> Iterable[Metric]:
+    loaded = repository.loaded
+    return [] if loaded is None else loaded.model.workers.metrics()  # type: ignore[attr-defined]
 
 
 def pool_for(
@@ -138,7 +181,10 @@ def warmed(task: ServingTask, format: str, model: Model, quick_seconds: float, l
     """Warm a model up and return it under its name."""
     quick = warm_up(model, task.warmup, quick_seconds, largest)
     platform = format_module(format).PLATFORM
-    return Loaded(task.model, task.version, platform, model, quick if getattr(model, "steady", False) else 0)
+    loaded = Loaded(task.model, task.version, platform, model, quick if getattr(model, "steady", False) else 0)
+    if (workers := getattr(model, "workers", None)) is not None:
+        loaded.alive = lambda: bool(workers.alive)
+    return loaded
 
 
 def _captures(task: ServingTask, service: Service, folder: Path) -> Captures | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_CAPTURE = 64 * 1024  # bytes of a request with its answer, as received and as written
 _LABELS = frozenset({"infer", "score", "grpc_infer", "grpc_stream"})
 # Other statuses mean that the head was refused, or that the client has gone.
-_STATUSES = frozenset({200, 400, 500, 503, 504})
+_STATUSES = frozenset({200, 400, 500, 502, 503, 504})
 _MAX_CAPTURES, _MAX_BYTES = 1000, 8 * 1024 * 1024
 _BATCH_BYTES = 64 * 1024  # bytes that are written at once
 _PAUSE_SECONDS = 0.1

@@ -83,8 +83,19 @@ def of_score(service: Service, request: Request, response: Response) -> Exchange
     return Exchange("", inputs, outputs)
 
 
+def of_script(request: Request, response: Response) -> Exchange:
+    """Return the bodies of a request to a scoring script, as texts."""
+    question = [{"name": "body", "datatype": "BYTES", "shape": (1,), "data": [request.body.decode(errors="replace")]}]
+    if response.status != 200:
+        return Exchange("", question, None)
+    answer = [{"name": "body", "datatype": "BYTES", "shape": (1,), "data": [response.body.decode(errors="replace")]}]
+    return Exchange("", question, answer)
+
+
 def reader_of(service: Service, request: Request, response: Response) -> partial[Exchange]:
     """Return the function that reads the tensors of a request by HTTP later."""
+    if service.scripted and request.label == "score":
+        return partial(of_script, request, response)
     if request.label == "score":
         return partial(of_score, service, request, response)
     return partial(of_infer, request, response)

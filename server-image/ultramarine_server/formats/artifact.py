@@ -22,17 +22,21 @@ class ModelFile(msgspec.Struct, frozen=True):
 
 def find_model(folder: Path, task: ServingTask) -> ModelFile:
     """Check every file below `folder` against the task's digest and return the model. Raises LoadError."""
+    files, stated = check_files(folder, task)
+    format = task.format if task.format not in ("", "auto") else stated
+    return ModelFile(*_choose(folder, files, format, alone=not task.uri.endswith("/")))
+
+
+def check_files(folder: Path, task: ServingTask) -> tuple[list[str], str]:
+    """Check every file below `folder`; return their paths, and the format that the manifest states, if any."""
     try:
         if task.uri.endswith("/"):
-            files, stated = _checked_folder(folder, task)
-        else:
-            files, stated = [_checked_file(folder, task)], ""
+            return _checked_folder(folder, task)
+        return [_checked_file(folder, task)], ""
     except OSError as error:
         raise LoadError(
             f"the model is not in {folder} ({error}); see the log of the container that fetches it", "ModelMissing"
         ) from error
-    format = task.format if task.format not in ("", "auto") else stated
-    return ModelFile(*_choose(folder, files, format, alone=not task.uri.endswith("/")))
 
 
 def _checked_folder(folder: Path, task: ServingTask) -> tuple[list[str], str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import msgspec
+from ultramarine_contract.common import ENVIRONMENT_DIR
 from ultramarine_contract.formats import CODE_EXECUTING_FORMATS
 from ultramarine_contract.serving_records import ServingTask
 
@@ -20,14 +21,20 @@ from ultramarine_server.models.model import Model, Signature, signature_from
 
 _REMEDY = "store the model with skops or as ONNX, or set allowCodeExecution on the ModelVersion if you trust its author"
 
+_NATIVE_FORMATS = ("onnx", "xgboost", "lightgbm")  # They run no code of the file's author.
+
 
 class Options(msgspec.Struct, frozen=True):
-    """Conditions of a load: the registered signature, CPU threads, permission to run code, and memory before speed."""
+    """Conditions of a load: the registered signature, CPU threads, permission to run code, and memory before speed.
+
+    `isolated` is true in a worker process, which may run code of any library.
+    """
 
     signature: Signature | None = None
     threads: int = 1
     code_allowed: bool = False
     lean: bool = False
+    isolated: bool = False
 
 
 class Format(Protocol):
@@ -44,8 +51,17 @@ def format_module(name: str) -> Format:
     return cast(Format, importlib.import_module(f"ultramarine_server.formats.{name}"))
 
 
-def load(file: ModelFile, task: ServingTask, threads: int) -> Model:
+def runs_apart(file: ModelFile, task: ServingTask) -> bool:
+    """True if a worker process of the task's environment loads the model, as it may run code."""
+    return bool(task.environment and task.allow_code_execution) and file.format not in _NATIVE_FORMATS
+
+
+def load(file: ModelFile, task: ServingTask, threads: int, environment: Path = Path(ENVIRONMENT_DIR)) -> Model:
     """Return the model of a task, ready to predict. Raises LoadError with the remedy for its owner."""
+    if runs_apart(file, task):
+        from ultramarine_server.workers.models import start_model
+
+        return start_model(file.path, file.format, task.signature, threads, environment, task.timeout_seconds)
     signature = signature_from(task.signature) if task.signature else None
     return load_file(file, Options(signature, threads, task.allow_code_execution, bool(task.pool_bytes)))
 
@@ -60,8 +76,11 @@ def load_file(file: ModelFile, options: Options) -> Model:
     except LoadError:
         raise
     except (ImportError, AttributeError) as error:
-        message = f"{file.path.name} needs code that the server image lacks: {error}"
-        remedy = "store a model of the libraries in the image, or build an image with more (docs/formats.md)"
+        place = "the environment" if options.isolated else "the server image"
+        message = f"{file.path.name} needs code that {place} lacks: {error}"
+        remedy = "add its package to environment.requirements of the deployment"
+        if not options.isolated:
+            remedy += ", or store a model of the libraries in the image (docs/formats.md)"
         if "__main__" in str(error):
             from ultramarine_contract.trusted_types import SCRIPT_REMEDY as remedy
         raise LoadError(f"{message}; {remedy}", "DependencyMissing") from error

@@ -66,18 +66,21 @@ class PythonModel:
 
 
 def _array(spec: TensorSpec, results: Any) -> Array:
-    """Return one output in its datatype. Raises UnfitAnswer for what the protocol cannot carry."""
     if not isinstance(results, Mapping) or spec.name not in results:
         message = f"Model.predict has to return {spec.name} in a dict, and returned {_described(results)}"
         raise UnfitAnswer(f"{message}; return {{{spec.name!r}: ...}}, with all outputs of the signature")
-    given = results[spec.name]
+    return fit_output(spec, results[spec.name], "Model.predict")
+
+
+def fit_output(spec: TensorSpec, given: Any, function: str) -> Array:
+    """Return an output of a `function` in its datatype. Raises UnfitAnswer for a value that the protocol lacks."""
     try:
         array = np.asarray(given)
         if given is None or array.dtype.kind == "c":
             raise TypeError("it has no such values")
         return array if spec.datatype == "BYTES" else _kept(array, DTYPES[spec.datatype])
     except Exception as error:  # An object of the model's code may raise any exception when it becomes an array.
-        message = f"Model.predict returned {_described(given)} as {spec.name}, which cannot be sent as {spec.datatype}"
+        message = f"{function} returned {_described(given)} as {spec.name}, which cannot be sent as {spec.datatype}"
         remedy = f"return a numpy array, or lists that are evenly nested, of values that {spec.datatype} can hold"
         raise UnfitAnswer(f"{message} ({error}); {remedy}") from error
 

@@ -36,11 +36,13 @@ _NO_KEY = "a valid key is needed: send it as `Authorization: Bearer KEY` or `api
 _NO_ROOM = "this is a copy, and there is no room for it now"
 _TYPES = ("json", "octet-stream", "x-www-form-urlencoded", "text/plain")  # types that clients, such as curl, send
 
+GET, POST = ("GET", "HEAD"), ("POST",)
+
 
 class Route(msgspec.Struct, frozen=True):
     """Handler of a path; `label` is its name in the metrics, which leave out probes and scrapes."""
 
-    method: str
+    methods: tuple[str, ...]
     answer: Callable[[Request, str, str], Answer]
     label: str = ""
     keyed: bool = True
@@ -48,7 +50,7 @@ class Route(msgspec.Struct, frozen=True):
 
     @property
     def allow(self) -> str:
-        return "GET, HEAD, OPTIONS" if self.method == "GET" else "POST, OPTIONS"
+        return ", ".join(dict.fromkeys((*self.methods, "OPTIONS")))
 
 
 class Routes:
@@ -67,25 +69,30 @@ class Routes:
         self._captures = captures
         self._service, self._keys, self._log = service, keys, log
         fixed = {
-            "/v2/health/live": Route("GET", self._live, keyed=False),
-            "/v2/health/ready": Route("GET", self._ready, keyed=False),
-            "/metrics": Route("GET", self._metrics, keyed=False),
-            "/v2": Route("GET", self._server_metadata, "metadata"),
-            "/openapi.json": Route("GET", self._openapi, "metadata"),
-            "/score": Route("POST", self._score, "score"),
-            INVOCATIONS: Route("POST", self._score, "score"),
-            "/v2/repository/index": Route("POST", self._index, "repository"),
-            ANSWERS_PATH: Route("POST", self._read_answers),
+            "/v2/health/live": Route(GET, self._live, keyed=False),
+            "/v2/health/ready": Route(GET, self._ready, keyed=False),
+            "/metrics": Route(GET, self._metrics, keyed=False),
+            "/v2": Route(GET, self._server_metadata, "metadata"),
+            "/openapi.json": Route(GET, self._openapi, "metadata"),
+            "/score": Route(POST, self._score, "score"),
+            INVOCATIONS: Route(POST, self._score, "score"),
+            "/v2/repository/index": Route(POST, self._index, "repository"),
+            ANSWERS_PATH: Route(POST, self._read_answers),
         }
+        if service.scripted:
+            from ultramarine_server.http.scripting import script_paths  # Most servers have no script.
+
+            del fixed[INVOCATIONS]
+            fixed |= script_paths(service)
         self._cache = {path: (route, "", "") for path, route in fixed.items()}
         self._of_model = {
-            "": Route("GET", self._model_metadata, "metadata", named=True),
-            "ready": Route("GET", self._model_ready, keyed=False, named=True),
-            "infer": Route("POST", self._infer, "infer", named=True),
+            "": Route(GET, self._model_metadata, "metadata", named=True),
+            "ready": Route(GET, self._model_ready, keyed=False, named=True),
+            "infer": Route(POST, self._infer, "infer", named=True),
         }
         self._of_repository = {
-            "load": Route("POST", self._load, "repository", named=True),
-            "unload": Route("POST", self._unload, "repository", named=True),
+            "load": Route(POST, self._load, "repository", named=True),
+            "unload": Route(POST, self._unload, "repository", named=True),
         }
 
     # Called by connections
@@ -100,9 +107,9 @@ class Routes:
             return problem_response(Problem(404, message))
         route, name, version = target
         request.label, request.target = route.label, target
-        if request.method == "OPTIONS":
-            return Response(headers={"allow": route.allow})
-        if request.method != route.method and not (request.method == "HEAD" and route.method == "GET"):
+        if request.method not in route.methods:
+            if request.method == "OPTIONS":
+                return Response(headers={"allow": route.allow})
             problem = Problem(405, f"{request.method} is not allowed on {request.path}")
             return problem_response(problem, {"allow": route.allow})
         if route.keyed and self._keys is not None and not self._keys.opens(request.headers):

@@ -20,16 +20,23 @@ from ultramarine_server.telemetry import Telemetry
 
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 
+_NO_PREDICT = (
+    "this deployment has a scoring script, which answers POST /score; for the protocol, define predict(inputs) in the "
+    "script, and spec.signature of the ModelVersion"
+)
+
 
 class Service:
     """Models of a repository, by name and version. All methods raise Problem for an error of the client.
 
     Clients may load and unload only if the endpoint is `controlled` by keys. Without keys, any client could take a
-    model away from the others.
+    model away from the others. A `scripted` service has a scoring script in place of a model.
     """
 
-    def __init__(self, repository: Repository, runner: Runner, telemetry: Telemetry, *, controlled: bool) -> None:
-        self.telemetry = telemetry
+    def __init__(
+        self, repository: Repository, runner: Runner, telemetry: Telemetry, *, controlled: bool, scripted: bool = False
+    ) -> None:
+        self.telemetry, self.scripted = telemetry, scripted
         self._repository, self._runner, self._controlled = repository, runner, controlled
 
     @property
@@ -116,6 +123,8 @@ class Service:
 
     def _ask(self, loaded: Loaded, inference: Inference, request_id: str) -> Outputs | Coroutine[Any, Any, Outputs]:
         model, inference.version = loaded.model, loaded.version
+        if self.scripted and not model.signature.inputs:
+            raise Problem(501, _NO_PREDICT)
         arrays, specs = check_inputs(model, inference.inputs), select_outputs(model, inference.outputs)
         if not self._runner.is_quick(loaded, arrays):
             return self._wait(model, arrays, specs, request_id)
@@ -128,6 +137,13 @@ class Service:
         """Return the requested outputs."""
         answer = self.ask(inference, request_id)
         return answer if isinstance(answer, tuple) else await answer
+
+    async def compute(self, model: Model, request_id: str) -> dict[str, Any]:
+        """Return what a model without inputs gives, within the limits."""
+        try:
+            return await self._runner.run(model, {}, ())
+        except Exception as error:
+            raise _failure(error, request_id) from error
 
     async def _wait(
         self, model: Model, arrays: dict[str, Array], specs: Sequence[TensorSpec], request_id: str

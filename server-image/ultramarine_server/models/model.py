@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -99,10 +99,15 @@ class Model(Protocol):
         """Return the named outputs for inputs that fit the specs."""
 
 
+def _always() -> bool:
+    return True
+
+
 class Loaded(msgspec.Struct, eq=False):
     """Loaded model under its name; `platform` is the format's name in model metadata.
 
     The event loop's thread answers requests of at most `quick` numbers; `strikes` counts slow answers in a row.
+    `alive` is false while a model's own process starts again.
     """
 
     name: str
@@ -111,3 +116,4 @@ class Loaded(msgspec.Struct, eq=False):
     model: Model
     quick: int = 0
     strikes: int = 0
+    alive: Callable[[], bool] = _always

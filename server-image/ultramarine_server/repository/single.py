@@ -49,15 +49,15 @@ class Single:
 
     def __init__(self, loaded: Loaded, reload: Callable[[], Loaded]) -> None:
         self.only, self._version = loaded.name, loaded.version
-        self._loaded: Loaded | None = loaded
+        self.loaded: Loaded | None = loaded
         self._reload = reload
         self._absence = ""  # reason for a missing model
         self._loading = asyncio.Lock()  # a load at a time: each takes the memory of a whole model
 
     @property
     def ready(self) -> bool:
-        """True if the model is loaded."""
-        return self._loaded is not None
+        """True if the model is loaded, and its process runs if it has its own."""
+        return self.loaded is not None and self.loaded.alive()
 
     def check(self, name: str, version: str = "") -> None:
         """Raise Problem 404 for another model or version."""
@@ -73,21 +73,21 @@ class Single:
     def find(self, name: str, version: str = "") -> Loaded:
         """Return the model. Raises Problem 400 if it is unloaded."""
         self.check(name, version)
-        if self._loaded is None:
+        if self.loaded is None:
             raise Problem(400, f"model {name!r} is not loaded ({self._absence}); it has to be loaded first")
-        return self._loaded
+        return self.loaded
 
     def index(self) -> list[dict[str, str]]:
         """Return the model and its state."""
-        state = "UNAVAILABLE" if self._loaded is None else "READY"
+        state = "UNAVAILABLE" if self.loaded is None else "READY"
         return [{"name": self.only, "version": self._version, "state": state, "reason": self._absence}]
 
     async def load(self, name: str) -> None:
         """Load the model from disk again; the present model serves until then."""
         async with self._loading:
-            self._loaded = await asyncio.to_thread(self._reload)
+            self.loaded = await asyncio.to_thread(self._reload)
         self._absence = ""
 
     def unload(self, name: str) -> None:
         """Unload the model."""
-        self._loaded, self._absence = None, "unloaded"
+        self.loaded, self._absence = None, "unloaded"

@@ -1,0 +1,3 @@
+"""Module beside a scoring script."""
+
+WORD = "imported"

@@ -1,0 +1,5 @@
+"""Scoring script without run()."""
+
+
+def init():
+    pass
