@@ -16,7 +16,19 @@ STOPPED_EARLY, TRIAL_OVER, TRIAL_TIMEOUT = "StoppedEarly", "TrialOver", "TrialTi
 FRONT = 100  # trials of a Pareto front that are remembered
 # Fields of a TrainingJob's spec that a Sweep's spec lacks, and that messages name.
 TEMPLATE_FIELDS = (
-    *("args", "backoffLimit", "checkpoint", "command", "elastic", "env", "envFrom", "framework", "image", "inputs"),
+    *(
+        "args",
+        "backoffLimit",
+        "checkpoint",
+        "command",
+        "elastic",
+        "env",
+        "envFrom",
+        "environment",
+        "framework",
+        "image",
+        "inputs",
+    ),
     *("nodes", "onOutOfMemory", "outputs", "parameters", "pendingDeadlineSeconds", "podFailurePolicy", "podTemplate"),
     *("processesPerNode", "resources", "source"),
 )

@@ -34,6 +34,7 @@ FAILURES: Lines = {
     "ImageNotSuitable": ("The image lacks the platform's entry point.", "Build it from the trainer image."),
     "JobFailed": ("Kubernetes ended the Job without a reason.", "Read the Job's events."),
     "DeadlineExceeded": ("The run exceeded spec.activeDeadlineSeconds.", "Raise the limit, or do less."),
+    "EnvironmentFailed": ("The environment was not built.", "Correct the requirements in the message."),
     "PendingDeadlineExceeded": ("A pod did not start in spec.pendingDeadlineSeconds.", "Raise it, or free a node."),
     "NoPod": ("Kubernetes creates no pod.", "Follow the message, often a quota or a policy."),
     "SameFailureTwice": ("Two attempts failed at once in the same way.", "Correct the cause; start a new object."),
@@ -78,6 +79,7 @@ RUNS = Table(
         },
         "Running": {
             **_WAITING,
+            "EnvironmentNotReady": ("The environment is not built yet.", "Follow the message."),
             "Queued": ("Kueue holds the run until its queue has room.", ""),
             "JobEnding": ("An earlier Job is being deleted first.", ""),
             "NoPod": ("Kubernetes creates no pod.", "Follow the message, often a quota or a policy."),

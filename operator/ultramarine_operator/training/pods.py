@@ -181,6 +181,7 @@ def pod_spec(
         "inputs": contract.INPUTS_DIR,
         "outputs": contract.OUTPUTS_DIR,
         **({"checkpoints": contract.CHECKPOINTS_DIR} if task.checkpoint else {}),
+        **({"environment": contract.ENVIRONMENT_DIR} if task.environment else {}),
         "tmp": "/tmp",
     }
     asked = spec.resources.model_dump(by_alias=True, exclude_defaults=True)
@@ -225,7 +226,7 @@ def pod_spec(
         "containers": [
             {
                 "name": TRAINER,
-                "image": spec.image or platform.trainer_image,
+                "image": context.image,
                 "imagePullPolicy": platform.image_pull_policy,
                 "command": ["ultramarine-trainer"],
                 **({"args": args} if args else {}),

@@ -100,6 +100,22 @@ class EnvironmentReference(Schema):
     )
 
 
+class EnvironmentPin(Schema):
+    """Environment of a run, the same for all of its pods, whatever becomes of the object Environment."""
+
+    environment: str = Field(default="", max_length=253, description="Environment of the command, by its name.")
+    environment_uri: str = Field(
+        default="", max_length=2048, description="Archive of the environment in the object storage."
+    )
+    environment_digest: str = Field(default="", max_length=100, description="SHA-256 of the environment's archive.")
+    environment_bytes: int = Field(default=0, ge=0, description="Size of the environment's archive in bytes.")
+    environment_image: str = Field(
+        default="",
+        max_length=500,
+        description="Base image of the environment, which the pods have unless the spec has an image.",
+    )
+
+
 class EnvironmentSpec(Schema):
     """Packages and base image of an environment. Immutable: another content is another Environment."""
 

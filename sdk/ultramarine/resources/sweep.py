@@ -9,6 +9,7 @@ from ultramarine_contract.common import LARGEST, METRIC_NAME_LIMIT
 from ultramarine_contract.parameters import MOST_PODS
 
 from .base import IMMUTABLE, DnsName, Failure, MlflowStatus, RunStatus, Schema, rule, rules, says
+from .environment import EnvironmentPin
 from .sweep_space import Parameter
 from .sweep_stopping import EarlyTermination
 from .trainingjob import TrainingJobSpec, TrialOutput
@@ -412,6 +413,7 @@ class SweepStatus(RunStatus):
     warm_start: list[Annotated[str, Field(max_length=2048)]] = Field(
         default=[], max_length=10, description="Journals of the Sweeps in warmStartFrom."
     )
+    provenance: EnvironmentPin | None = Field(default=None, description="Provenance: the environment of the trials.")
     mlflow: MlflowStatus | None = Field(
         default=None, description="MLflow run of the sweep, if the platform has MLflow."
     )

@@ -25,7 +25,7 @@ from .base import (
     rule,
     rules,
 )
-from .environment import EnvironmentReference
+from .environment import EnvironmentPin, EnvironmentReference
 from .model import Compile
 from .pods import EnvFromSource, PodTemplate, Source
 
@@ -344,9 +344,9 @@ class TrainingJobSpec(Schema):
         default=None,
         ge=1,
         le=31536000,
-        description="Maximum time in seconds that a pod waits for a node, an image or a volume; then the job fails "
-        "with the scheduler's message. Default: no limit, except two minutes for an image that does not "
-        "exist, and ten for a registry that does not answer.",
+        description="Maximum time in seconds that the job waits for its environment, and then that a pod waits for a "
+        "node, an image or a volume. After that the job fails with the last message. Default: no limit, except two "
+        "minutes for an image that does not exist, and ten for a registry that does not answer.",
     )
     ttl_seconds_after_finished: int | None = Field(
         default=None,
@@ -443,16 +443,14 @@ class Goodput(Schema):
     )
 
 
-class Provenance(Schema):
-    """Provenance: the exact image, source and requester."""
+class Provenance(EnvironmentPin):
+    """Provenance: the exact image, environment, source and requester."""
 
     image_digest: str = Field(default="", max_length=500, description="Digest of the image, as the node resolved it.")
     source_digest: str = Field(
         default="", max_length=100, description="SHA-256 of the source: of the archive, or over its files."
     )
     git_commit: str = Field(default="", max_length=64, description="Commit of the source's repository.")
-    environment: str = Field(default="", max_length=253, description="Environment of the command, by its name.")
-    environment_digest: str = Field(default="", max_length=100, description="SHA-256 of the environment's archive.")
     requested_by: str = Field(
         default="", max_length=500, description="User who created the object; needs Kubernetes 1.36 or newer."
     )

@@ -6,6 +6,7 @@ from ultramarine.resources.sweep import SweepSpec, SweepStatus
 from ultramarine_contract.common import SWEEP_PORT
 from ultramarine_contract.meta import (
     CONFIG_MAP,
+    ENVIRONMENT,
     GROUP,
     JOB,
     MAX_NAME,
@@ -21,6 +22,7 @@ from ultramarine_contract.meta import (
 from ultramarine_contract.parameters import MOST_PODS
 
 from ...shared.kind import MLFLOW, OPERATOR, SERVICE_NAME, Column, Kind, Peer, PodGroup
+from ...training import environment
 from ...training.trials import trial_name
 from .plan import plan, questions
 from .report import REPORTING
@@ -29,11 +31,12 @@ ROOM_FOR_TRIAL = len(trial_name("", MOST_PODS - 1))
 
 
 def _topics(sweep: Manifest) -> frozenset[str]:
-    """The Model that its best trial goes to, and itself and the sweeps that it learns from."""
+    """Return the Model that its best trial goes to, itself, the sweeps that it learns from, and its Environment."""
     spec = sweep["spec"]
     others = (spec.get("algorithm") or {}).get("warmStartFrom") or []
     model = {str(spec["registerBest"])} if spec.get("registerBest") else set()
-    return frozenset({*model, *(f"sweep {name}" for name in (sweep["metadata"]["name"], *others))})
+    environments = environment.topics(spec["trialTemplate"]["spec"])
+    return frozenset({*model, *environments, *(f"sweep {name}" for name in (sweep["metadata"]["name"], *others))})
 
 
 KIND = Kind(
@@ -52,7 +55,8 @@ KIND = Kind(
     questions=questions,
     report=REPORTING,
     children=(JOB, POD, CONFIG_MAP, SERVICE, TRAINING_JOB),
-    related=(MODEL, MODEL_VERSION, SWEEP),
+    related=(MODEL, MODEL_VERSION, SWEEP, ENVIRONMENT),
+    rung_by=(ENVIRONMENT,),
     topics=_topics,
     names=SERVICE_NAME,
     rules=(
@@ -62,7 +66,7 @@ KIND = Kind(
             "trial's TrainingJob has it in its name",
         ),
     ),
-    creates=(SECRET, MODEL, MODEL_VERSION),
+    creates=(SECRET, MODEL, MODEL_VERSION, ENVIRONMENT),
     deletes=(SWEEP, JOB, TRAINING_JOB),
     pods=(
         PodGroup("sweeps", talks_to=(Peer(SWEEP.kind, (SWEEP_PORT,)), Peer(OPERATOR))),

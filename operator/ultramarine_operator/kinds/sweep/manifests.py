@@ -32,6 +32,7 @@ from ...shared.podspec import (
 from ...shared.quantities import amount
 from ...training import pods as training
 from ...training import trials
+from ...training.environment import archive_of, image_of
 
 Sweep = Obj[SweepSpec]
 Trial = Obj[TrainingJobSpec]
@@ -317,13 +318,14 @@ def _worker_pod(sweep: Sweep, platform: Platform, params: Sequence[str]) -> Mani
         output_prefix=prefix(sweep, platform),
         source=training.source_task(trial),
         checkpoint=CheckpointTask() if spec.checkpoint and spec.checkpoint.enabled else None,
+        environment=archive_of(trial),
     )
     # No `progress`: the coordinator speaks for all of them.
     context = TrainingContext(
         job=f"{sweep.namespace}/{sweep.name}",
         uid=sweep.uid,
         requested_by=platform.requester(trial.manifest),
-        image=spec.image or platform.trainer_image,
+        image=image_of(trial, platform),
         source_digest=training.source_digest(trial),
         scoped_keys=platform.storage_confined,
     )

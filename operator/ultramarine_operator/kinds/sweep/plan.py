@@ -16,6 +16,7 @@ from ...shared import pods, states
 from ...shared.conditions import ENDED, parse_timestamp
 from ...shared.plan import Effect, Plan, Platform, Seen
 from ...shared.questions import Question
+from ...training.environment import NOT_READY, Wait, find_environment, lacks_environment
 from ...training.pods import check_spelling
 from . import podpertrial, status
 from .manifests import (
@@ -31,6 +32,7 @@ from .manifests import (
     sweep_task,
     token_secret,
     token_secret_name,
+    trial_of,
     unlearned,
     unused,
     workers,
@@ -80,6 +82,8 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
     if waits:
         return _planned(sweep, waits, facts, now, after=LOOK_AGAIN)
     facts.warm_start = list(warm_start)
+    if lacks_environment(trial_of(sweep)):
+        return _without_environment(sweep, seen, search, facts, now)
     apply = _children(sweep, seen, search, own, warm_start)
     has_token = own.is_whole or (gives_way and own.coordinator)
     effects: tuple[Effect, ...] = () if has_token else (token_secret(sweep),)
@@ -87,6 +91,22 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
     delete = (own.workers.ref,) if gives_way and own.workers else ()
     going_on = _going_on(sweep, seen, search, own, facts, now)
     return replace(going_on, apply=apply, effects=effects, delete=delete)
+
+
+def _without_environment(sweep: Sweep, seen: Seen, search: Search, facts: SweepStatus, now: datetime) -> Plan:
+    """Plan a sweep whose environment is not known yet; the status has it before the pods are made."""
+    command(sweep, search.space.names)  # refused now, and not after the build
+    if sweep.spec.suspend:
+        return _planned(sweep, states.suspended(), facts, now)
+    match find_environment(trial_of(sweep), seen, now):
+        case Wait(state, create, after):
+            return _planned(sweep, state, facts, now, create=create, after=after)
+        case pods.Verdict() as verdict:
+            return _ended_badly(sweep, None, verdict, facts, now)
+        case pin:
+            facts.provenance = pin
+            state = states.pending(NOT_READY, f"Environment {pin.environment} is ready; its pods follow")
+            return _planned(sweep, state, facts, now, after=runs.SOON)
 
 
 def _going_on(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: SweepStatus, now: datetime) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -32,9 +33,11 @@ from ...shared.plan import Platform
 from ...shared.pods import Trouble
 from ...shared.reporting import Child
 from ...shared.states import State, is_stopped, pending
+from ...training.environment import ANNOTATION as ANNOTATION_ENVIRONMENT
+from ...training.environment import document_of, pin_of
 from ...training.trials import ANNOTATION_TRIAL, trial_name
 from . import status
-from .manifests import Sweep, best_format, best_output, can_pause, has_pod_per_trial, objectives, source_name
+from .manifests import Sweep, best_format, best_output, can_pause, has_pod_per_trial, objectives, source_name, trial_of
 
 NO_CODE = 1  # of a trial whose command left none
 COMING = ("PodStarting", "Finished", "Suspended")  # reasons of a job that does not run and has no trouble
@@ -77,7 +80,8 @@ def _with_suspend(sweep: Sweep, job: Manifest, held: bool) -> Manifest:
     """Return an existing job, held or not; the rest of it may have been made by an older operator."""
     meta = job["metadata"]
     annotations = meta.get("annotations") or {}
-    kept = {name: annotations[name] for name in (ANNOTATION_TRIAL, ANNOTATION_REQUESTED_BY) if name in annotations}
+    names = (ANNOTATION_TRIAL, ANNOTATION_ENVIRONMENT, ANNOTATION_REQUESTED_BY)
+    kept = {name: annotations[name] for name in names if name in annotations}
     return _manifest(sweep, meta["name"], kept, {**job["spec"], "suspend": held})
 
 
@@ -97,6 +101,9 @@ def trial_job(sweep: Sweep, trial: WantedTrial, platform: Platform) -> Manifest:
         spec["outputs"] = {name: {} for name in outputs}
     task = TrialTask(trial.trial, names, timeout, best_output(sweep), format=best_format(sweep))
     annotations = {ANNOTATION_TRIAL: task.to_json(), **asked_by(platform.requester(sweep.manifest))}
+    if (pin := pin_of(trial_of(sweep))) is not None:
+        annotations[ANNOTATION_ENVIRONMENT] = json.dumps(document_of(pin), sort_keys=True)
+        spec["environment"] = {"name": pin.environment}
     return _manifest(sweep, trial_name(sweep.name, trial.trial), annotations, spec)
 
 

@@ -6,6 +6,7 @@ from ultramarine.resources.trainingjob import TrainingJobSpec, TrainingJobStatus
 from ultramarine_contract.common import SWEEP_PORT
 from ultramarine_contract.meta import (
     CONFIG_MAP,
+    ENVIRONMENT,
     JOB,
     MODEL,
     MODEL_VERSION,
@@ -17,14 +18,16 @@ from ultramarine_contract.meta import (
 )
 
 from ...shared.kind import MLFLOW, OPERATOR, Column, Kind, Peer, PodGroup
+from ...training import environment
 from .plan import plan, questions
 from .report import REPORTING
 
 
-def _models(job: Manifest) -> frozenset[str]:
-    """Return the Models that its outputs are registered as."""
+def _topics(job: Manifest) -> frozenset[str]:
+    """Return the Models that its outputs are registered as, and its Environment."""
     outputs = (job["spec"].get("outputs") or {}).values()
-    return frozenset(output["registerAs"] for output in outputs if output.get("registerAs"))
+    models = frozenset(output["registerAs"] for output in outputs if output.get("registerAs"))
+    return models | environment.topics(job["spec"])
 
 
 KIND = Kind(
@@ -43,9 +46,10 @@ KIND = Kind(
     questions=questions,
     report=REPORTING,
     children=(JOB, POD, CONFIG_MAP, SERVICE),
-    related=(MODEL, MODEL_VERSION),
-    topics=_models,
-    creates=(MODEL, MODEL_VERSION),
+    related=(MODEL, MODEL_VERSION, ENVIRONMENT),
+    rung_by=(ENVIRONMENT,),
+    topics=_topics,
+    creates=(MODEL, MODEL_VERSION, ENVIRONMENT),
     deletes=(TRAINING_JOB, JOB),
     pods=(
         PodGroup(

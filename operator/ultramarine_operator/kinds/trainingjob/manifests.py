@@ -14,6 +14,7 @@ from ...shared.plan import Obj, Platform
 from ...shared.pods import TRAINER
 from ...training import pods as training
 from ...training import trials
+from ...training.environment import archive_of, image_of
 
 Job = Obj[TrainingJobSpec]
 
@@ -138,6 +139,7 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
         source=training.source_task(job),
         checkpoint=checkpoint_task(job),
         gang=gang_task(job),
+        environment=archive_of(job),
     )
     more: Manifest = {"subdomain": _service_name(job)} if spec.nodes > 1 else {}
     if task.checkpoint:
@@ -190,7 +192,7 @@ def context(job: Job, platform: Platform) -> TrainingContext:
         job=f"{job.namespace}/{job.name}",
         uid=job.uid,
         requested_by=platform.requester(job.manifest),
-        image=job.spec.image or platform.trainer_image,
+        image=image_of(job, platform),
         source_digest=training.source_digest(job),
         parameters=parameters,
         worth_retrying=_worth_retrying(job),

@@ -18,10 +18,11 @@ from ...shared import pods, states
 from ...shared.conditions import find, parse_timestamp
 from ...shared.plan import Plan, Platform, Seen
 from ...shared.questions import Question
+from ...training import environment
 from ...training.pods import check_spelling
 from ...training.trials import task_of
 from . import memory, status
-from .manifests import Job, output_prefix, ranks_service, source_config_map, training_job
+from .manifests import Job, command, output_prefix, ranks_service, source_config_map, training_job
 from .registration import registered, to_register
 
 YOUNG = timedelta(seconds=10)
@@ -122,8 +123,26 @@ def _without_job(job: Job, seen: Seen, facts: TrainingJobStatus, now: datetime) 
         return runs.planned(job, _suspended(job), facts, now)
     if not job.status.get("startTime"):
         check_spelling(job.spec, "spec")
+    if environment.lacks_environment(job):
+        return _without_environment(job, seen, facts, now)
     state = _suspended(job) if job.spec.suspend else STARTING
     return runs.planned(job, state, facts, now, apply=_children(job, seen, None, facts))
+
+
+def _without_environment(job: Job, seen: Seen, facts: TrainingJobStatus, now: datetime) -> Plan:
+    """Plan a job whose environment is not known yet; the status has it before the Job is made."""
+    command(job)  # refused now, and not after the build
+    if job.spec.suspend:
+        return runs.planned(job, _suspended(job), facts, now)
+    match environment.find_environment(job, seen, now):
+        case environment.Wait(state, create, after):
+            return runs.planned(job, state, facts, now, create=create, after=after)
+        case pods.Verdict() as verdict:
+            return _failed_for(job, None, verdict, facts, now)
+        case pin:
+            status.use(facts, pin)
+            state = states.pending(environment.NOT_READY, f"Environment {pin.environment} is ready; its pod follows")
+            return runs.planned(job, state, facts, now, after=runs.SOON)
 
 
 def questions(job: Job, seen: Seen) -> tuple[Question, ...]:

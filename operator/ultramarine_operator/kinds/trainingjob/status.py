@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
+from ultramarine.resources.environment import EnvironmentPin
 from ultramarine.resources.trainingjob import (
     Goodput,
     InputStatus,
@@ -24,6 +26,7 @@ from ...shared.conditions import Condition, health
 from ...shared.plan import Platform, Seen
 from ...shared.states import State
 from ...shared.statuses import cut
+from ...training.environment import pin_of
 from ...training.pods import mlflow, source_digest
 from . import history
 from .manifests import Job, output_prefix
@@ -45,6 +48,8 @@ def kept(job: Job, platform: Platform) -> TrainingJobStatus:
     """Return what earlier passes wrote, and what is clear from the beginning."""
     status = runs.former(job, TrainingJobStatus, without={"imageErrorSince"})
     _ran(status, source_digest=source_digest(job), requested_by=platform.requester(job.manifest))
+    if (pin := pin_of(job)) is not None:
+        use(status, pin)
     return status
 
 
@@ -120,7 +125,12 @@ def _add_progress(status: TrainingJobStatus, progress: Progress) -> None:
         status.percent = f"{status.progress.percent}%"
 
 
-def _ran(status: TrainingJobStatus, **provenance: str) -> None:
+def use(status: TrainingJobStatus, environment: EnvironmentPin) -> None:
+    """Add the environment of the command to the provenance."""
+    _ran(status, **environment.model_dump(exclude_defaults=True))
+
+
+def _ran(status: TrainingJobStatus, **provenance: Any) -> None:
     """Add to the provenance, without what is empty."""
     if new := {name: value for name, value in provenance.items() if value}:
         status.provenance = (status.provenance or Provenance()).model_copy(update=cut(Provenance, **new))

@@ -1,6 +1,7 @@
 """Test material of TrainingJob."""
 
 from ....shared.testing import Material, Neighbour, applied
+from ....training.environment import ANNOTATION
 from ..registration import LABEL_JOB_UID
 from .lives import LIVES
 from .rules import RULES
@@ -35,4 +36,5 @@ MATERIAL = Material(
     ),
     final=("Succeeded", "Failed", "Stopped"),
     labels=(LABEL_JOB_UID,),
+    annotations=(ANNOTATION,),
 )

@@ -273,6 +273,11 @@ _NODES = (
 )
 _RESOURCES = (
     clash(
+        "give one of name, requirements, requirementsFrom and requirementsFile",
+        {"environment": {"requirements": None, "requirementsFile": "requirements.txt"}},
+        {"environment": {"requirements": ["a"], "name": "lgb"}},
+    ),
+    clash(
         "a request must not be above the limit",
         {"resources": {"requests": {"cpu": 1, "memory": "1500Mi"}, "limits": {"cpu": "1000m", "memory": "1.5Gi"}}},
         {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1900M"}}},

@@ -10,7 +10,7 @@ from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_contract.meta import Manifest
 
 from ....shared.plan import Obj, Plan, Platform
-from ....shared.testing import NOW, PLATFORM, Sample, applied, child, seen, stored
+from ....shared.testing import DIGEST, NOW, PLATFORM, Sample, applied, child, seen, stored
 from ....training.pods import REFERENCE
 from .. import manifests
 from ..plan import plan
@@ -59,6 +59,7 @@ WHOLE: Manifest = {
         "processesPerNode": 2,
         "elastic": {"minNodes": 1},
         "resources": {"requests": {"cpu": 1, "memory": "512Mi"}, "limits": {"memory": "1.5Gi"}},
+        "environment": {"requirements": ["lightgbm==4.6"]},
         "onOutOfMemory": {"factor": 1.5, "maxMemory": "4Gi"},
         "checkpoint": {
             "enabled": True,
@@ -130,7 +131,26 @@ def full_job(platform: Platform) -> Plan:
     return plan(job, seen(platform=platform), NOW)
 
 
-SAMPLES: tuple[Sample, ...] = (minimal_job, full_job)
+PINNED: Manifest = {
+    "environment": "env-1a2b",
+    "environmentUri": "s3://lake/team-a/environments/env-1a2b/7f/environment.tar.zst",
+    "environmentDigest": DIGEST,
+    "environmentBytes": 1000,
+}
+
+
+def job_with_environment(platform: Platform) -> Plan:
+    """A command with packages of its own, shared memory, and a PersistentVolumeClaim."""
+    volumes = [{"claimName": "datasets", "mountPath": "/data", "readOnly": True}]
+    job = training_job(
+        {"provenance": PINNED},
+        environment={"requirements": ["lightgbm==4.6"]},
+        podTemplate={"sharedMemory": "1Gi", "volumes": volumes},
+    )
+    return plan(job, seen(platform=platform), NOW)
+
+
+SAMPLES: tuple[Sample, ...] = (minimal_job, full_job, job_with_environment)
 
 
 # ---- Drawn manifests
@@ -172,6 +192,8 @@ def complete(_: Manifest, spec: Manifest, searched: Collection[str] = ()) -> Non
             origin.setdefault("configMapRef", {"name": "a"})
     _complete_nodes(spec)
     _complete_failures(spec)
+    if "environment" in spec:
+        spec["environment"] = {"requirements": ["lightgbm==4.6"]}
     for toleration in spec.get("podTemplate", {}).get("tolerations", []):
         _complete_toleration(toleration)
 
