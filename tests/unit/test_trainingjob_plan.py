@@ -212,6 +212,20 @@ def test_suspending_changes_nothing_but_suspend():
                         "type": "PodScheduled",
                         "status": "False",
                         "reason": "Unschedulable",
+                        "message": '0/1 nodes are available: persistentvolumeclaim "a" not found.',
+                    }
+                ]
+            },
+            "Unschedulable",
+            '"a" not found.; create the claim, see why it is unbound',
+        ),
+        (
+            {
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
                         "message": "1 node(s) didn't match Pod's node affinity/selector",
                     }
                 ]

@@ -142,6 +142,10 @@ def trouble(pod: Manifest) -> Trouble | None:
                 corrected = f"correct {author}the chart's {'serving' if serving else 'training'}.nodeSelector"
                 both = f"{correction}, or {corrected}"
                 correction = both if "Insufficient" in message else f"{corrected}, or add a node"
+            elif "persistentvolumeclaim" in message.lower():
+                correction = (
+                    "create the claim, see why it is unbound (kubectl describe pvc), or correct podTemplate.volumes"
+                )
             reason = str(condition.get("reason") or "Unschedulable")
             return Trouble(reason, f"no node takes pod {name}: {message}; {correction}")
     for status in statuses(pod):
