@@ -109,6 +109,16 @@ class RouteLimits(Task, frozen=True):
     max_connections: Bound = 10_000
 
 
+class RouteTokens(Task, frozen=True):
+    """Tokens of OpenAI-style answers: the deployments whose answers are counted, and the limit of each key.
+
+    A key may use `per_minute` tokens in each gateway pod; 0: any number. Without `counted` nothing is counted.
+    """
+
+    counted: tuple[Label, ...] = ()
+    per_minute: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
+
+
 class EndpointRoutes(Task, frozen=True):
     """Routes of one endpoint's requests: the operator writes them into the endpoint's ConfigMap.
 
@@ -125,6 +135,7 @@ class EndpointRoutes(Task, frozen=True):
     auth: RouteAuth = RouteAuth()
     limits: RouteLimits = RouteLimits()
     tls_secret: SecretName = ""
+    tokens: RouteTokens = RouteTokens()
 
     @property
     def version(self) -> str:
@@ -138,6 +149,8 @@ class EndpointRoutes(Task, frozen=True):
         for holder, name in (*optional, (document["auth"], "proof_secret")):
             if not holder[name]:  # so that older routes keep their version, and older gateways understand them
                 del holder[name]
+        if not self.tokens.counted:
+            del document["tokens"]
         return json.dumps(document, sort_keys=True)
 
     @classmethod

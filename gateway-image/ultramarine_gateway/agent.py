@@ -25,6 +25,7 @@ from ultramarine_gateway.xds.conversation import Conversation
 from ultramarine_gateway.xds.holding import HeldRequests
 from ultramarine_gateway.xds.resources import EndpointConfig, cluster_name
 from ultramarine_gateway.xds.stream import Stream
+from ultramarine_gateway.xds.tokens import TokenUsage
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class Agent:
         self._changed = asyncio.Event()
         self._dirty = True
         self._held = HeldRequests(self._has_addresses)
-        self._stream = Stream(lambda: self._desired.snapshot, self._changed.set, self._held)
+        self.tokens = TokenUsage(self.routes)
+        self._stream = Stream(lambda: self._desired.snapshot, self._changed.set, self._held, self.tokens)
         self.secrets_changed = asyncio.Event()  # set after each turn, which may need other Secrets
         self._in_use: dict[str, tuple[EndpointConfig, str]] = {}
         self._agreements: dict[tuple[str, str], Agreement] = {}

@@ -58,7 +58,11 @@ def application(agent: Agent, folder: Path) -> web.Application:
             of_envoy = await envoy.metrics(folder)
         except (OSError, aiohttp.ClientError, TimeoutError):
             of_envoy = b""
-        text = _own(agent).encode() + of_envoy + _zero_counters(agent, of_envoy.decode()).encode()
+        text = (
+            (_own(agent) + agent.tokens.metrics()).encode()
+            + of_envoy
+            + _zero_counters(agent, of_envoy.decode()).encode()
+        )
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     made = web.Application()

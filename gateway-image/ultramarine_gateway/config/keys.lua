@@ -53,18 +53,20 @@ end
 function envoy_on_request(handle)
   local headers, known = handle:headers(), handle:filterContext()
   local offered = {headers:get("api-key") or "", (headers:get("authorization") or ""):match("^[Bb][Ee][Aa][Rr][Ee][Rr] +(.-) *$") or ""}
-  local opens = false
+  local opens
   for _, key in ipairs(offered) do
     -- A key is never longer, and nobody shall have us hash a long text.
     if key ~= "" and #key <= 512 then
       local digest = sha256(key)
       for _, name in ipairs({"primary", "secondary"}) do
         local digest_known = known:get(name)
-        if digest_known and same(digest, digest_known) then opens = true end
+        if digest_known and same(digest, digest_known) then opens = name end
       end
     end
   end
-  if not opens then
+  if opens then
+    handle:streamInfo():dynamicMetadata():set("ultramarine", "key", opens)
+  else
     handle:respond({[":status"] = "401", ["www-authenticate"] = "Bearer"},
       "a key of this endpoint is needed, as Authorization: Bearer KEY or api-key: KEY")
   end

@@ -10,6 +10,7 @@ from ultramarine_contract.common import COMPARED_HEADER, COPY_HEADER, GATEWAY_HE
 from ultramarine_contract.routes import GATEWAY_READY_PORT, EndpointRoutes
 
 from ultramarine_gateway.config.bootstrap import KEY_SETS_CLUSTER
+from ultramarine_gateway.config.tokens import CLAIMS, refusals, token_filters
 from ultramarine_gateway.xds.resources import (
     AUDIENCE_FILTER,
     FROM_AGENT,
@@ -22,7 +23,6 @@ from ultramarine_gateway.xds.resources import (
 
 _HTTP = TYPES + "envoy.extensions.filters.http."
 _NETWORK = TYPES + "envoy.extensions.filters.network."
-_CLAIMS = "claims"  # where the token filter stores the claims
 _KEYS = (files("ultramarine_gateway.config") / "keys.lua").read_text()
 
 # Clients must not set timeouts and retries by Envoy's headers, nor headers between the gateway and the servers.
@@ -125,7 +125,7 @@ def _http(routes: EndpointRoutes) -> Document:
             "stat_prefix": routes.endpoint,
             "codec_type": "AUTO",
             "rds": {"route_config_name": routes.endpoint, "config_source": FROM_AGENT},
-            "http_filters": [*_admission(routes), *_holding(routes), router],
+            "http_filters": [*_admission(routes), *token_filters(routes), *_holding(routes), router],
             "use_remote_address": True,
             "early_header_mutation_extensions": [_STRIP_HEADERS],
             "normalize_path": True,
@@ -147,7 +147,7 @@ def _http(routes: EndpointRoutes) -> Document:
                 }
             },
             "server_header_transformation": "PASS_THROUGH",
-            "local_reply_config": {"body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}},
+            "local_reply_config": {"body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}} | refusals(routes),
             "access_log": [_access_log(routes)],
         },
     }
@@ -165,7 +165,7 @@ def _admission(routes: EndpointRoutes) -> list[Document]:
             "require_expiration": True,
             # Only in this header: a token in a URL ends up in logs.
             "from_headers": [{"name": "Authorization", "value_prefix": scheme} for scheme in ("Bearer ", "bearer ")],
-            "payload_in_metadata": _CLAIMS,
+            "payload_in_metadata": CLAIMS,
         }
         if routes.auth.jwks:
             provider["local_jwks"] = {"inline_string": routes.auth.jwks}
@@ -192,7 +192,7 @@ def _audience(audiences: Sequence[str]) -> list[Document]:
         return []
     texts = [{"string_match": {"exact": audience}} for audience in audiences]
     matches = [*texts, *({"list_match": {"one_of": text}} for text in texts)]
-    claim = {"filter": "envoy.filters.http.jwt_authn", "path": [{"key": _CLAIMS}, {"key": "aud"}]}
+    claim = {"filter": "envoy.filters.http.jwt_authn", "path": [{"key": CLAIMS}, {"key": "aud"}]}
     matching = {"or_ids": {"ids": [{"metadata": {**claim, "value": match}} for match in matches]}}
     rules = {"action": "ALLOW", "policies": {"audience": {"permissions": [{"any": True}], "principals": [matching]}}}
     return [{"name": AUDIENCE_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC", "rules": rules}}]

@@ -34,6 +34,7 @@ for _module in (
     "extensions.filters.http.header_mutation.v3.header_mutation_pb2",
     "extensions.filters.http.jwt_authn.v3.config_pb2",
     "extensions.filters.http.lua.v3.lua_pb2",
+    "extensions.filters.http.ratelimit.v3.rate_limit_pb2",
     "extensions.filters.http.rbac.v3.rbac_pb2",
     "extensions.filters.http.router.v3.router_pb2",
     "extensions.filters.http.upstream_codec.v3.upstream_codec_pb2",

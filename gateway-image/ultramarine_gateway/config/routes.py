@@ -5,6 +5,7 @@ from __future__ import annotations
 from ultramarine_contract.common import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
 from ultramarine_contract.routes import PIN_HEADER, EndpointRoutes, RouteDeployment
 
+from ultramarine_gateway.config.tokens import token_settings
 from ultramarine_gateway.xds.resources import (
     AUDIENCE_FILTER,
     CLUSTER_ENTRY,
@@ -102,8 +103,8 @@ def _pinned(routes: EndpointRoutes, protocol: str, held: frozenset[str], absent:
         if deployment.name in absent:
             listed.append(_answer(match, 503, f"deployment {deployment.name} of {routes.endpoint} has no ready pod"))
         else:
-            hold = _hold(routes, deployment, protocol) if deployment.name in held else {}
-            listed.append({"match": match, "route": _to(routes, deployment, protocol), **hold})
+            settings = _settings(routes, deployment, protocol, held)
+            listed.append({"match": match, "route": _to(routes, deployment, protocol), **settings})
     return listed
 
 
@@ -131,20 +132,20 @@ def _weighted(
     whole, so_far, listed = sum(deployment.weight for deployment in taking) * 100, 0, []
     for deployment in taking:
         action, mirrors = _to(routes, deployment, protocol), _mirrors(routes, deployment, protocol)
-        hold = _hold(routes, deployment, protocol) if deployment.name in held else {}
+        settings = _settings(routes, deployment, protocol, held)
         if other and other.name != deployment.name:
             match = _match(protocol) | _share(so_far + deployment.weight * other.compare_percent, whole)
             copied = action | {"request_mirror_policies": [*mirrors, _copy(routes, other)]}
             named = {"request_headers_to_add": [_named(reader)]}
-            listed.append({"match": match | {"headers": [_SHORT]}, "route": copied, **hold, **named})
+            listed.append({"match": match | {"headers": [_SHORT]}, "route": copied, **settings, **named})
         so_far += deployment.weight * 100
         # After the compared route, with the whole share, since long requests use this route alone.
         match = _match(protocol) | _share(so_far, whole)
         if deployment.own and mirrors:
             # Streams are not copied, and have no length.
-            listed.append({"match": match | {"headers": [_SHORT]}, "route": action | _mirrored(mirrors), **hold})
+            listed.append({"match": match | {"headers": [_SHORT]}, "route": action | _mirrored(mirrors), **settings})
             mirrors = []
-        listed.append({"match": match, "route": action | _mirrored(mirrors), **hold})
+        listed.append({"match": match, "route": action | _mirrored(mirrors), **settings})
     return listed
 
 
@@ -175,12 +176,19 @@ def _set(header: str, value: str) -> Document:
     return {"header": {"key": header, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
+def _settings(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str, held: frozenset[str]) -> Document:
+    """Return the settings of filters for the routes of a deployment."""
+    hold = _hold(routes, deployment, protocol) if deployment.name in held else {}
+    settings = hold | token_settings(routes, deployment, protocol)
+    return {"typed_per_filter_config": settings} if settings else {}
+
+
 def _hold(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str) -> Document:
     """Hold requests at the agent until the deployment has an address."""
     cluster = cluster_name(routes.endpoint, deployment.name, protocol)
     entries = {CLUSTER_ENTRY: cluster, SECONDS_ENTRY: f"{deployment.timeout_seconds:g}"}
     settings = {"@type": _HOLD_PER_ROUTE, "check_settings": {"context_extensions": entries}}
-    return {"typed_per_filter_config": {HOLD_FILTER: settings}}
+    return {HOLD_FILTER: settings}
 
 
 def _health(routes: EndpointRoutes, absent: frozenset[str]) -> list[Document]:

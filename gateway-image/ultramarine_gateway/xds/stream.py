@@ -12,10 +12,12 @@ from typing import Any
 import grpc.aio
 from envoy.service.auth.v3 import external_auth_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from envoy.service.ratelimit.v3 import rls_pb2_grpc
 from google.protobuf import any_pb2
 
 from ultramarine_gateway.xds.conversation import Conversation, DiscoveryRequest, DiscoveryResponse, Snapshot
 from ultramarine_gateway.xds.holding import HeldRequests, HoldService
+from ultramarine_gateway.xds.tokens import TokenService, TokenUsage
 
 _TICK = 1.0  # seconds, since unused clusters are removed after a time
 _GATHER = 0.002
@@ -24,8 +26,10 @@ _GATHER = 0.002
 class Stream:
     """Sends the snapshot to the connected Envoy whenever it changes."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], received: Callable[[], None], held: HeldRequests) -> None:
-        self._snapshot, self._received, self._held = snapshot, received, held
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], received: Callable[[], None], held: HeldRequests, tokens: TokenUsage
+    ) -> None:
+        self._snapshot, self._received, self._held, self._tokens = snapshot, received, held, tokens
         self._changed = asyncio.Event()
         self._server: Any = None
         self.conversation: Conversation | None = None
@@ -36,6 +40,7 @@ class Stream:
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(_Service(self), self._server)
         external_auth_pb2_grpc.add_AuthorizationServicer_to_server(HoldService(self._held), self._server)
+        rls_pb2_grpc.add_RateLimitServiceServicer_to_server(TokenService(self._tokens), self._server)
         self._server.add_insecure_port(f"unix:{socket}")
         await self._server.start()
         socket.chmod(0o600)
