@@ -279,7 +279,11 @@ def test_a_missing_text_reaches_a_class_as_none(tmp_path: Path, value: str, word
             "SignatureInvalid",
             r"Model\.signature\.inputs\[0\] needs",
         ),
-        ("import no_such_library", "DependencyMissing", "No module named 'no_such_library'.*add its package to environment"),
+        (
+            "import no_such_library",
+            "DependencyMissing",
+            "No module named 'no_such_library'.*add its package to environment",
+        ),
         ("class Model", "ModelCorrupt", "SyntaxError"),
         ("1 / 0", "ModelCorrupt", "ZeroDivisionError"),
     ],
