@@ -145,6 +145,15 @@ def test_no_role_opens_more_than_it_says(person, role):
         assert not one.may("list", f"{plural}.ultramarine.dev", "-n", "default")
 
 
+CODE: tuple[Manifest, ...] = (
+    {"scoring": {"source": {"inline": {"score.py": ""}}}},
+    {"environment": {"name": "ours"}},
+    {"container": {"image": "ours", "ports": {"http": 8080}}},
+    {"env": [{"name": "A", "value": "1"}]},
+    {"envFrom": [{"secretRef": {"name": "ours"}}]},
+)
+
+
 @pytest.mark.attack(
     "author/approval",
     asset="what is served",
@@ -164,12 +173,14 @@ def test_where_approval_is_required_an_approver_alone_moves_what_is_served(perso
     )
 
     green = {"blue": None, "green": 100}
+    same = [{"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@2"}]
     other = [{"name": "blue", "model": "churn@2"}, {"name": "green", "model": "churn@2"}]
     pooled = [{"name": "blue", "pool": {"selector": {"matchLabels": {"tier": "x"}}}}]
     for spec in (
         {"traffic": green},
         {"deployments": other},
         {"deployments": pooled},
+        *({"deployments": [same[0] | code, same[1]]} for code in CODE),
         {"rollout": {"candidate": "green", "steps": [10, 100]}},
     ):
         assert APPROVAL in scientist.patch("oe", "churn", spec), spec

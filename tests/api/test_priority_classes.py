@@ -1,4 +1,4 @@
-"""Which PriorityClasses training may name, by the chart's values, on a real API server."""
+"""PriorityClasses that pods may name, by the chart's values, on a real API server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ POLICY = "priority-classes.ultramarine.dev"
 
 
 def refusal(api: Api, kind: str, name: str | None) -> str:
-    """Return the API server's message for an object whose training names a class; empty if it is admitted."""
+    """Return the API server's message for an object whose pods name a class; empty if it is admitted."""
     spec = {"podTemplate": {"priorityClassName": name}}
-    return api.verdict(whole(kind, {"spec": {"trialTemplate": {"spec": spec}} if kind == "Sweep" else spec}))
+    deployments = [{"name": deployment, "model": "m@1", **spec} for deployment in ("blue", "green", "purple")]
+    patches: Manifest = {"Sweep": {"trialTemplate": {"spec": spec}}, "OnlineEndpoint": {"deployments": deployments}}
+    return api.verdict(whole(kind, {"spec": patches.get(kind, spec)}))
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +50,15 @@ def confined(manifest: Manifest, namespace: str) -> Manifest:
 @pytest.mark.attack(
     "author/priority",
     asset="the cluster's own pods, and the platform's",
-    threat="training takes their place by their PriorityClass",
+    threat="training and serving take their place by their PriorityClass",
     control="classes that begin with `system-` or `ultramarine-platform` are refused at admission; "
-    "`training.priorityClasses` lists those that may be named. Operator, storage, MLflow and "
+    "`training.priorityClasses` lists those that may be named, for serving too. Operator, storage, MLflow and "
     "gateways have a class of value 1000000",
 )
-def test_training_names_the_classes_that_are_allowed_and_no_other(restricted):
+def test_pods_name_the_classes_that_are_allowed_and_no_other(restricted):
     """Field, value and what may be written are in the answer; a list without any allows none."""
     some, none = restricted('["batch", "infra"]'), restricted("[]")
-    place = {"TrainingJob": "spec", "Sweep": "spec.trialTemplate.spec"}
+    place = {"TrainingJob": "spec", "Sweep": "spec.trialTemplate.spec", "OnlineEndpoint": "spec.deployments[]"}
     for kind, where in place.items():
         field = f"{where}.podTemplate.priorityClassName"
         assert refusal(some, kind, "batch") == refusal(some, kind, None) == refusal(none, kind, None) == ""

@@ -304,7 +304,7 @@ def test_the_init_container_ends_well_and_leaves_a_record(serve: Serve, tmp_path
     program = (
         "import sys; from pathlib import Path; from ultramarine_contract import common as contract\n"
         "contract.CREDENTIALS_DIR, contract.SOURCE_DIR = sys.argv[1:]\n"
-        "from ultramarine_trainer.data.fetching import main; main()"
+        "from ultramarine_trainer.data.storing import main; sys.exit(main())"
     )
     made = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "none"), str(tmp_path)],

@@ -21,13 +21,15 @@ from dulwich.refs import Ref
 from dulwich.repo import Repo
 from dulwich.server import DictBackend
 from dulwich.web import HTTPGitApplication, WSGIRequestHandlerLogger, WSGIServerLogger, make_server
+from ultramarine_contract import common as contract
 from ultramarine_contract import meta
 from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
-from ultramarine_contract.training_records import SourceRecord
+from ultramarine_contract.training_records import SourceRecord, TerminationRecord, TrainingTask
 from ultramarine_trainer.data.credentials import SourceError
 from ultramarine_trainer.data.git import _commit_of
 from ultramarine_trainer.data.source import prepare
+from ultramarine_trainer.data.storing import main, store
 
 AUTHOR = b"Ada <ada@example.com>"
 
@@ -294,3 +296,35 @@ def test_a_config_map_that_is_not_there_may_come(fetched: Any) -> None:
     with pytest.raises(SourceError, match="ConfigMap code is not there, or empty; create it") as caught:
         fetched(config_map="code")
     assert caught.value.transient
+
+
+def test_a_server_gets_a_repository_or_an_archive_without_older_files(
+    git: GitServer, tmp_path: Path, storage: Storage, bucket: str
+) -> None:
+    """A container that starts again fetches anew."""
+    storage.write(uri := f"s3://{bucket}/code.tar.gz", archive((tarfile.TarInfo("score.py"), b"pass")))
+    environment = {contract.ENV_STORAGE_ENDPOINT: storage.name}
+    folder = tmp_path / "scoring"
+    folder.mkdir()
+    for task, files in (
+        (SourceTask(git_url=git.url, git_ref="v1", git_path="src"), ["model.py"]),
+        (SourceTask(uri=uri), ["score.py"]),
+    ):
+        store(task, environment, tmp_path, folder)
+        assert [path.name for path in folder.iterdir()] == files
+
+
+def test_a_script_that_cannot_be_fetched_is_the_containers_failure(
+    git: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record names the field of a deployment, which can be edited."""
+    log = tmp_path / "termination-log"
+    task = TrainingTask(source=SourceTask(git_url=git.url, git_ref="v9"))
+    monkeypatch.setattr(contract, "TERMINATION_LOG", str(log))
+    monkeypatch.setenv(contract.ENV_TASK, task.to_json())
+    monkeypatch.setattr("sys.argv", ["ultramarine-source", "--to", str(tmp_path / "scoring")])
+    (tmp_path / "scoring").mkdir()
+    assert main() == 1
+    record = TerminationRecord.from_json(log.read_text())
+    assert record.reason == "GitRefNotFound"
+    assert record.message.endswith("; correct scoring.source.git.ref")

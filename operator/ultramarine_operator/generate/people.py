@@ -71,6 +71,10 @@ def _role(name: str, joins: str, rules: list[Manifest]) -> Manifest:
 def _approval() -> list[Manifest]:
     """In namespaces with the label, what is served follows from fields that only holders of the verb approve change."""
     name = f"approval.{GROUP}"
+    models = "d.name, d.?model.orValue(''), d.?pool.orValue({})"
+    code = ", ".join(f"d.?{field}.orValue({{}})" for field in ("environment", "scoring", "container"))
+    code += ", d.?env.orValue([]), d.?envFrom.orValue([])"
+    served = f"[{models}, {code}]"
     policy = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",
@@ -106,11 +110,10 @@ def _approval() -> list[Manifest]:
                     "expression": "request.resource.resource != 'onlineendpoints' || (oldObject != null && "
                     "object.spec.?traffic == oldObject.spec.?traffic && "
                     "object.spec.?rollout == oldObject.spec.?rollout && "
-                    "object.spec.deployments.map(d, [d.name, d.?model.orValue(''), d.?pool.orValue({})]) == "
-                    "oldObject.spec.deployments.map(d, [d.name, d.?model.orValue(''), d.?pool.orValue({})]))",
+                    f"object.spec.deployments.map(d, {served}) == oldObject.spec.deployments.map(d, {served}))",
                     "message": "this namespace asks for approval: only who holds the verb approve on onlineendpoints "
-                    "makes an endpoint, or changes its traffic, rollout or models. Ask a holder of the ClusterRole "
-                    "ultramarine-approver.",
+                    "makes an endpoint, or changes its traffic, rollout, models or code. Ask a holder of the "
+                    "ClusterRole ultramarine-approver.",
                     "reason": "Forbidden",
                 },
             ],

@@ -295,11 +295,6 @@ def credentials_volume(secret: str) -> Manifest:
 
 def _source_container(platform: Platform, source: SourceTask, resources: Manifest) -> Manifest:
     """Return the init container with the credentials: of the platform's image, whatever image the command has."""
-    plain_resources = ("cpu", "memory", DISK)
-    own = {
-        kind: {name: amount for name, amount in amounts.items() if name in plain_resources}
-        for kind, amounts in resources.items()
-    }
     return {
         "name": "source",
         "image": platform.trainer_image,
@@ -309,8 +304,7 @@ def _source_container(platform: Platform, source: SourceTask, resources: Manifes
             {"name": contract.ENV_TASK, "value": TrainingTask(source=source).to_json()},
             *outside_env(platform),
         ],
-        # Of the same size as the command's container, so a quota and a node see no larger pod.
-        "resources": {kind: amounts for kind, amounts in own.items() if amounts},
+        "resources": without_devices(resources),
         "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
@@ -320,3 +314,12 @@ def _source_container(platform: Platform, source: SourceTask, resources: Manifes
             *ca_mounts(platform),
         ],
     }
+
+
+def without_devices(resources: Manifest) -> Manifest:
+    """Return the resources of an init container: those of the main container, so no quota counts more, without GPUs."""
+    own = {
+        kind: {name: amount for name, amount in amounts.items() if name in ("cpu", "memory", DISK)}
+        for kind, amounts in resources.items()
+    }
+    return {kind: amounts for kind, amounts in own.items() if amounts}

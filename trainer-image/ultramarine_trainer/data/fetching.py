@@ -6,11 +6,8 @@ It ends well also if the fetch fails, and leaves a record beside the files: the 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 
-from ultramarine_contract import common as contract
 from ultramarine_contract.training_records import TrainingTask
 
 from ultramarine_trainer.data.credentials import Credentials, SourceError
@@ -40,10 +37,3 @@ def fetched(folder: Path) -> str:
     if "commit" in record:
         return str(record["commit"])
     raise SourceError(record["reason"], record["message"], transient=record["transient"])
-
-
-def main() -> None:
-    """Do what the operator wrote into ENV_TASK."""
-    task = TrainingTask.from_json(os.environ[contract.ENV_TASK])
-    line = fetch(task, Path(contract.CREDENTIALS_DIR), Path(contract.SOURCE_DIR))
-    print(f"ultramarine-source: {line}", file=sys.stderr)

@@ -25,6 +25,7 @@ from urllib3.exceptions import HTTPError
 from ultramarine_trainer.data.credentials import CA, FIELD, Credentials, SourceError
 
 GIT_SECONDS = 30.0  # without a word from the repository's server
+AGAIN = ", and apply it again under another name"  # what cannot be edited
 HUNG_UP = str(HangupException())  # with nothing said before
 
 
@@ -92,9 +93,7 @@ def _commit_of(task: SourceTask, refs: Mapping[Ref, ObjectID]) -> ObjectID:
     branches = sorted(name.decode().rpartition("/")[2] for name in refs if name.startswith(b"refs/heads/"))
     there = listed(branches) or "none"
     message = f"{task.git_url} has no branch, tag or commit {task.git_ref or 'HEAD'!r}; its branches are: {there}"
-    raise SourceError(
-        "GitRefNotFound", message + "; correct spec.source.git.ref, and apply it again under another name"
-    )
+    raise SourceError("GitRefNotFound", f"{message}; correct spec.source.git.ref{AGAIN}")
 
 
 def _is_commit_id(ref: str) -> bool:

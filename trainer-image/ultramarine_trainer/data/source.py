@@ -36,7 +36,7 @@ def prepare(task: SourceTask | None, mounted: Path, work: Path, storage: Storage
     if task.git_url:
         return SourceRecord(commit=check_out(task, work))
     if task.uri:
-        return SourceRecord(digest=_unpack(task, work, storage))
+        return SourceRecord(digest=unpack(task, work, storage))
     copy_source(mounted, work)
     if not any(work.iterdir()):
         message = f"ConfigMap {task.config_map} is not there, or empty; create it, or correct spec.source.configMap"
@@ -65,7 +65,7 @@ def copy_source(source: Path, work: Path) -> None:
             shutil.copy(path, work / path.name)
 
 
-def _unpack(task: SourceTask, work: Path, storage: Storage) -> str:
+def unpack(task: SourceTask, work: Path, storage: Storage) -> str:
     """Fetch an archive, check its digest, unpack it, and return the digest."""
     with tempfile.TemporaryDirectory() as folder:
         [entry] = storage.download(task.uri, Path(folder))

@@ -6,6 +6,7 @@ from ultramarine.resources.onlineendpoint import OnlineEndpointSpec, OnlineEndpo
 from ultramarine_contract.meta import (
     CONFIG_MAP,
     DEPLOYMENT,
+    ENVIRONMENT,
     GRPC_ROUTE,
     HORIZONTAL_POD_AUTOSCALER,
     HTTP_ROUTE,
@@ -19,16 +20,20 @@ from ultramarine_contract.meta import (
     Manifest,
 )
 
+from ...shared import environments
 from ...shared.kind import ANY, READY, SERVICE_NAME, Column, Feature, Kind, PodGroup
 from .endpoint import GRPC_PORT, LABEL_GATEWAY_ONLY, PORT
 from .plan import plan, questions
 
 
-def _models(endpoint: Manifest) -> frozenset[str]:
-    """The Models that its deployments serve; a pool may serve any."""
-    deployments = endpoint["spec"].get("deployments") or []
-    named = {str(d.get("model", "")).partition("@")[0] for d in deployments if not d.get("pool")}
-    return frozenset(named | {ANY} if any(d.get("pool") for d in deployments) else named)
+def _topics(endpoint: Manifest) -> frozenset[str]:
+    """Return the Models that its deployments serve, and their Environments; a pool may serve any Model."""
+    topics: set[str] = set()
+    for deployment in endpoint["spec"].get("deployments") or []:
+        topics.add(ANY if deployment.get("pool") else str(deployment.get("model", "")).partition("@")[0])
+        source = (deployment.get("scoring") or {}).get("source")
+        topics |= environments.topic(deployment.get("environment"), source=source)
+    return frozenset(topics)
 
 
 PORTS = (PORT, GRPC_PORT)
@@ -40,6 +45,7 @@ KIND = Kind(
     status=OnlineEndpointStatus,
     columns=(
         READY,
+        Column("Reason", '.status.conditions[?(@.type=="Ready")].reason'),
         Column("ModelVersion", ".status.modelVersion"),
         Column("Replicas", ".status.replicas"),
         Column("URL", ".status.url"),
@@ -58,12 +64,12 @@ KIND = Kind(
         NETWORK_POLICY,
         HORIZONTAL_POD_AUTOSCALER,
     ),
-    related=(MODEL, MODEL_VERSION),
-    rung_by=(MODEL, MODEL_VERSION),
-    topics=_models,
+    related=(MODEL, MODEL_VERSION, ENVIRONMENT),
+    rung_by=(MODEL, MODEL_VERSION, ENVIRONMENT),
+    topics=_topics,
     names=SERVICE_NAME,
-    creates=(SECRET,),
-    deletes=(DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY, HORIZONTAL_POD_AUTOSCALER),
+    creates=(SECRET, ENVIRONMENT),
+    deletes=(DEPLOYMENT, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET, NETWORK_POLICY, HORIZONTAL_POD_AUTOSCALER),
     # A Gateway of the platform's users routes to endpoints: its types may not exist elsewhere.
     features={"gatewayApi": Feature((HTTP_ROUTE, GRPC_ROUTE), deletes=(GRPC_ROUTE,))},
     pods=(

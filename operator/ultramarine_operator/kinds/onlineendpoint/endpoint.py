@@ -16,6 +16,7 @@ LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_GATEWAY_ONLY = f"{GROUP}/gateway-only"  # on pods that answer the gateway alone, for endpoints with tokens
 ANNOTATION_REVISION = f"{GROUP}/revision"
 ANNOTATION_VERSION = f"{GROUP}/model-version"  # on a Deployment the version to serve, on a pod the one it serves
+ANNOTATION_ENVIRONMENT = f"{GROUP}/environment"  # on a Deployment, the name of its Environment
 # Phases of status.rollout.
 WAITING, PROGRESSING, PAUSED, ROLLED_BACK, PROMOTED = "Waiting", "Progressing", "Paused", "RolledBack", "Promoted"
 PORT = 8080

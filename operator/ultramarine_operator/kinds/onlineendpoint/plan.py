@@ -29,6 +29,7 @@ from ...shared.statuses import dumped
 from .deployment import autoscale
 from .deployment.health import KEYS_MISSING, SETTLED, DeploymentHealth, assess, leaving, unchanged
 from .deployment.manifests import has_tls, needs_proof
+from .deployment.own_code import superfluous_scripts
 from .endpoint import LABEL_GATEWAY_ONLY, Endpoint, deployment_name, gateway_only, pods_secret, proof_secret
 from .rollout.decide import decide
 from .routing.direct import DirectRouting
@@ -93,11 +94,19 @@ def plan(obj: Obj[OnlineEndpointSpec], seen: Seen, now: datetime) -> Plan:
     proven = isinstance(routing, GatewayRouting) and routing.proves(now)
     protected = _trusts_pods(seen, own, routing) and (not policy or _has_protection(endpoint, own, proven=proven))
     servers = [child for d in health.values() for child in d.apply] if protected and not step.frozen else []
+    settled = {name: d.state in SETTLED for name, d in health.items()}
+    scripts = superfluous_scripts((*own.values(), *seen.of("Pod")), settled, servers)
+    environments = {made["metadata"]["name"]: made for d in health.values() for made in d.create}
     after = autoscale.next_pass(endpoint, step.after if protected else SOON)
     return Plan(
         dumped(status),
         apply=(*policy, *servers, *step.apply),
-        delete=(*_superfluous(endpoint, own, step, routing), *_superfluous_policy(endpoint, own, health, seen)),
+        create=tuple(environments.values()),
+        delete=(
+            *_superfluous(endpoint, own, step, routing),
+            *_superfluous_policy(endpoint, own, health, seen),
+            *scripts,
+        ),
         effects=_keys(endpoint, seen, proven=proven),
         events=(*decision.events, *events_for(endpoint, status, health, answering, step)),
         after=min((delay for delay in (after, decision.after) if delay), default=None),

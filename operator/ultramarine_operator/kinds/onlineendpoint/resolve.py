@@ -21,11 +21,12 @@ TRANSIENT = ("", "Checking", "Compiling", "Unavailable", "Unreachable")
 class Resolved:
     """A version that can be served; `spec` has the uri, digest and format of the compiled artifact if one exists.
 
-    `native` is the version as registered, if it is served while it is compiled in the background.
+    `registered` is the version as registered, and `native` too, if it is served while it is compiled in the background.
     """
 
     name: str
     spec: ModelVersionSpec
+    registered: ModelVersionSpec
     native: ModelVersionSpec | None = None
 
     @property
@@ -39,12 +40,14 @@ class Resolved:
 class Unresolved:
     """The reason why no version can be served, with the remedy.
 
-    `transient` means that no user action is needed, `gone` that the version existed before.
+    `transient` means that no user action is needed, `gone` that the version existed before, and `failed` that the build
+    of the environment failed for good.
     """
 
     message: str
     transient: bool = False
     gone: bool = False
+    failed: bool = False
 
 
 def resolve(reference: str, seen: Seen, served: Iterable[str] = ()) -> Resolved | Unresolved:
@@ -59,7 +62,7 @@ def resolve(reference: str, seen: Seen, served: Iterable[str] = ()) -> Resolved 
         if versions:
             newest = max(versions, key=_number)
             return Unresolved(f"no version of Model {model} is ready: {_why(newest)}", _reason(newest) in TRANSIENT)
-        makes = f"a TrainingJob with registerAs: {model} makes one"
+        makes = f"a TrainingJob with registerAs: {model} makes one (kubectl get tj shows failed ones)"
         return Unresolved(f"Model {model} has no version {'any more' if gone else 'yet'}; {makes}", not gone, gone)
     number, leads = selected, ""
     remedy = "apply it, or name a version that exists"
@@ -103,8 +106,8 @@ def _resolved(version: Manifest, seen: Seen) -> Resolved:
         compiled = status.get("compiled") or {}
         artifact = {"uri": compiled.get("uri"), "digest": compiled.get("digest"), "format": ModelFormat(name="onnx")}
         if artifact["uri"] and artifact["digest"]:
-            return Resolved(name, spec.model_copy(update=artifact), native)
-    return Resolved(name, spec, native)
+            return Resolved(name, spec.model_copy(update=artifact), spec, native)
+    return Resolved(name, spec, spec, native)
 
 
 def _number(version: Manifest) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from ultramarine.resources.model import ModelVersionSpec
 from ultramarine.resources.onlineendpoint import DeploymentStatus, EndpointDeployment
 from ultramarine_contract.common import ENV_TASK
 from ultramarine_contract.meta import Manifest
@@ -11,9 +13,11 @@ from ultramarine_contract.serving_records import ServingTask
 
 from ....shared import pods, refusals
 from ....shared.conditions import MAX_MESSAGE, find
+from ....shared.environments import Awaited, Failed, Usable, name_of
 from ....shared.plan import Seen
 from ....shared.statuses import cut
 from ..endpoint import (
+    ANNOTATION_ENVIRONMENT,
     ANNOTATION_REVISION,
     ANNOTATION_VERSION,
     LABEL_DEPLOYMENT,
@@ -24,8 +28,9 @@ from ..endpoint import (
     pods_secret,
     proof_secret,
 )
-from ..resolve import Unresolved, resolve
-from .manifests import disruption_budget, has_tls, pod_autoscaler, server_deployment
+from ..resolve import Resolved, Unresolved, resolve
+from .manifests import NO_ENVIRONMENT, Environment, disruption_budget, has_tls, pod_autoscaler, server_deployment
+from .own_code import environment_of, script
 from .pools import pool_deployment, resolve_pool
 
 KEYS_MISSING = "KeysMissing"  # the reason that the server reports
@@ -47,6 +52,8 @@ class DeploymentHealth:
     may_sleep: bool = False  # then requests wait while no pod is ready
     transient: bool = True  # the deployment may become ready without user action
     tls: bool = field(default=False, kw_only=True)  # its ready pods speak TLS, or will
+    environment: str = field(default="", kw_only=True)  # name of its Environment
+    create: tuple[Manifest, ...] = field(default=(), kw_only=True)  # the shared Environment, if it does not exist
 
     @property
     def asleep(self) -> bool:
@@ -56,7 +63,8 @@ class DeploymentHealth:
     def status(self) -> DeploymentStatus:
         """Return the deployment's entry in the status."""
         texts = cut(DeploymentStatus, name=self.name, model_version=self.version, message=self.message[:MAX_MESSAGE])
-        return DeploymentStatus(**texts, ready_replicas=self.ready, state=self.state)
+        status = DeploymentStatus(**texts, ready_replicas=self.ready, state=self.state)
+        return status.model_copy(update={"environment": self.environment}) if self.environment else status
 
 
 def assess(
@@ -65,7 +73,10 @@ def assess(
     """Assess a deployment of the spec; `live` is its Deployment, from which `keep` takes no pods away."""
     own, ready = _pods(seen, deployment.name)
     serves, tls = _versions(ready), any(map(has_tls, ready)) if ready else seen.platform.tls
-    target = _target(endpoint, deployment, seen, live)
+    environment = environment_of(endpoint, deployment, seen)
+    target = _target(endpoint, deployment, seen, live, environment)
+    made = (environment.create,) if isinstance(environment, Awaited) and environment.create else ()
+    of_all: Any = {"tls": tls, "environment": environment.name if environment else "", "create": made}
     if isinstance(target, Unresolved):
         # An alias without a version must not end what is served already.
         message = f"{target.message}; meanwhile {serves} is served" if serves else target.message
@@ -73,10 +84,13 @@ def assess(
             message += ". A new pod of it starts only if its stored files still exist, and edits of the deployment wait"
         version, count = _version_of(live), deployment.replicas
         still = _still_served(endpoint, deployment, version, seen, live)
-        apply: tuple[Manifest, ...] = (_with_replicas(still, live if keep else None),) if still else ()
+        apply: tuple[Manifest, ...] = (
+            (*still.before, _with_replicas(still.deployment, live if keep else None)) if still else ()
+        )
         sleepy = bool(apply) and may_sleep(deployment)
-        waiting_state = ("Waiting", message, version, sleepy, target.transient)
-        return DeploymentHealth(deployment.name, apply, len(ready), count, serves, *waiting_state, tls=tls)
+        word = "Failing" if target.failed and live is None else "Waiting"
+        waiting_state = (word, message, version, sleepy, target.transient)
+        return DeploymentHealth(deployment.name, apply, len(ready), count, serves, *waiting_state, **of_all)
     planned = _with_replicas(target.deployment, live if keep else None)
     word, message = _state(endpoint, deployment, target.version, planned, live, own, ready)
     message = "; ".join(part for part in (message, target.note) if part)
@@ -85,7 +99,7 @@ def assess(
     sleepy, count = may_sleep(deployment) and word != "Failing", deployment.replicas
     serves = serves if count or not sleepy else target.version
     state = (word, message, target.version, sleepy)
-    return DeploymentHealth(deployment.name, apply, len(ready), count, serves, *state, tls=tls)
+    return DeploymentHealth(deployment.name, apply, len(ready), count, serves, *state, **of_all)
 
 
 def _with_replicas(planned: Manifest, live: Manifest | None) -> Manifest:
@@ -93,19 +107,6 @@ def _with_replicas(planned: Manifest, live: Manifest | None) -> Manifest:
     if live is not None:
         planned["spec"]["replicas"] = max(planned["spec"]["replicas"], int(live["spec"].get("replicas") or 0))
     return planned
-
-
-def _still_served(
-    endpoint: Endpoint, deployment: EndpointDeployment, version: str, seen: Seen, live: Manifest | None
-) -> Manifest | None:
-    """Return the Deployment of a version that no reference names any more; it scales on, so that it can wake."""
-    if live is None or deployment.autoscale is None or deployment.model is None:
-        return None
-    model, _, number = version.rpartition("-")
-    resolved = resolve(f"{model}@{number}", seen)
-    if isinstance(resolved, Unresolved):
-        return None
-    return server_deployment(endpoint, deployment, resolved.spec, seen.platform, live)
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,35 @@ class _Target:
     note: str = ""
 
 
+def _still_served(
+    endpoint: Endpoint, deployment: EndpointDeployment, version: str, seen: Seen, live: Manifest | None
+) -> _Target | None:
+    """Return the Deployment of a version that no reference names any more; it scales on, so that it can wake."""
+    if live is None or deployment.autoscale is None or deployment.model is None:
+        return None
+    environment = NO_ENVIRONMENT
+    if deployment.environment is not None:
+        source = deployment.scoring.source if deployment.scoring else None
+        task, name = _task_of(live), name_of(deployment.environment, source=source)
+        if task is None or name != _annotation(live, ANNOTATION_ENVIRONMENT):
+            return None
+        environment = (name, task.environment)
+    model, _, number = version.rpartition("-")
+    resolved = resolve(f"{model}@{number}", seen)
+    if isinstance(resolved, Unresolved):
+        return None
+    return _served(endpoint, deployment, resolved, resolved.spec, seen, live, environment)
+
+
 def _target(
-    endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: Manifest | None
+    endpoint: Endpoint,
+    deployment: EndpointDeployment,
+    seen: Seen,
+    live: Manifest | None,
+    environment: Usable | Awaited | Failed | None,
 ) -> _Target | Unresolved:
+    if isinstance(environment, Failed):
+        return Unresolved(environment.message, failed=True)
     if deployment.pool is not None:
         pool = resolve_pool(endpoint, deployment.name, deployment.pool, seen)
         if isinstance(pool, Unresolved):
@@ -133,12 +160,31 @@ def _target(
     resolved = resolve(deployment.model or "", seen, _former_versions(endpoint, deployment.name, live))
     if isinstance(resolved, Unresolved):
         return resolved
+    if isinstance(environment, Awaited):
+        return Unresolved(environment.message, transient=True)
     spec = resolved.spec
     rolls_out = endpoint.spec.rollout is not None and endpoint.rollout_phase not in (PROMOTED, ROLLED_BACK)
     if resolved.native is not None and rolls_out and _loads(live, resolved.native.uri):
         # Replacing pods during a comparison would count their start against them.
         spec = resolved.native
-    return _Target(server_deployment(endpoint, deployment, spec, seen.platform, live), version=resolved.name)
+    usable = (environment.name, environment.archive) if environment else NO_ENVIRONMENT
+    return _served(endpoint, deployment, resolved, spec, seen, live, usable)
+
+
+def _served(
+    endpoint: Endpoint,
+    deployment: EndpointDeployment,
+    resolved: Resolved,
+    spec: ModelVersionSpec,
+    seen: Seen,
+    live: Manifest | None,
+    environment: Environment,
+) -> _Target:
+    """Return the Deployment that serves `spec`; a scoring script gets the model as registered, never a compiled one."""
+    spec = resolved.registered if deployment.scoring else spec
+    made = server_deployment(endpoint, deployment, spec, seen.platform, live, environment)
+    own = script(endpoint, deployment)
+    return _Target(made, (own,) if own else (), version=resolved.name)
 
 
 def _former_versions(endpoint: Endpoint, name: str, live: Manifest | None) -> set[str]:
@@ -149,12 +195,18 @@ def _former_versions(endpoint: Endpoint, name: str, live: Manifest | None) -> se
 
 def _loads(live: Manifest | None, uri: str) -> bool:
     """True if the pods of a Deployment load the model at this URI."""
+    task = _task_of(live)
+    return task is not None and task.uri == uri
+
+
+def _task_of(live: Manifest | None) -> ServingTask | None:
+    """Return the task of the pods of a Deployment; None if it cannot be read."""
     containers = (((live or {}).get("spec") or {}).get("template") or {}).get("spec", {}).get("containers") or []
     tasks = [v.get("value") for c in containers for v in c.get("env") or [] if v.get("name") == ENV_TASK]
     try:
-        return any(ServingTask.from_json(str(task)).uri == uri for task in tasks)
+        return next((ServingTask.from_json(str(task)) for task in tasks), None)
     except ValueError:
-        return False
+        return None
 
 
 def leaving(name: str, seen: Seen) -> DeploymentHealth:

@@ -7,6 +7,7 @@ from typing import Any
 from ultramarine.resources.model import ModelVersionSpec, version_name
 from ultramarine.resources.onlineendpoint import Batching, EndpointDeployment, RequestSettings
 from ultramarine_contract import common as contract
+from ultramarine_contract.environment_records import EnvironmentArchive
 from ultramarine_contract.meta import Manifest, child_metadata, content_hash
 from ultramarine_contract.serving_records import CollectTask, ServingTask
 
@@ -23,6 +24,7 @@ from ....shared.podspec import (
     with_disk,
 )
 from ..endpoint import (
+    ANNOTATION_ENVIRONMENT,
     ANNOTATION_REVISION,
     ANNOTATION_VERSION,
     PORT,
@@ -33,8 +35,11 @@ from ..endpoint import (
     proof_secret,
     selector,
 )
+from .own_code import SOURCE, TMP, add_own_code, image_of, revision_inputs, scoring_task
 
-SERVER, TMP = "server", "tmp"
+SERVER = "server"
+Environment = tuple[str, EnvironmentArchive | None]  # name and archive
+NO_ENVIRONMENT: Environment = ("", None)
 DRAIN_SECONDS = 10  # a pod serves on for this long after its termination began, until every proxy has noticed
 
 
@@ -49,7 +54,12 @@ def needs_proof(endpoint: Endpoint, live: Manifest) -> bool:
     return any((volume.get("secret") or {}).get("secretName") == proof_secret(endpoint) for volume in volumes)
 
 
-def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: ModelVersionSpec) -> ServingTask:
+def serving_task(
+    endpoint: Endpoint,
+    deployment: EndpointDeployment,
+    model: ModelVersionSpec,
+    environment: EnvironmentArchive | None = None,
+) -> ServingTask:
     """Return the model that the pods load, and how they serve it."""
     return ServingTask(
         model=model.model,
@@ -62,6 +72,8 @@ def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: Mode
         signature=model.signature.model_dump(by_alias=True) if model.signature else None,
         warmup=deployment.warmup.request if deployment.warmup else "",
         collect=collect_task(endpoint, deployment),
+        environment=environment,
+        scoring=scoring_task(deployment),
         **request_bounds(deployment),
     )
 
@@ -84,14 +96,20 @@ def server_deployment(
     model: ModelVersionSpec,
     platform: Platform,
     live: Manifest | None,
+    environment: Environment = NO_ENVIRONMENT,
 ) -> Manifest:
     """Return the Deployment whose pods serve `model`.
 
     A healthy live Deployment keeps its server image and its disk limit until its spec changes. So a new release of the
     platform restarts no healthy model, and may repair one that is not healthy.
     """
-    task, version = serving_task(endpoint, deployment, model).to_json(), version_name(model.model, model.version)
-    return deployment_of(endpoint, deployment, task, {ANNOTATION_VERSION: version}, platform, live)
+    name, archive = environment
+    version = {ANNOTATION_VERSION: version_name(model.model, model.version)}
+    task = serving_task(endpoint, deployment, model, archive).to_json()
+    made = deployment_of(endpoint, deployment, task, version, platform, live)
+    if name:
+        made["metadata"]["annotations"][ANNOTATION_ENVIRONMENT] = name
+    return made
 
 
 def deployment_of(
@@ -106,8 +124,9 @@ def deployment_of(
     labels = selector(endpoint, deployment.name)
     inputs = [task, deployment.resources.model_dump(mode="json"), pods_secret(endpoint)]
     # Added only if set, so that other endpoints keep their revision.
-    revision = content_hash([*inputs, *gateway_only(endpoint), *(["tls"] if platform.tls else [])])[:16]
-    image, disk = platform.server_image, platform.serving_disk
+    optional = [*gateway_only(endpoint), *(["tls"] if platform.tls else []), *revision_inputs(endpoint, deployment)]
+    revision = content_hash([*inputs, *optional])[:16]
+    image, disk, trainer = platform.server_image, platform.serving_disk, platform.trainer_image
     if (
         live is not None
         and _is_healthy(live)
@@ -117,6 +136,9 @@ def deployment_of(
         image = next((c["image"] for c in pod["containers"] if c.get("name") == SERVER), image)
         folders = {volume["name"]: volume.get("emptyDir") or {} for volume in pod.get("volumes") or []}
         disk = str(folders.get(TMP, {}).get("sizeLimit", ""))
+        trainer = image_of(live, SOURCE) or trainer
+    pod = pod_spec(endpoint, deployment, task, image, disk, platform)
+    add_own_code(pod, endpoint, deployment, platform, trainer)
     metadata = child_metadata(endpoint.manifest, deployment_name(endpoint, deployment.name))
     metadata["labels"] = labels
     metadata["annotations"] = {ANNOTATION_REVISION: revision, **version}
@@ -133,7 +155,7 @@ def deployment_of(
             "revisionHistoryLimit": 2,
             "template": {
                 "metadata": {"labels": {**labels, **gateway_only(endpoint)}, **annotated},
-                "spec": pod_spec(endpoint, deployment, task, image, disk, platform),
+                "spec": pod,
             },
         },
     }
@@ -180,11 +202,12 @@ def pod_spec(
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     return {
-        "automountServiceAccountToken": False,
+        # The token is for own code that asks for an identity of its own.
+        "automountServiceAccountToken": bool(deployment.pod_template.service_account_name),
         **pull_secrets(platform),
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
-        **placed(platform.pods.serving),
+        **placed(platform.pods.serving, deployment.pod_template),
         "terminationGracePeriodSeconds": DRAIN_SECONDS + 50,
         "initContainers": [
             {

@@ -14,8 +14,10 @@ from ultramarine.resources.onlineendpoint_rollout import RolloutStatus
 from ultramarine_contract.meta import content_hash
 
 from ....shared.conditions import parse_timestamp, timestamp
+from ....shared.environments import Usable
 from ....shared.plan import Event, Seen
 from ..deployment.health import DeploymentHealth
+from ..deployment.own_code import environment_of
 from ..endpoint import PAUSED, PROMOTED, ROLLED_BACK, WAITING, Endpoint
 from ..resolve import Resolved, resolve
 from ..routing.direct import DirectRouting
@@ -87,7 +89,11 @@ def identity(endpoint: Endpoint, seen: Seen) -> str:
     # Without defaults: a field that a later release adds must not restart every rollout.
     own = deployment.model_dump(mode="json", include=STARTS_AGAIN, exclude_defaults=True)
     rollout = spec.model_dump(mode="json", exclude_defaults=True)
-    return content_hash([rollout, own, *resolved.identity])[:16]
+    environment = environment_of(endpoint, deployment, seen)
+    if environment is not None and not isinstance(environment, Usable):
+        return ""
+    archive = [environment.archive.digest] if environment else []
+    return content_hash([rollout, own, *resolved.identity, *archive])[:16]
 
 
 def _former(stage: Stage) -> RolloutStatus | None:

@@ -6,7 +6,7 @@ import json
 
 from ultramarine_contract.meta import Manifest
 
-from ....shared.testing import Life, World, until_message, until_true
+from ....shared.testing import Life, World, applied, until_message, until_true
 from ...model.testing.lives import SKOPS, until_served
 from ...model.testing.samples import compiled, model, native, version
 from .load_lives import LOAD_LIVES
@@ -115,6 +115,22 @@ async def _answers_without_one(world: World) -> None:
     await until_true(world, "OnlineEndpoint", "shop", "RoutesReady")
 
 
+async def _changes_its_script(world: World) -> None:
+    await until_served(world, "churn-1")
+    for text in ("def run(data): return 2", "def run(data): return 3"):
+        await world.edit("OnlineEndpoint", "shop", {"spec": {"deployments": [_scored(text)]}})
+
+    def scripts() -> list[Manifest]:
+        return [made["data"] for made in world.all("ConfigMap") if "score.py" in made.get("data", {})]
+
+    await world.until("the newest script is the only one", lambda: scripts() == [{"score.py": text}])
+    await until_served(world, "churn-1")
+
+
+def _scored(text: str) -> Manifest:
+    return {"name": "blue", "model": "churn@1", "replicas": 2, "scoring": {"source": {"inline": {"score.py": text}}}}
+
+
 def _deployment(name: str, reference: str, replicas: int) -> Manifest:
     return {"name": name, "model": reference, "replicas": replicas}
 
@@ -214,6 +230,19 @@ LIVES = (
             _blue(warmup={"request": "{}"}),
         ),
         refused=((_blue(replicas=-1), "replicas"), (_blue(replicas=10**6), "replicas")),
+    ),
+    Life(
+        "changes its script",
+        (version(1), applied("OnlineEndpoint", "shop", _with(_scored("def run(data): return 1")))),
+        _changes_its_script,
+        ONE,
+        edits=(
+            _blue(replicas=2, scoring={"source": {"configMap": {"name": "mine"}}}),
+            _blue(replicas=2, scoring={"source": {"git": {"url": "https://git.example.com/churn.git"}}}),
+            _blue(replicas=2, env=[{"name": "LEVEL", "value": "3"}]),
+            _blue(replicas=2, envFrom=[{"secretRef": {"name": "mine"}}]),
+            _blue(replicas=2, podTemplate={"sharedMemory": "1Gi", "serviceAccountName": "reader"}),
+        ),
     ),
     Life("gets its image", ALONE, _gets_its_image, ONE),
 )

@@ -9,7 +9,7 @@ from ultramarine.resources.onlineendpoint import OnlineEndpointSpec
 from ultramarine_contract.meta import Manifest
 
 from ....shared.plan import GatewayApi, Obj, ParentRef, Plan, Platform
-from ....shared.testing import NOW, Sample, applied, child, seen, stored
+from ....shared.testing import DIGEST, NOW, Sample, applied, child, seen, stored
 from ...model.testing.samples import stored_version
 from ..plan import plan
 
@@ -171,6 +171,42 @@ def pooled_endpoint(platform: Platform) -> Plan:
     return plan(whole, seen(platform=platform, related=related), NOW)
 
 
+def _with_own_code(source: Manifest, **fields: Any) -> Obj[OnlineEndpointSpec]:
+    scoring = {"source": source, "entry": "score.py"}
+    return endpoint(deployments=[{"name": "blue", "model": "churn@1", "scoring": scoring, **fields}])
+
+
+def scoring_endpoint(platform: Platform) -> Plan:
+    """A scoring script and its packages; variables, a volume and shared memory for it."""
+    archive = {"uri": "s3://lake/team-a/environments/ours/environment.tar.zst", "digest": DIGEST, "bytes": 1000}
+    ready = {"conditions": [{"type": "Ready", "status": "True", "message": ""}], **archive}
+    built = stored("Environment", "ours", {"python": {"requirements": ["lightgbm"]}}, ready)
+    whole = _with_own_code(
+        {"inline": {"score.py": "def run(data): return data"}},
+        environment={"name": "ours"},
+        env=[{"name": "LEVEL", "value": 3}],
+        envFrom=[{"configMapRef": {"name": "settings"}}],
+        podTemplate={
+            "nodeSelector": {"pool": "gpu"},
+            "sharedMemory": "1Gi",
+            "volumes": [{"claimName": "weights", "mountPath": "/mnt/weights"}],
+        },
+    )
+    return plan(whole, seen(platform=platform, related=(stored_version(1), built)), NOW)
+
+
+def scoring_endpoint_from_git(platform: Platform) -> Plan:
+    """A scoring script in a private repository, and requirements that are not built yet."""
+    git = {"url": "https://git.example.com/churn.git", "ref": "v1", "secretRef": {"name": "churn-git"}}
+    waiting = plan(
+        _with_own_code({"git": git}, environment={"requirementsFile": "requirements.txt"}),
+        seen(platform=platform, related=(stored_version(1),)),
+        NOW,
+    )
+    served = plan(_with_own_code({"git": git}), seen(platform=platform, related=(stored_version(1),)), NOW)
+    return replace(served, create=waiting.create)
+
+
 SAMPLES: tuple[Sample, ...] = (
     endpoint_with_keys,
     open_endpoint,
@@ -180,4 +216,6 @@ SAMPLES: tuple[Sample, ...] = (
     autoscaled_endpoint,
     collecting_endpoint,
     pooled_endpoint,
+    scoring_endpoint,
+    scoring_endpoint_from_git,
 )
