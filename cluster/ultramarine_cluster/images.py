@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -296,8 +297,10 @@ def _forget_older(name: str, keep: Path) -> None:
 
 def store(state: State) -> tuple[str | Path, ...]:
     """Return the command that reads the embedded cluster's images."""
-    if not state.containerd_socket.exists():
-        raise ClusterError(
-            f"containerd does not run at {state.containerd_socket}", "run `ultramarine-cluster up` first"
-        )
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(state.containerd_socket))
+    except OSError as error:  # The socket of a killed cluster stays.
+        message = f"containerd does not run at {state.containerd_socket}"
+        raise ClusterError(message, "run `ultramarine-cluster up` first") from error
     return (programs.path("ctr"), "--address", state.containerd_socket, "-n", "k8s.io")

@@ -1,0 +1,81 @@
+"""Servers of other makers, each built from a folder by the launcher and put behind an endpoint by its manifest."""
+
+from __future__ import annotations
+
+import io
+from urllib.parse import urlsplit
+
+import joblib
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
+from conftest import Platform, condition
+from manifests import model_version
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from ultramarine_cluster import archives
+from ultramarine_cluster.paths import REPOSITORY, State
+
+pytestmark = pytest.mark.slow
+
+IMAGES = REPOSITORY / "tests" / "images"
+
+
+def iris() -> bytes:
+    """A classifier as joblib stores it."""
+    file = io.BytesIO()
+    joblib.dump(LogisticRegression(max_iter=1000).fit(*load_iris(return_X_y=True)), file)
+    return file.getvalue()
+
+
+MODELS = {
+    "foreign-iris": ("joblib", iris()),
+    "foreign-speed": ("csv", b"intercept,speed\n-17.5,3.5\n"),
+}
+
+
+@pytest.fixture(scope="module")
+def foreign(platform: Platform) -> Platform:
+    """All images in the cluster, the models in the bucket, and an endpoint for each server."""
+    for model, (suffix, content) in MODELS.items():
+        uri = platform.put(f"{model}.{suffix}", content)
+        platform.apply(model_version(model, 1, uri, content, "joblib", allowCodeExecution=True))
+    for name in ("fastapi", "plumber", "mlserver"):
+        assert archives.load(str(IMAGES / name), State("full")) == f"docker.io/library/{name}:local"
+        platform.kubectl("apply", "-f", str(IMAGES / name / "endpoint.yaml"))
+    return platform
+
+
+def test_mlserver_answers_clients_of_the_open_inference_protocol(foreign: Platform) -> None:
+    """Its metadata and its answers reach clients by HTTP and by gRPC, and no call passes without a key."""
+    foreign.ready("foreign-mlserver", "foreign-iris-1", 300)
+    headers = {"authorization": f"Bearer {foreign.secret('foreign-mlserver-keys')['primary']}"}
+    flowers = np.array([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])
+    for port, triton in ((80, triton_http), (9000, triton_grpc)):
+        with foreign.target.reach(foreign.namespace, "foreign-mlserver", port) as url:
+            client = triton.InferenceServerClient(urlsplit(url).netloc)
+            assert "flowers" in str(client.get_model_metadata("iris", headers=headers))
+            given = triton.InferInput("flowers", [2, 4], "FP64")
+            given.set_data_from_numpy(flowers)
+            assert client.infer("iris", [given], headers=headers).as_numpy("predict").ravel().tolist() == [0, 2]
+    with foreign.client("foreign-mlserver", "wrong") as http:
+        assert http.get("/v2/models/iris").status_code == 401
+
+
+def test_r_answers_with_its_model(foreign: Platform) -> None:
+    """A server of plumber reads the mounted model, and answers under its own path."""
+    foreign.ready("foreign-plumber", "foreign-speed-1", 300)
+    with foreign.client("foreign-plumber") as client:
+        assert client.post("/predict", json={"speed": [10, 20]}).json() == {"distance": [17.5, 52.5]}
+        assert client.post("/predict", json={"speed": "fast"}).status_code == 500
+
+
+def test_fastapi_answers_without_a_model(foreign: Platform) -> None:
+    """An app's paths, its own refusal, its documentation and its stream pass the gateway."""
+    foreign.wait("oe", "foreign-fastapi", lambda status: condition(status, "Ready").get("status") == "True", 300)
+    with foreign.client("foreign-fastapi") as client:
+        assert client.post("/api/convert", json={"celsius": 100}).json() == {"fahrenheit": 212}
+        assert client.post("/api/convert", json={"kelvin": 1}).status_code == 422
+        assert client.get("/openapi.json").json()["paths"].keys() >= {"/api/convert"}
+        assert client.get("/api/table").text.splitlines() == ["0 32", "10 50", "20 68"]
