@@ -160,7 +160,7 @@ def _building_pod(environment: Environment, platform: Platform) -> Manifest:
     }
     return {
         "initContainers": [*before, build],
-        "containers": [_storing(STORE, task, [folder, TMP], platform)],
+        "containers": [_storing(STORE, task, [{**folder, "readOnly": True}, TMP], platform)],
         "volumes": volumes,
     }
 
