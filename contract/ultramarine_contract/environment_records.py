@@ -30,7 +30,8 @@ class BuildTask(Task, frozen=True):
     `requirements` are the lines of a requirements.txt; if empty, the file is at REQUIREMENTS_FILE, mounted from a
     ConfigMap, or at `path` in the source. `python` is the version that the image must have, or empty. The archive
     becomes PREFIX/DIGEST16/ARCHIVE_NAME below the s3:// URI `prefix`, with LOCK_NAME beside it, and the BuildRecord
-    PREFIX/result.json. More than `max_bytes` of unpacked files are refused.
+    PREFIX/result.json. More than `max_bytes` of unpacked files are refused. The command `delete` of the image deletes
+    all files below `prefix`, and ignores the other fields.
     """
 
     NOUN = "the task of a build"
@@ -49,7 +50,7 @@ class BuildRecord(Document, frozen=True):
     """Result of a BuildTask: the termination message of its pod, and stored as PREFIX/result.json.
 
     On failure `reason` is a CamelCase word and `message` has the words of the resolver, with the remedy; the other
-    fields are empty.
+    fields are empty. On success `message` is a warning, or empty.
     """
 
     NOUN = "the record of a build"

@@ -53,7 +53,7 @@ def main() -> int:
         if arguments.command == "fetch":
             from ultramarine_server.repository.storage import fetch  # The serving container must not import boto3.
 
-            fetch(task, os.environ, arguments.model_dir)
+            fetch(task, os.environ, arguments.model_dir, arguments.environment_dir)
             return 0
         if arguments.command == "collect":
             from ultramarine_server.collecting.collector import collect
@@ -107,6 +107,7 @@ def _arguments() -> argparse.Namespace:
     compile = command_for("compile", "compile the downloaded model, and compare it with the native model")
     store = command_for("store", "store the compiled model and the verdict")
     delete = command_for("delete", "delete the artifact of $ULTRAMARINE_TASK from the object storage")
+    fetch.add_argument("--environment-dir", type=Path, default=Path(contract.ENVIRONMENT_DIR))
     for command in (serve, collect):
         command.add_argument("--captures-dir", type=Path, default=Path(contract.CAPTURES_DIR))
     for command in (fetch, pool, serve, collect, compile, store, delete):

@@ -39,7 +39,8 @@ from ultramarine_trainer.attempt.run import run
 from ultramarine_trainer.trials.worker import Worker
 base = Path(sys.argv[1])
 places = Places(source=base / "source", work=base / "work", inputs=base / "inputs", outputs=base / "outputs",
-                checkpoints=base / "checkpoints", termination_log=base / "log", image=base / "image",
+                checkpoints=base / "checkpoints", environment=base / "environment",
+                termination_log=base / "log", image=base / "image",
                 input_waits=(0.1,), output_waits=(0.1, 0.1))
 places.image.mkdir(exist_ok=True)
 sys.exit(run((), os.environ, places, Worker))

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import ultramarine_server
+from msgspec.structs import replace
 from serving_process import ROWS, command, environment, refused, serving, task_for
 from ultramarine_contract.serving_records import ServingTask
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_contract.version_records import DeleteTask
 from ultramarine_server.authentication import LOOK_SECONDS
+from unit.packages import stored_environment
 
 # Failures of the model, keys, shutdown
 
@@ -153,12 +155,14 @@ def test_what_cannot_be_served_is_said_before_listening(
 
 
 def test_fetch_brings_what_serve_can_check(storage: Storage, bucket: str, models: Path, tmp_path: Path) -> None:
-    """The init container's folder is what the main container serves, without storage keys."""
+    """The init container's folders are what the main container serves and runs, without storage keys."""
     (tmp_path / "up").mkdir()
     (tmp_path / "up/model.onnx").write_bytes((models / "plain.onnx").read_bytes())
     record = storage.upload_folder(tmp_path / "up", f"s3://{bucket}/models/", "onnx")
+    archive = stored_environment(storage, f"s3://{bucket}/environment.tar.zst", tmp_path / "built")
     task = ServingTask("cancer", "3", record.uri, record.digest, "auto", auth="none")
-    options = command(tmp_path, task, "fetch")
+    folder = tmp_path / "environment"
+    options = command(tmp_path, replace(task, environment=archive), "fetch", "--environment-dir", str(folder))
     options["env"] |= {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     options["env"] |= {"ULTRAMARINE_STORAGE_ENDPOINT": storage.name}
 
@@ -167,6 +171,7 @@ def test_fetch_brings_what_serve_can_check(storage: Storage, bucket: str, models
 
     assert process.returncode == 0, stderr
     assert "fetched 1 files" in stdout
+    subprocess.run([folder / "bin/python", "-c", "import own"], check=True)
     with serving(tmp_path, task) as server:
         assert server.infer(ROWS[:1], "X", "FP32").status_code == 200
 

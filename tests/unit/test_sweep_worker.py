@@ -20,6 +20,7 @@ from ultramarine_sweep.state.trial import Trial
 from ultramarine_sweep.state.trials import Trials
 from ultramarine_trainer.trials.trial import TrialObserver
 from unit.conftest import eventually, serving_store
+from unit.packages import stored_environment
 from unit.sweeping import Fleet, task_of
 
 
@@ -52,6 +53,19 @@ def test_a_sweep_from_its_first_trial_to_its_last_words(fleet: Fleet, storage: S
     lines = (fleet.base / "ran").read_text().splitlines()
     assert sorted(lines) == sorted(f"got {n} {n / 7!r} --kind=plain" for n in range(1, 13))
     assert TerminationRecord.from_json((fleet.base / "w0/log").read_text()) == TerminationRecord()
+
+
+def test_trials_run_in_the_environment_of_their_worker(
+    fleet: Fleet, storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    """A worker unpacks it once, and each of its trials has its programs."""
+    archive = stored_environment(storage, f"s3://{bucket}/environment.tar.zst", tmp_path / "built")
+    coordinator = fleet.coordinate(max_trials=3)
+    worker = fleet.work("w0", "sh", "-c", "own-tool && python -c 'import own' && echo loss=1", environment=archive)
+
+    assert over(coordinator, worker) == [0, 0], fleet.said("w0")
+    assert fleet.last_words().succeeded == 3
+    assert fleet.said("w0").count("environment: ") == 1
 
 
 @pytest.mark.slow

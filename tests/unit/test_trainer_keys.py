@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from ultramarine_contract import common as contract
+from ultramarine_contract.environment_records import EnvironmentArchive
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
@@ -37,6 +38,7 @@ TASK = TrainingTask(
     output_prefix=f"{LAKE}/team/jobs/mine/",
     source=SourceTask(uri=f"{LAKE}/team/code.tar"),
     checkpoint=CheckpointTask(resume_from=f"{LAKE}/team/jobs/before/checkpoints/9/"),
+    environment=EnvironmentArchive(f"{LAKE}/team/environments/own/1/environment.tar.zst", "sha256:0"),
 )
 FILES = (
     *(
@@ -48,8 +50,9 @@ FILES = (
     ),
     *("team/jobs/before/checkpoints/9/state", "team/jobs/before/log", "team/other", "shared/log.jsonl", "shared/other"),
     *("team-b/secret", "team/jobs/mine-too/result.json"),
+    *("team/environments/own/1/environment.tar.zst", "team/environments/other/1/environment.tar.zst"),
 )
-OPEN = {*FILES[:1], *FILES[2:6], "shared/log.jsonl"}
+OPEN = {*FILES[:1], *FILES[2:6], "shared/log.jsonl", FILES[-2]}
 
 
 def environment(task: TrainingTask = TASK, *, scoped: bool = True) -> dict[str, str]:

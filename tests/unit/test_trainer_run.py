@@ -16,6 +16,7 @@ import pytest
 from ultramarine_contract.common import ArtifactManifest
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import TerminationRecord, TrainingContext, TrainingTask
+from unit.packages import stored_environment
 
 PROGRAM = """
 import os, sys
@@ -24,6 +25,7 @@ from ultramarine_trainer.attempt.places import Places
 from ultramarine_trainer.attempt.run import run
 base = Path(sys.argv[1])
 places = Places(source=base / "source", work=base / "work", inputs=base / "inputs", outputs=base / "outputs",
+                environment=base / "environment",
                 termination_log=base / "log", image=base / "image", input_waits=(0.1,), output_waits=(0.1, 0.1))
 places.image.mkdir(exist_ok=True)
 sys.exit(run(sys.argv[2:], os.environ, places))
@@ -305,3 +307,20 @@ def test_the_command_starts_where_its_code_is(pod: Pod, tmp_path: Path, given: b
         (tmp_path / "source/other.py").touch()
 
     assert pod.run("pwd")[2].strip() == str(tmp_path / where)
+
+
+def test_the_command_runs_in_its_environment(pod: Pod, storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """Python, its packages and their programs come from the environment; the trainer itself does not change."""
+    archive = stored_environment(storage, f"s3://{bucket}/environment.tar.zst", tmp_path / "built")
+    script = "own-tool && python -c 'import own; print(own.PREFIX)' && python3 -c 'import own' && echo $VIRTUAL_ENV"
+    code, record, stdout, stderr = pod.run("sh", "-c", script, environment=archive)
+    folder = str(tmp_path / "environment")
+    assert code == 0, stderr
+    assert stdout.split() == ["own=1", folder, folder]
+    assert f"from {archive.uri}" in stderr
+
+    storage.write(archive.uri, b"changed")
+    (tmp_path / "environment/.unpacked").unlink()
+    code, record, _, _ = pod.run("own-tool", environment=archive)
+    assert (code, record.reason) == (203, "DigestMismatch")
+    assert record.message.startswith("environment: ")

@@ -147,13 +147,19 @@ def fetch_pool(folder: Path, catalogue: Path, bound: int) -> int:
     return 0
 
 
-def fetch(task: ServingTask, environment: Mapping[str, str], folder: Path) -> None:
-    """Fetch and check the task's artifact. Raises StorageError with the remedy."""
+def fetch(task: ServingTask, environment: Mapping[str, str], folder: Path, environment_dir: Path) -> None:
+    """Fetch and check the task's artifact, and its environment if it has one. Raises StorageError with the remedy."""
     started = time.monotonic()
     storage = Storage(environment.get(ENV_STORAGE_ENDPOINT, ""), environment.get(ENV_STORAGE_REGION, ""))
     manifest = storage.fetch_artifact(task.uri, task.digest, folder)
     seconds = time.monotonic() - started
     print(f"fetched {len(manifest.files)} files, {manifest.bytes} bytes from {task.uri} in {seconds:.1f} s", flush=True)
+    if task.environment is not None:
+        from ultramarine_contract.environments import unpack
+
+        started = time.monotonic()
+        files = unpack(storage, task.environment, environment_dir)
+        print(f"environment: {files} files in {time.monotonic() - started:.1f} s", flush=True)
 
 
 def delete(task: DeleteTask, environment: Mapping[str, str]) -> None:

@@ -110,6 +110,13 @@ def environment_for_command(environment: Mapping[str, str]) -> dict[str, str]:
     return {"PYTHONUNBUFFERED": "1"} | kept
 
 
+def activated(variables: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return the variables with which a command finds the programs of a virtual environment before all others."""
+    kept = {name: value for name, value in variables.items() if name != "PYTHONHOME"}
+    path = os.pathsep.join(filter(None, (str(folder / "bin"), kept.get("PATH", os.defpath))))
+    return {**kept, "PATH": path, "VIRTUAL_ENV": str(folder)}
+
+
 @dataclass(frozen=True)
 class Supervision:
     """Receivers of a command's output, and the causes that end it early.

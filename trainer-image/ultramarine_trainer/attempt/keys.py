@@ -39,7 +39,13 @@ def _scope(task: TrainingTask, namespace: str) -> str:
     """Return the scope of the task: keys, and prefixes of keys that end in a slash."""
     uris = [*task.inputs.values(), *task.streams.values()]
     uris += [
-        part for part in (task.source and task.source.uri, task.checkpoint and task.checkpoint.resume_from) if part
+        part
+        for part in (
+            task.source and task.source.uri,
+            task.checkpoint and task.checkpoint.resume_from,
+            task.environment and task.environment.uri,
+        )
+        if part
     ]
     scope = {"write": [_key(task.output_prefix).rstrip("/") + "/"], "read": sorted({_key(uri) for uri in uris})}
     text = json.dumps(scope)

@@ -23,6 +23,7 @@ class Places:
     inputs: Path = Path(contract.INPUTS_DIR)
     outputs: Path = Path(contract.OUTPUTS_DIR)
     checkpoints: Path = Path(contract.CHECKPOINTS_DIR)
+    environment: Path = Path(contract.ENVIRONMENT_DIR)
     termination_log: Path = Path(contract.TERMINATION_LOG)
     image: Path = field(default_factory=Path.cwd)  # WORKDIR of the image
     # Seconds between attempts. A result is worth more patience than a start, which another pod can make.

@@ -15,6 +15,7 @@ from typing import TypeVar
 from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, OutputRecord
+from ultramarine_contract.environments import unpack
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.retry import patiently
 from ultramarine_contract.source_records import SourceTask
@@ -31,7 +32,7 @@ from ultramarine_contract.training_records import (
 
 from ultramarine_trainer.attempt import provenance
 from ultramarine_trainer.attempt import resources as cgroup
-from ultramarine_trainer.attempt.child import Signals, Stopped, environment_for_command
+from ultramarine_trainer.attempt.child import Signals, Stopped, activated, environment_for_command
 from ultramarine_trainer.attempt.lines import Tail
 from ultramarine_trainer.attempt.places import Places, about, store_result
 from ultramarine_trainer.attempt.repeats import Repeats
@@ -87,7 +88,7 @@ class Attempt:
         self._inputs: dict[str, InputRecord] = {}
         self._streams: dict[str, dict[str, tuple[str, int]]] = {}
         self._output_folders: list[Path] = []
-        self._has_run = False
+        self._has_environment = self._has_run = False
         self._repeats: Repeats | None = None
         self._ran = 0.0  # seconds of the last run of the command
         self._stop = threading.Event()  # no result is wanted any more
@@ -216,7 +217,7 @@ class Attempt:
         """Run the command, with the other nodes if there are any, and return the seconds that it has worked."""
         disk = DiskWatch(self._places.outputs, self.say)
         try:
-            variables = self._listeners.start(environment_for_command(self._environment))
+            variables = self._listeners.start(self._variables())
             environment = with_local_runs(variables, self._places.work)
             reserve = min(max(self._grace / 3, 3.0), 60.0)  # for the last checkpoint's and the log's way to the storage
             runner = Runner(
@@ -237,6 +238,11 @@ class Attempt:
             disk.close()
             # Before the verdict, which says what is stored.
             self._listeners.stop(partial(self._deadline, self._verdict_reserve))
+
+    def _variables(self) -> dict[str, str]:
+        """Return the command's environment variables, those of its virtual environment included."""
+        variables = environment_for_command(self._environment)
+        return activated(variables, self._places.environment) if self._has_environment else variables
 
     def _has_worked(self, task: TrainingTask) -> None:
         """The command has succeeded; what it has made is not stored yet."""
@@ -348,6 +354,12 @@ class Attempt:
             with about("spec.outputs"):
                 write = partial(storage.write, f"{task.output_prefix.rstrip('/')}/{contract.STARTED_NAME}", b"{}")
                 self._patiently(self._places.output_waits, write)
+        if task.environment is not None:
+            started = time.monotonic()
+            fetch_environment = partial(unpack, storage, task.environment, self._places.environment)
+            files = self._patiently(self._places.input_waits, fetch_environment)
+            self.say(f"environment: {files} files from {task.environment.uri} in {time.monotonic() - started:.1f} s")
+            self._has_environment = True
         for name, uri in task.inputs.items():
             folder = self._places.inputs / name
             with about(f"spec.inputs.{name}.uri"):

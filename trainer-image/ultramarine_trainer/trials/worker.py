@@ -26,7 +26,6 @@ from ultramarine_trainer.attempt.child import (
     CommandNotFound,
     Stopped,
     Supervision,
-    environment_for_command,
     run_command,
 )
 from ultramarine_trainer.attempt.places import Places
@@ -145,7 +144,7 @@ class Worker(Attempt):
                     self._signals, observer.hear, self._tee, self._grace / 2, threading.Event(), heartbeat.broken
                 )
                 command = fill(self._command, trial.params)
-                environment = with_local_runs(environment_for_command(self._environment), self._places.work)
+                environment = with_local_runs(self._variables(), self._places.work)
                 try:
                     if not command:
                         raise CommandNotFound("all of the command refers to parameters that this trial does not have")

@@ -1,0 +1,175 @@
+"""Unpacking of an environment's archive, in pods that run a user's code."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .environment_records import EnvironmentArchive
+from .errors import StorageError
+from .locations import unsafe
+from .storage import Storage
+
+UNPACKED_NAME = ".unpacked"  # in the folder: the digest of the archive that is there, whole
+_BLOCK = 1 << 20
+
+
+def unpack(storage: Storage, archive: EnvironmentArchive, folder: Path) -> int:
+    """Fetch an archive, and leave it in `folder` whole or not at all; return the number of its files.
+
+    Links are made last, when the digest is known: until then `bin/python` is missing, and no member lies behind a link.
+    A folder that has the archive already is left as it is. Raises StorageError with the remedy.
+    """
+    mark = folder / UNPACKED_NAME
+    if mark.is_file() and mark.read_text() == archive.digest:
+        return 0
+    try:
+        _clear(folder)
+        source = _Verified(archive, storage.open(archive.uri).chunks)
+        try:
+            count, links = _write(source, folder)
+            source.check()
+            for path, target in links.items():
+                (folder / path).symlink_to(target)
+        except (tarfile.TarError, EOFError, ValueError, FileExistsError, NotADirectoryError) as error:
+            raise _invalid(source, error) from error
+        except OSError as error:
+            if error.errno is None:  # of the decompressor
+                raise _invalid(source, error) from error
+            raise
+        mark.write_text(archive.digest)
+    except OSError as error:
+        _clear(folder)
+        raise _of_disk(archive, folder, error) from error
+    except StorageError as error:
+        _clear(folder)
+        raise StorageError(f"environment: {error.message}", error.reason, transient=error.transient) from error
+    return count
+
+
+def _write(source: _Verified, folder: Path) -> tuple[int, dict[str, str]]:
+    """Write the archive's files, and return their number and the links to make."""
+    import pyarrow  # takes 0.2 s to import
+
+    links: dict[str, str] = {}
+    made, count = {""}, 0
+
+    def make_parent(name: str) -> None:
+        if (parent := name.rpartition("/")[0]) not in made:
+            (folder / parent).mkdir(parents=True, exist_ok=True)
+            made.add(parent)
+
+    with pyarrow.CompressedInputStream(pyarrow.PythonFile(source, "r"), "zstd") as plain:
+        stream = _Forward(plain, _BLOCK)
+        tar = tarfile.TarFile(fileobj=stream)
+        while (member := tar.next()) is not None:
+            if problem := unsafe(member.name):
+                raise ValueError(f"member {member.name!r}: {problem}")
+            if member.issym():
+                links[member.name] = member.linkname
+            elif member.isreg():
+                make_parent(member.name)
+                mode = 0o755 if member.mode & 0o100 else 0o644
+                target = os.open(f"{folder}/{member.name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+                try:
+                    left = member.size
+                    while left and (block := stream.read(min(left, _BLOCK))):
+                        left -= os.write(target, block)
+                    if left:
+                        raise EOFError(f"member {member.name!r} is cut")
+                finally:
+                    os.close(target)
+                count += 1
+            else:
+                raise ValueError(f"member {member.name!r} is neither a file nor a link")
+    for path in links:
+        make_parent(path)
+    return count, links
+
+
+class _Forward(io.BufferedReader):
+    """Reader for tarfile that goes forward only, from a stream that cannot seek."""
+
+    position = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.position += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, target: int, whence: int = 0, /) -> int:
+        if whence or target < self.position:
+            raise tarfile.ReadError("the archive cannot be read in order")
+        while self.position < target and self.read(min(target - self.position, _BLOCK)):
+            continue
+        return self.position
+
+
+class _Verified(io.RawIOBase):
+    """Archive as it arrives, whose digest is compared at its end."""
+
+    def __init__(self, archive: EnvironmentArchive, chunks: Iterator[bytes]) -> None:
+        self.archive, self._chunks = archive, chunks
+        self._digest = hashlib.sha256()
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._rest:
+            self._rest = next(self._chunks, b"")
+            self._digest.update(self._rest)
+        size = len(self._rest) if size < 0 else size
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+    def check(self) -> None:
+        """Read the rest. Raises StorageError DigestMismatch for any other content than the archive's."""
+        for chunk in self._chunks:
+            self._digest.update(chunk)
+        digest = f"sha256:{self._digest.hexdigest()}"
+        if digest != self.archive.digest:
+            raise StorageError(
+                f"{self.archive.uri} has digest {digest}, expected {self.archive.digest}; its content was changed"
+                " after the build. Delete the Environment, and create it again",
+                "DigestMismatch",
+            )
+
+
+def _clear(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / UNPACKED_NAME).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _invalid(source: _Verified, error: Exception) -> StorageError:
+    """Return the error for an archive that cannot be unpacked, or raise that of its digest."""
+    source.check()
+    remedy = "delete the Environment, and create it again"
+    message = f"{source.archive.uri} is not an archive of an environment: {error}; {remedy}"
+    return StorageError(message, "EnvironmentInvalid")
+
+
+def _of_disk(archive: EnvironmentArchive, folder: Path, error: OSError) -> StorageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(folder).free
+        message = (
+            f"environment: the disk is full; {archive.uri} has {archive.bytes} bytes packed, and {free} bytes are free"
+            " without it. Free space on the node, or use fewer packages"
+        )
+        return StorageError(message, "DiskFull", transient=True)
+    return StorageError(f"environment: the local disk failed: {error}", "LocalDiskError")

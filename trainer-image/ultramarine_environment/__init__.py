@@ -1,0 +1,1 @@
+"""Build of environments: packages of a user's requirements, installed in their base image and stored as an archive."""

@@ -1,0 +1,241 @@
+"""Build of an environment in its base image, without keys: by uv and the standard library of Python 3.9 or newer."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Iterable, Mapping, NamedTuple  # noqa: UP035  of Python 3.9
+
+from ultramarine_environment.failures import Failed, explained
+from ultramarine_environment.native import missing_libraries
+from ultramarine_environment.tools import uv
+
+# As ultramarine_contract has them, which an own image lacks.
+ENV_TASK = "ULTRAMARINE_TASK"
+ENVIRONMENT_DIR = "/mnt/environment"
+SOURCE_DIR = "/mnt/source"
+REQUIREMENTS_FILE = "/mnt/requirements/requirements.txt"
+TERMINATION_LOG = "/dev/termination-log"
+EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN = 203, 75
+
+LOCK, BUILD = "requirements.lock", ".build"  # in the environment; what is in BUILD is not archived
+RESULT = f"{BUILD}/result.json"  # fields of the BuildRecord that the build knows
+_PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)", re.MULTILINE)
+_LOOK_SECONDS = 2.0
+
+
+class Places(NamedTuple):
+    """Paths of a build."""
+
+    environment: Path = Path(ENVIRONMENT_DIR)
+    requirements: Path = Path(REQUIREMENTS_FILE)
+    source: Path = Path(SOURCE_DIR)
+    termination_log: Path = Path(TERMINATION_LOG)
+
+
+PLACES = Places()
+
+
+def main(variables: Mapping[str, str] = os.environ, places: Places = PLACES) -> int:
+    """Build what ENV_TASK has, and return the exit code; a failure is a BuildRecord in the termination log."""
+    began = time.monotonic()
+    try:
+        result = _Build(json.loads(variables[ENV_TASK]), variables, places).run()
+        (places.environment / RESULT).write_text(json.dumps({**result, "seconds": round(time.monotonic() - began, 1)}))
+        return 0
+    except Failed as failed:
+        message, reason, code = failed.message, failed.reason, EXIT_TRY_AGAIN if failed.transient else EXIT_DO_NOT_RETRY
+    except OSError as error:
+        failed = explained(str(error))
+        message, reason, code = failed.message, failed.reason, EXIT_TRY_AGAIN
+    _say(f"{reason}: {message}")
+    places.termination_log.write_text(json.dumps({"reason": reason, "message": message}))
+    return code
+
+
+def _say(line: str) -> None:
+    print(f"ultramarine-environment: {line}", flush=True)
+
+
+class _Build:
+    def __init__(self, task: Mapping[str, Any], variables: Mapping[str, str], places: Places) -> None:
+        self._task, self._places = task, places
+        self._folder = places.environment
+        self._work = places.environment / BUILD
+        self._lock = places.environment / LOCK
+        self._limit = int(task.get("max_bytes") or 0)
+        # Everything that uv writes is on the disk of the environment: files are linked there, not copied.
+        self._variables = {
+            **{name: value for name, value in variables.items() if name not in (ENV_TASK, "VIRTUAL_ENV")},
+            "HOME": str(self._work),
+            "TMPDIR": str(self._work),
+            "UV_CACHE_DIR": str(self._work / "cache"),
+            "UV_LINK_MODE": "hardlink",
+            "UV_PYTHON_DOWNLOADS": "never",
+            "UV_NO_PROGRESS": "1",
+            "NO_COLOR": "1",
+            # Archived files have other times than these.
+            "PYC_INVALIDATION_MODE": "UNCHECKED_HASH",
+        }
+
+    def run(self) -> dict[str, Any]:
+        """Leave the environment in its folder, and return what the build knows of its BuildRecord."""
+        self._check_python()
+        _clear(self._folder)
+        self._work.mkdir()
+        requirements, folder = self._requirements()
+        _say("resolving")
+        self._lock.write_text("".join(f"{line}\n" for line in installed()))
+        words = ["--python", sys.executable, "--generate-hashes", "--no-header", "--output-file", self._lock]
+        self._uv(["pip", "compile", *words, requirements], folder)
+        packages = dict(_PINNED.findall(self._lock.read_text()))
+        _say(f"resolved {len(packages)} packages: {', '.join('=='.join(pin) for pin in packages.items())}")
+        self._uv(
+            ["venv", "--system-site-packages", "--allow-existing", "--python", sys.executable, self._folder], folder
+        )
+        python = self._folder / "bin" / "python"
+        words = ["--python", python, "--require-hashes", "--no-deps", "--compile-bytecode", "-r", self._lock]
+        self._uv(["pip", "install", *words], folder, len(packages))
+        shutil.rmtree(self._work)
+        self._work.mkdir()
+        size = sum(sizes([self._folder]).values())
+        self._check_size(size)
+        warning = missing_libraries(self._site(), sys.path)
+        if warning:
+            _say(f"warning: {warning}")
+        _say(f"installed {len(packages)} packages, {size} bytes")
+        version = platform.python_version()
+        return {"packages": len(packages), "unpacked_bytes": size, "python": version, "message": warning}
+
+    def _check_python(self) -> None:
+        expected, version = str(self._task.get("python") or ""), f"{sys.version_info[0]}.{sys.version_info[1]}"
+        if expected and expected != version:
+            remedy = f"set spec.python.version to '{version}', or spec.image to an image with Python {expected}"
+            raise Failed("PythonMismatch", f"the image has Python {version}, not {expected}; {remedy}")
+
+    def _requirements(self) -> tuple[Path, Path]:
+        """Return the file with the requirements, and the folder that its relative paths mean."""
+        if lines := self._task.get("requirements"):
+            path = self._work / "requirements.in"
+            path.write_text("\n".join(lines) + "\n")
+            return path, self._work
+        if not self._task.get("path"):
+            path, remedy = self._places.requirements, "create the ConfigMap with this key"
+        else:
+            source = self._places.source
+            record = source / "record.json"  # of the init container that fetches a repository
+            if record.is_file():
+                document = json.loads(record.read_text())
+                if "reason" in document:
+                    raise Failed(document["reason"], document["message"], bool(document.get("transient")))
+                source = source / "files"
+            path, remedy = source / self._task["path"], "correct spec.python.requirementsFile.path"
+        if not path.is_file():
+            raise Failed("RequirementsMissing", f"{path.name} not found in {path.parent}; {remedy}")
+        return path, path.parent
+
+    def _uv(self, words: Iterable[str | Path], folder: Path, count: int = 0) -> None:
+        """Run uv, and say how far it is. Raises Failed in uv's own words."""
+        try:
+            process = subprocess.Popen(
+                [str(uv()), *map(str, words)],
+                cwd=folder,
+                env=self._variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+            )
+        except OSError as error:
+            remedy = "set spec.image to an image with glibc, such as one based on Debian"
+            raise Failed("BuildFailed", f"uv does not run in this image: {error}; {remedy}") from error
+        lines: list[str] = []
+        reader = threading.Thread(target=self._read, args=(process, lines), daemon=True)
+        reader.start()
+        fetched = 0
+        while process.poll() is None:
+            reader.join(_LOOK_SECONDS)
+            done = min(len(list(self._work.glob("cache/archive-v*/*"))), count)
+            if done != fetched:
+                fetched = done
+                _say(f"downloading {fetched} of {count}")
+            if self._limit and (size := sum(sizes([self._folder]).values())) > self._limit:
+                process.kill()
+                self._check_size(size)
+        reader.join()
+        if process.returncode:
+            raise explained("".join(lines))
+
+    def _read(self, process: subprocess.Popen[str], lines: list[str]) -> None:
+        for line in process.stderr or ():
+            lines.append(line)
+            print(line, end="", flush=True)
+
+    def _site(self) -> Path:
+        return next(self._folder.glob("lib/python*/site-packages"))
+
+    def _check_size(self, size: int) -> None:
+        if not self._limit or size <= self._limit:
+            return
+        folders = [*self._work.glob("cache/archive-v*/*"), *self._folder.glob("lib/python*/site-packages")]
+        largest = ", ".join(f"{name} {_mebibytes(size)}" for name, size in sizes(folders).most_common(5))
+        remedy = "remove packages or choose smaller ones, or raise the chart's environments.maxSize"
+        message = f"the environment has more than {_mebibytes(self._limit)}; the largest packages: {largest}; {remedy}"
+        raise Failed("TooLarge", message)
+
+
+def installed() -> list[str]:
+    """Return the image's packages as lines of requirements, which the resolver prefers to other versions."""
+    pins = {f"{package.metadata['Name']}=={package.version}" for package in metadata.distributions()}
+    return sorted(pin for pin in pins if _PINNED.fullmatch(pin))
+
+
+def sizes(folders: Iterable[Path]) -> Counter[str]:
+    """Return the bytes below each name in these folders; a file with several names counts once."""
+    total, seen = Counter[str](), set[int]()
+    for top in folders:
+        pending = [(entry.name, entry) for entry in _entries(top)]
+        while pending:
+            name, entry = pending.pop()
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    pending += [(name, below) for below in _entries(entry.path)]
+                    continue
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:  # uv moves files meanwhile
+                continue
+            if status.st_nlink == 1 or status.st_ino not in seen:
+                seen.add(status.st_ino)
+                total[name] += status.st_size
+    return total
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"
