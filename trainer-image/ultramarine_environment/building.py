@@ -31,6 +31,7 @@ EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN = 203, 75
 LOCK, BUILD = "requirements.lock", ".build"  # in the environment; what is in BUILD is not archived
 RESULT = f"{BUILD}/result.json"  # fields of the BuildRecord that the build knows
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)", re.MULTILINE)
+_VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\+[a-z0-9.]+)?")  # PEP 440
 _LOOK_SECONDS = 2.0
 
 
@@ -197,7 +198,8 @@ class _Build:
 
 def installed() -> list[str]:
     """Return the image's packages as lines of requirements, which the resolver prefers to other versions."""
-    pins = {f"{package.metadata['Name']}=={package.version}" for package in metadata.distributions()}
+    packages = {(package.metadata["Name"], package.version) for package in metadata.distributions()}
+    pins = {f"{name}=={version}" for name, version in packages if version and _VERSION.fullmatch(version)}
     return sorted(pin for pin in pins if _PINNED.fullmatch(pin))
 
 
