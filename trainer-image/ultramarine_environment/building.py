@@ -54,14 +54,13 @@ def main(variables: Mapping[str, str] = os.environ, places: Places = PLACES) -> 
         result = _Build(json.loads(variables[ENV_TASK]), variables, places).run()
         (places.environment / RESULT).write_text(json.dumps({**result, "seconds": round(time.monotonic() - began, 1)}))
         return 0
-    except Failed as failed:
-        message, reason, code = failed.message, failed.reason, EXIT_TRY_AGAIN if failed.transient else EXIT_DO_NOT_RETRY
+    except Failed as error:
+        failed = error
     except OSError as error:
         failed = explained(str(error))
-        message, reason, code = failed.message, failed.reason, EXIT_TRY_AGAIN
-    _say(f"{reason}: {message}")
-    places.termination_log.write_text(json.dumps({"reason": reason, "message": message}))
-    return code
+    _say(f"{failed.reason}: {failed.message}")
+    places.termination_log.write_text(json.dumps({"reason": failed.reason, "message": failed.message}))
+    return EXIT_TRY_AGAIN if failed.transient else EXIT_DO_NOT_RETRY
 
 
 def _say(line: str) -> None:
@@ -97,7 +96,14 @@ class _Build:
         requirements, folder = self._requirements()
         _say("resolving")
         self._lock.write_text("".join(f"{line}\n" for line in installed()))
-        words = ["--python", sys.executable, "--generate-hashes", "--no-header", "--output-file", self._lock]
+        words: list[str | Path] = [
+            "--python",
+            sys.executable,
+            "--generate-hashes",
+            "--no-header",
+            "--output-file",
+            self._lock,
+        ]
         self._uv(["pip", "compile", *words, requirements], folder)
         packages = dict(_PINNED.findall(self._lock.read_text()))
         _say(f"resolved {len(packages)} packages: {', '.join('=='.join(pin) for pin in packages.items())}")

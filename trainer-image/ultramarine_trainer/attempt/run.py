@@ -357,8 +357,8 @@ class Attempt:
         if task.environment is not None:
             started = time.monotonic()
             fetch_environment = partial(unpack, storage, task.environment, self._places.environment)
-            files = self._patiently(self._places.input_waits, fetch_environment)
-            self.say(f"environment: {files} files from {task.environment.uri} in {time.monotonic() - started:.1f} s")
+            count = self._patiently(self._places.input_waits, fetch_environment)
+            self.say(f"environment: {count} files from {task.environment.uri} in {time.monotonic() - started:.1f} s")
             self._has_environment = True
         for name, uri in task.inputs.items():
             folder = self._places.inputs / name
