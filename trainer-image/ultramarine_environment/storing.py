@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -56,19 +57,20 @@ def store(task: BuildTask, storage: Storage, folder: Path) -> BuildRecord:
     """Archive and upload the environment in `folder`, and store its record. Raises StorageError."""
     began = time.monotonic()
     result = json.loads((folder / RESULT).read_text())
-    packed = folder / BUILD / "packed"
-    packed.mkdir(exist_ok=True)
-    try:
-        pack(folder, packed / ARCHIVE_NAME)
-        shutil.copy(folder / LOCK, packed / LOCK_NAME)
-    except OSError as error:
-        message = f"cannot pack the environment: {error}; free space on the node"
-        raise StorageError(message, "LocalDiskError", transient=True) from error
-    size = (packed / ARCHIVE_NAME).stat().st_size
-    print(f"ultramarine-environment: packed {size} bytes in {time.monotonic() - began:.1f} s", flush=True)
-    with (packed / ARCHIVE_NAME).open("rb") as archive:
-        digest = f"sha256:{hashlib.file_digest(archive, 'sha256').hexdigest()}"
-    uri = storage.upload_folder(packed, task.prefix).uri
+    with tempfile.TemporaryDirectory() as name:
+        packed = Path(name)
+        archive = packed / ARCHIVE_NAME
+        try:
+            pack(folder, archive)
+            shutil.copy(folder / LOCK, packed / LOCK_NAME)
+            with archive.open("rb") as content:
+                digest = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
+        except OSError as error:
+            message = f"cannot pack the environment: {error}; free space on the node"
+            raise StorageError(message, "LocalDiskError", transient=True) from error
+        size = archive.stat().st_size
+        print(f"ultramarine-environment: packed {size} bytes in {time.monotonic() - began:.1f} s", flush=True)
+        uri = storage.upload_folder(packed, task.prefix).uri
     seconds = round(result.pop("seconds") + time.monotonic() - began, 1)
     record = BuildRecord(uri + ARCHIVE_NAME, digest, size, lock=uri + LOCK_NAME, seconds=seconds, **result)
     storage.write(f"{task.prefix.rstrip('/')}/{RESULT_NAME}", record.to_json())
