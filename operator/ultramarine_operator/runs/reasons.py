@@ -44,6 +44,7 @@ FAILURES: Lines = {
     "InvalidURI": ("A URI of the storage is malformed.", "Correct the URI."),
     "InvalidKey": ("An object's name cannot become a file's name.", "Rename the object in the storage."),
     "DigestMismatch": ("Content differs from its digest.", "Correct the digest, or upload the file again."),
+    "EnvironmentInvalid": ("The archive of the environment cannot be unpacked.", "Create the Environment again."),
     "OutputEmpty": ("The command wrote nothing into an output.", "Write the files, or remove the output."),
     "OutputInvalid": ("An output is not the model that it should be.", "Save it as the message tells."),
     "SourceNotFound": ("The source does not exist.", "Correct spec.source."),

@@ -7,7 +7,17 @@ from ...shared.reasons import Lines, Table
 
 _FAILURES: Lines = {
     **FAILURES,
-    "BuildFailed": ("The build failed without a known reason.", "Read the message and the log of the pod."),
+    "BuildFailed": ("A package has no wheel and cannot be built, or uv failed.", "Follow the message."),
+    "CertificateUnknown": ("No known authority signed the index's certificate.", "Set the chart's value ca."),
+    "DiskFull": ("The node's disk is full.", "Free space, or use fewer packages; another attempt follows."),
+    "IndexUnauthorized": ("The index refused the credentials.", "Correct the Secret environments.secretName."),
+    "IndexUnreachable": ("The package index does not answer.", "Check environments.indexUrl; another attempt follows."),
+    "NotFound": ("A package, or its version, does not exist.", "Correct the name or the version."),
+    "PythonMismatch": ("The image has another Python version.", "Correct spec.python.version or spec.image."),
+    "RequirementsInvalid": ("A line of the requirements cannot be used.", "Correct it."),
+    "RequirementsMissing": ("The ConfigMap or the file is missing.", "Create it, or correct the reference."),
+    "TooLarge": ("The packages exceed the chart's environments.maxSize.", "Remove packages, or raise the limit."),
+    "Unsatisfiable": ("The requirements contradict each other.", "Loosen one of them."),
     "BuildTimeout": ("The build exceeded one hour.", "Require fewer packages, or packages with wheels."),
     "ResultLost": ("The build left no readable result.", "Wait; another attempt follows."),
 }
