@@ -16,6 +16,7 @@ from pages import ROOT, Block, blocks, pages
 from ultramarine_contract.meta import API_VERSION, Manifest
 
 YAML = [block for page in pages() for block in blocks(page) if block.language in ("yaml", "yml")]
+EXAMPLES = sorted([*ROOT.glob("examples/**/*.yaml"), *ROOT.glob("tests/images/*/*.yaml")])
 # What parts of objects are merged into.
 MINIMAL: dict[str, Manifest] = {
     "TrainingJob": {"command": ["python", "train.py"]},
@@ -114,9 +115,9 @@ def test_a_block_of_the_documentation_is_accepted(block: Block, api: Api) -> Non
         api.apply(*manifests, dry=True)
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/**/*.yaml")), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_an_example_is_accepted(path: Path, api: Api) -> None:
-    """Every manifest of examples/ passes a server-side dry run."""
+    """Every manifest of examples/, and of the servers in tests/images, passes a server-side dry run."""
     manifests = [document for document in yaml.load_all(path.read_text(), Loader) if document]
     assert manifests
     api.apply(*manifests, dry=True)

@@ -15,8 +15,6 @@ from conftest import NAMESPACE, Manifest, Platform, condition
 from gitserver import Setup, key_pair
 from manifests import TRAIN, training_job
 from ultramarine_cluster import __main__ as cli
-from ultramarine_cluster import buildah, images
-from ultramarine_cluster.console import Progress
 from ultramarine_contract.meta import content_hash
 from ultramarine_operator.shared.podspec import CONTAINER_SECURITY, POD_SECURITY
 
@@ -217,14 +215,12 @@ def test_code_from_a_config_map_that_comes_later(platform):
     assert status["provenance"]["sourceDigest"] == f"sha256:{content_hash({'train.py': TRAIN})}"
 
 
-def test_an_image_of_ones_own_comes_from_a_file(platform, tmp_path):
-    """Built from the trainer's, written to an archive and loaded without a registry, it runs by its name."""
+def test_an_image_of_ones_own_comes_from_a_folder(platform, tmp_path, capsys):
+    """A Dockerfile on the trainer image is built, loaded without a registry, and runs by the name that is printed."""
     (tmp_path / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nCOPY train.py ./\n")
     (tmp_path / "train.py").write_text("print('own=1')\n")
-    reference, log, progress = "docker.io/library/team-train:own", tmp_path / "log", Progress(10)
-    buildah.build(tmp_path, tmp_path / "Dockerfile", reference, images.reference("trainer"), log, progress)
-    buildah.write_archive(reference, tmp_path / "image.tar", log, progress)
-    assert cli.main(["images", "load", str(tmp_path / "image.tar")]) == 0
+    assert cli.main(["images", "load", str(tmp_path), "--as", "team-train:own"]) == 0
+    assert "pods find it as team-train:own" in capsys.readouterr().out
 
     job = training_job("own-image", image="team-train:own", command=["python", "train.py"], outputs={})
     del job["spec"]["source"]
