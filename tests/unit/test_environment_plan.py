@@ -244,6 +244,16 @@ def test_an_unused_environment_goes(spec, labels, end):
     assert got.apply == got.delete == ()
 
 
+def test_the_time_without_use_begins_after_the_build():
+    """A build may take longer than ttlSecondsAfterUnused."""
+    of = environment({**INLINE, "ttlSecondsAfterUnused": 60}, begun().status)
+    ended_pod = pod_of(of, "Succeeded", ended(0, RECORD.to_json().decode(), "store"))
+    building, ready = (plan(of, there, NOW) for there in (seen(job_of(of)), seen(job_of(of, "Complete"), ended_pod)))
+
+    assert "unusedSince" not in building.status
+    assert (ready.status["unusedSince"], ready.after) == (timestamp(NOW), timedelta(seconds=60))
+
+
 def test_its_archive_goes_before_the_object():
     """Objects first see that it goes; then a Job deletes the archive; then the object goes."""
     of = environment(INLINE, built(unusedSince=LONG_AGO), labels=SHARED)

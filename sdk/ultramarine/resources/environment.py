@@ -158,7 +158,7 @@ class EnvironmentStatus(Status):
     python_version: str = Field(default="", max_length=16, description="Version of Python.")
     lock: Lock | None = Field(default=None, description="Exact versions of all packages.")
     build_seconds: int = Field(default=0, ge=0, description="Duration of the build in seconds.")
-    attempts: int = Field(default=0, ge=0, description="Number of builds that were started.")
+    attempts: int = Field(default=0, ge=0, le=99999, description="Number of builds that were started.")
     unused_since: str | None = Field(
         default=None,
         json_schema_extra={"format": "date-time"},

@@ -43,6 +43,7 @@ FIRST_RETRY, MAX_RETRY = timedelta(minutes=1), timedelta(hours=1)  # pause after
 DELETE_RETRY = timedelta(minutes=5)
 LOOK_AGAIN = timedelta(minutes=5)  # at the objects that use it: no edit reports the end of a run
 FAILED_KEPT = timedelta(hours=1)  # a shared one that is unused: applied again, the same requirements may be built
+NODE_FAILURES = ("StartError", "ContainerCannotRun", "PodFailed")  # the next attempt may not meet them
 MAX_WORDS = 1600  # characters of a resolver's message, so that the remedy has room
 REASON = re.compile("[A-Z][A-Za-z]{2,63}")
 STEPS = {
@@ -82,6 +83,8 @@ def plan(environment: Environment, seen: Seen, now: datetime) -> Plan:
     if (ending := _ending(environment, status, seen, now)) is not None:
         return ending
     progress = _progress(environment, status, seen, now)
+    if progress.state == BUILDING:
+        status.unused_since = None  # the time without use begins after the build
     left = _time_to_live(environment, status, progress, seen.platform, now)
     if left == timedelta():
         if not _is_built(status):  # nothing is stored
@@ -155,8 +158,13 @@ def _at_work(job: JobView, seen: Seen, now: datetime) -> Progress:
         for status in container_statuses(pod.manifest)
         if "running" in (status.get("state") or {}) and status.get("name") in STEPS
     ]
-    message = f"{running[-1]} by pod {job.pods[-1].name}" if running else _awaited(job)
-    return Progress(BUILDING, BUILDING, message)
+    if not running:
+        return Progress(BUILDING, BUILDING, _awaited(job))
+    pod = job.pods[-1].name
+    log = (
+        f"; kubectl -n {job.namespace} logs {pod} -c {BUILD} shows how far it is" if running[-1] == STEPS[BUILD] else ""
+    )
+    return Progress(BUILDING, BUILDING, f"{running[-1]} by pod {pod}{log}")
 
 
 def _awaited(job: JobView) -> str:
@@ -208,7 +216,7 @@ def _failed(
         lines = verdict.tail.strip().splitlines()[-5:] if verdict.reason == "ContainerFailed" else []
         log = f"; its log ended with: {' | '.join(map(str.strip, lines))}" if lines else ""
         reason, message = verdict.reason, f"{verdict.sentence}{log}"
-    if EXIT_TRY_AGAIN in (end.exit_code for end in pod.ends):
+    if reason in NODE_FAILURES or EXIT_TRY_AGAIN in (end.exit_code for end in pod.ends):
         return _retried(reason, message, status, job, now)
     return _final(reason, message)
 
@@ -261,8 +269,6 @@ def _time_to_live(
     if status.unused_since is None or not _expires(environment):
         return None
     if seconds is not None:
-        if progress.state == BUILDING:
-            return None
         ttl = timedelta(seconds=seconds)
     elif not platform.environments.unused_days:
         return None
