@@ -211,6 +211,16 @@ def test_a_transient_failure_is_retried_after_a_pause():
     assert kinds_of(plan(environment(status=late.status), absent, NOW).apply) == ["Job/tools-build-4"]
 
 
+def test_a_trouble_of_the_node_is_retried():
+    """The pod was refused before any container ran."""
+    of = begun()
+    pod = pod_of(of, "Failed")
+    pod["status"] |= {"reason": "PodFailed", "message": "the node was shutting down"}
+    got = plan(of, seen(job_of(of, "Failed"), pod), NOW)
+
+    assert (got.status["state"], got.after) == ("Building", timedelta(minutes=1))
+
+
 def test_a_source_that_cannot_be_fetched_says_why():
     """The record of the container before the build counts as well."""
     of = begun()

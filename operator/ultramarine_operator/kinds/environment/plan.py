@@ -160,11 +160,10 @@ def _at_work(job: JobView, seen: Seen, now: datetime) -> Progress:
     ]
     if not running:
         return Progress(BUILDING, BUILDING, _awaited(job))
-    pod = job.pods[-1].name
-    log = (
-        f"; kubectl -n {job.namespace} logs {pod} -c {BUILD} shows how far it is" if running[-1] == STEPS[BUILD] else ""
-    )
-    return Progress(BUILDING, BUILDING, f"{running[-1]} by pod {pod}{log}")
+    message = f"{running[-1]} by pod {job.pods[-1].name}"
+    if running[-1] == STEPS[BUILD]:
+        message += f"; kubectl -n {job.namespace} logs {job.pods[-1].name} -c {BUILD} shows how far it is"
+    return Progress(BUILDING, BUILDING, message)
 
 
 def _awaited(job: JobView) -> str:
