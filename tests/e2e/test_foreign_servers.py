@@ -52,13 +52,17 @@ def test_mlserver_answers_clients_of_the_open_inference_protocol(foreign: Platfo
     foreign.ready("foreign-mlserver", "foreign-iris-1", 300)
     headers = {"authorization": f"Bearer {foreign.secret('foreign-mlserver-keys')['primary']}"}
     flowers = np.array([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])
-    for port, triton in ((80, triton_http), (9000, triton_grpc)):
+    for port, triton, as_json in ((80, triton_http, {"binary_data": False}), (9000, triton_grpc, {})):
         with foreign.target.reach(foreign.namespace, "foreign-mlserver", port) as url:
             client = triton.InferenceServerClient(urlsplit(url).netloc)
             assert "flowers" in str(client.get_model_metadata("iris", headers=headers))
-            given = triton.InferInput("flowers", [2, 4], "FP64")
-            given.set_data_from_numpy(flowers)
-            assert client.infer("iris", [given], headers=headers).as_numpy("predict").ravel().tolist() == [0, 2]
+            given, asked = (
+                triton.InferInput("flowers", [2, 4], "FP64"),
+                triton.InferRequestedOutput("predict", **as_json),
+            )
+            given.set_data_from_numpy(flowers, **as_json)  # MLServer reads no binary data of this client
+            answer = client.infer("iris", [given], outputs=[asked], headers=headers)
+            assert answer.as_numpy("predict").ravel().tolist() == [0, 2]
     with foreign.client("foreign-mlserver", "wrong") as http:
         assert http.get("/v2/models/iris").status_code == 401
 
