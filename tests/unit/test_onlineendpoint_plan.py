@@ -409,15 +409,21 @@ def test_pods_get_the_secrets_of_a_private_registry():
         assert child_["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
-@pytest.mark.parametrize("kind", ["OnlineEndpoint", "ModelVersion"])
-def test_the_place_of_a_pod_that_serves_or_compiles_is_the_charts(kind):
-    """Neither kind has a podTemplate that a hint could name."""
+@pytest.mark.parametrize(
+    ("kind", "authors"),
+    [
+        ("OnlineEndpoint", "deployments[].podTemplate.nodeSelector, deployments[].podTemplate.affinity or "),
+        ("ModelVersion", ""),
+    ],
+)
+def test_the_fields_that_place_a_pod_are_named(kind, authors):
+    """A pod that compiles has no podTemplate, which a hint could name."""
     unplaced = {"type": "PodScheduled", "status": "False", "message": "didn't match Pod's node affinity/selector"}
     labels = {"ultramarine.dev/kind": kind}
     pod = {"metadata": {"name": "churn", "labels": labels}, "status": {"conditions": [unplaced]}}
 
     assert (found := pods.trouble(pod))
-    assert found.message.endswith("correct the chart's serving.nodeSelector, or add a node")
+    assert found.message.endswith(f"; correct {authors}the chart's serving.nodeSelector, or add a node")
 
 
 def test_an_address_that_is_too_long_is_cut():

@@ -137,8 +137,11 @@ def trouble(pod: Manifest) -> Trouble | None:
             amounts = "limits" if _LACKS_WHOLE.search(message) else "requests"  # a GPU is reserved by its limit
             correction = f"ask for less in its resources.{amounts}, or add a node"
             if "node affinity/selector" in message:
-                serving = (pod["metadata"].get("labels") or {}).get(LABEL_KIND) in PLACED_AS_SERVERS
-                author = "" if serving else "spec.podTemplate.nodeSelector, spec.podTemplate.affinity or "
+                kind = (pod["metadata"].get("labels") or {}).get(LABEL_KIND)
+                serving = kind in PLACED_AS_SERVERS
+                where = "deployments[].podTemplate" if kind == "OnlineEndpoint" else "spec.podTemplate"
+                has_author = kind == "OnlineEndpoint" or not serving
+                author = f"{where}.nodeSelector, {where}.affinity or " if has_author else ""
                 corrected = f"correct {author}the chart's {'serving' if serving else 'training'}.nodeSelector"
                 both = f"{correction}, or {corrected}"
                 correction = both if "Insufficient" in message else f"{corrected}, or add a node"

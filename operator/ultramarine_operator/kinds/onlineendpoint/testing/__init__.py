@@ -4,6 +4,7 @@ from ....shared.testing import Material, Neighbour, applied
 from ..endpoint import ANNOTATION_REVISION, ANNOTATION_VERSION, LABEL_DEPLOYMENT
 from .drawn import complete
 from .lives import LIVES
+from .own_code import OWN_CODE_RULES
 from .rules import LONE, RULES
 from .samples import SAMPLES, WHOLE
 
@@ -18,7 +19,7 @@ MATERIAL = Material(
         {"deployments": [{"name": "red", "model": "churn@9"}], "traffic": None, **LONE},
         {"rollout": {"candidate": "green", "steps": [100], "gates": None}},
     ),
-    rules=RULES,
+    rules=(*RULES, *OWN_CODE_RULES),
     lives=LIVES,
     samples=SAMPLES,
     complete=complete,

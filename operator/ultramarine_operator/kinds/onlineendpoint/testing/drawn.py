@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ultramarine_contract.meta import Manifest
 
+from .own_code import complete_own_code
+
 
 def complete(_: Manifest, spec: Manifest) -> None:
     """Make the fields of a drawn spec agree with each other."""
@@ -23,6 +25,7 @@ def complete(_: Manifest, spec: Manifest) -> None:
         free = [name for name in idle if not spec.get("mirrorTraffic", {}).get(name)]
         _complete_rollout(spec["rollout"], free) if free else spec.pop("rollout")
     for deployment in spec["deployments"]:
+        complete_own_code(deployment)
         if "warmup" in deployment:
             deployment["warmup"] = {"request": '{"inputs": []}'}
         if "pool" in deployment:

@@ -172,6 +172,19 @@ def complete(_: Manifest, spec: Manifest, searched: Collection[str] = ()) -> Non
     spec["command"][0] = spec["command"][0] or "true"
     if len(spec["command"]) == 1:
         spec["command"][0] = spec["command"][0].replace(" ", "_")
+    for output in spec.get("outputs", {}).values():
+        if "registerAs" not in output:
+            for name in ("format", "compile", "allowCodeExecution"):
+                output.pop(name, None)
+    if "source" in spec:
+        spec["source"] = complete_source(spec["source"])
+    _complete_nodes(spec)
+    _complete_failures(spec)
+    complete_pods(spec)
+
+
+def complete_pods(spec: Manifest) -> None:
+    """Make the fields of a spec agree that concern its pods."""
     for variable in spec.get("env", []):
         if REFERENCE.search(str(variable.get("value"))):
             variable["value"] = "a"
@@ -179,26 +192,19 @@ def complete(_: Manifest, spec: Manifest, searched: Collection[str] = ()) -> Non
             variable.pop("valueFrom", None)
         elif len(variable["valueFrom"]) > 1:
             del variable["valueFrom"]["secretKeyRef"]
-    for output in spec.get("outputs", {}).values():
-        if "registerAs" not in output:
-            for name in ("format", "compile", "allowCodeExecution"):
-                output.pop(name, None)
-    if "source" in spec:
-        spec["source"] = _source(spec["source"])
     for origin in spec.get("envFrom", []):
         if "secretRef" in origin:
             origin.pop("configMapRef", None)
         else:
             origin.setdefault("configMapRef", {"name": "a"})
-    _complete_nodes(spec)
-    _complete_failures(spec)
     if "environment" in spec:
         spec["environment"] = {"requirements": ["lightgbm==4.6"]}
     for toleration in spec.get("podTemplate", {}).get("tolerations", []):
         _complete_toleration(toleration)
 
 
-def _source(source: Manifest) -> Manifest:
+def complete_source(source: Manifest) -> Manifest:
+    """Return a drawn source with one origin."""
     if git := source.get("git"):
         return {"git": {**git, "secretRef": {"name": "churn-git"}} if "@" in git.get("url", "") else git}
     if name := source.get("configMap"):
