@@ -61,7 +61,11 @@ class RequestSettings(Schema):
     """Limits and timeouts of a pod's requests. A pod answers 503 with Retry-After to a request beyond its limits."""
 
     timeout_seconds: float = Field(
-        default=60, ge=1, le=3600, description="Maximum time to answer a request, in seconds; then the client gets 504."
+        default=60,
+        ge=1,
+        le=3600,
+        description="Maximum time to answer a request, in seconds; then the client gets 504. For a container: maximum "
+        "time without data, while an answer may take any time.",
     )
     max_concurrent_requests: int = Field(
         default=0, ge=0, le=10_000, description="Maximum number of requests that a pod answers at once; 0: no limit."
@@ -243,6 +247,14 @@ class EndpointDeployment(Schema):
                 " leave them out",
             ),
             rule(
+                "!has(self.container) || !has(self.requestSettings)"
+                " || !((has(self.requestSettings.maxConcurrentRequests)"
+                " && self.requestSettings.maxConcurrentRequests > 0)"
+                " || has(self.requestSettings.maxQueueMilliseconds))",
+                "a container limits its requests by itself; leave requestSettings.maxConcurrentRequests and"
+                " maxQueueMilliseconds out",
+            ),
+            rule(
                 "!has(self.pool) || !(has(self.scoring) || has(self.environment))",
                 "a pool's models share one server without code of their own; leave scoring and environment out",
             ),
@@ -359,6 +371,17 @@ class OnlineEndpointSpec(Schema):
             rule(
                 "!has(self.dataCollector) || self.deployments.all(d, !has(d.pool))",
                 "dataCollector does not collect requests of a pool; remove it, or put the pool into its own endpoint",
+            ),
+            rule(
+                "!has(self.dataCollector) || self.deployments.all(d, !has(d.container))",
+                "dataCollector does not collect requests of a container; remove it, or put the container into its own "
+                "endpoint",
+            ),
+            rule(
+                "!has(self.rollout) || !has(self.rollout.gates) || !has(self.rollout.gates.agreement)"
+                " || self.deployments.all(d, !has(d.container))",
+                "rollout.gates.agreement does not compare answers of a container; remove it, or put the container into "
+                "its own endpoint",
             ),
             rule(
                 "self.authMode == 'key' || !has(self.keysSecretRef)",

@@ -60,6 +60,16 @@ class ContainerProbe(Schema):
 class Container(Schema):
     """Server of the author's own image. Its model, if the deployment has one, is in /mnt/model, read-only."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "has(self.ports.http) || [has(self.readiness) && has(self.readiness.path) && self.readiness.path != '',"
+                " has(self.liveness) && has(self.liveness.path) && self.liveness.path != ''].all(it, !it)",
+                "a probe with a path needs ports.http; give it, or leave path out",
+            )
+        )
+    )
+
     image: str = Field(min_length=1, max_length=500, description="Container image.")
     command: list[Annotated[str, Field(max_length=32768)]] = Field(
         default=[], max_length=64, description="Command. Default: that of the image."
@@ -83,5 +93,12 @@ class Container(Schema):
         max_length=8,
         description="Further folders in which the container may write, such as /var/run; they are empty at the start."
         " /tmp is always writable, everything else read-only.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+        json_schema_extra=rules(
+            rule(
+                "self.all(path, !path.matches('(/[.][.]?(/|$)|/$|^/(tmp|proc|sys|dev|mnt/model)(/|$))'))",
+                "a writable folder must be a whole path without a slash at its end, and not one of /tmp, /mnt/model or "
+                "the system; choose another folder",
+            )
+        )
+        | {"x-kubernetes-list-type": "set"},
     )

@@ -13,7 +13,7 @@ from ...shared import statuses
 from ...shared.plan import Obj
 
 LABEL_DEPLOYMENT = f"{GROUP}/deployment"
-LABEL_GATEWAY_ONLY = f"{GROUP}/gateway-only"  # on pods that answer the gateway alone, for endpoints with tokens
+LABEL_GATEWAY_ONLY = f"{GROUP}/gateway-only"  # on pods that answer the gateway alone: with tokens, or a container
 ANNOTATION_REVISION = f"{GROUP}/revision"
 ANNOTATION_VERSION = f"{GROUP}/model-version"  # on a Deployment the version to serve, on a pod the one it serves
 ANNOTATION_ENVIRONMENT = f"{GROUP}/environment"  # on a Deployment, the name of its Environment
@@ -69,9 +69,9 @@ def pods_secret(endpoint: Endpoint) -> str:
     return proof_secret(endpoint) or keys_secret(endpoint)
 
 
-def gateway_only(endpoint: Endpoint) -> dict[str, str]:
+def gateway_only(endpoint: Endpoint, deployment: EndpointDeployment) -> dict[str, str]:
     """Return the label of pods that answer the gateway alone; empty for pods that answer any client."""
-    return {LABEL_GATEWAY_ONLY: "true"} if proof_secret(endpoint) else {}
+    return {LABEL_GATEWAY_ONLY: "true"} if proof_secret(endpoint) or deployment.container is not None else {}
 
 
 def selector(endpoint: Endpoint, deployment: str) -> dict[str, str]:

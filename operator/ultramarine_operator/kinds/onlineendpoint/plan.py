@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from ultramarine.resources.onlineendpoint import EndpointDeployment, OnlineEndpointSpec
+from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import (
     DEPLOYMENT,
     GRPC_ROUTE,
@@ -27,6 +28,7 @@ from ...shared.plan import Event, GenerateSecret, Obj, Plan, Seen
 from ...shared.questions import AskGateway, GatewayFacts, Question
 from ...shared.statuses import dumped
 from .deployment import autoscale
+from .deployment.container import has_container
 from .deployment.health import KEYS_MISSING, SETTLED, DeploymentHealth, assess, leaving, unchanged
 from .deployment.manifests import has_tls, needs_proof
 from .deployment.own_code import superfluous_scripts
@@ -68,6 +70,7 @@ def plan(obj: Obj[OnlineEndpointSpec], seen: Seen, now: datetime) -> Plan:
     """Plan the children and the status of an endpoint."""
     endpoint = Endpoint.of(obj)
     own = {(c["kind"], c["metadata"]["name"]): c for c in seen.children if controller_uid(c) == endpoint.uid}
+    _check_containers(endpoint, own)
     asked = questions(endpoint, seen)
     scalings = autoscale.scalings(endpoint, own, seen.answers.get(asked[0]) if asked else None, now)
     endpoint = autoscale.scaled(endpoint, scalings)
@@ -90,7 +93,7 @@ def plan(obj: Obj[OnlineEndpointSpec], seen: Seen, now: datetime) -> Plan:
     answering = [health.get(name) or leaving(name, seen) for name in step.answering]
     signatures = check_signatures(endpoint, health, decision.shares, seen, routing.proxies)
     status = new_status(endpoint, health, answering, step, decision, scalings, signatures, now)
-    policy = (network_policy(endpoint),) if gateway_only(endpoint) and not step.frozen else ()
+    policy = _policy(endpoint, own) if not step.frozen else ()
     proven = isinstance(routing, GatewayRouting) and routing.proves(now)
     protected = _trusts_pods(seen, own, routing) and (not policy or _has_protection(endpoint, own, proven=proven))
     servers = [child for d in health.values() for child in d.apply] if protected and not step.frozen else []
@@ -123,11 +126,38 @@ def _trusts_pods(seen: Seen, own: Own, routing: DirectRouting | GatewayRouting) 
 def _has_protection(endpoint: Endpoint, own: Own, *, proven: bool) -> bool:
     """True if pods that answer the gateway alone have their network policy, and may replace other pods.
 
-    They replace others when the gateway authenticates.
+    Pods that leave tokens to the gateway replace others when the gateway authenticates.
     """
     if ("NetworkPolicy", policy_name(endpoint)) not in own:
         return False
-    return proven or all(needs_proof(endpoint, child) for (kind, _), child in own.items() if kind == "Deployment")
+    deployments = [child for (kind, _), child in own.items() if kind == "Deployment"]
+    return (
+        not proof_secret(endpoint) or proven or all(needs_proof(endpoint, d) or has_container(d) for d in deployments)
+    )
+
+
+def _check_containers(endpoint: Endpoint, own: Own) -> None:
+    """Raise InvalidSpec if a deployment would become a container, or cease to be one, while it has pods.
+
+    Gateway pods send both sorts other requests, so that one of the two would fail meanwhile.
+    """
+    for deployment in endpoint.spec.deployments:
+        live = own.get(("Deployment", deployment_name(endpoint, deployment.name)))
+        if live is not None and live["spec"].get("replicas") and has_container(live) != bool(deployment.container):
+            before, after = ("a container", "a model") if deployment.container is None else ("a model", "a container")
+            raise InvalidSpec(
+                f"deployment {deployment.name} serves {before} and cannot become {after}. Add a deployment of another "
+                f"name, shift the traffic to it, and remove {deployment.name}"
+            )
+
+
+def _policy(endpoint: Endpoint, own: Own) -> tuple[Manifest, ...]:
+    """Return the network policy of pods that answer the gateway alone; none without such pods."""
+    if not any(gateway_only(endpoint, deployment) for deployment in endpoint.spec.deployments):
+        return ()
+    live = any(kind == "Deployment" and has_container(child) for (kind, _), child in own.items())
+    containers = live or any(deployment.container for deployment in endpoint.spec.deployments)
+    return (network_policy(endpoint, containers=containers),)
 
 
 def _routing(endpoint: Endpoint, seen: Seen, own: Own) -> DirectRouting | GatewayRouting:
@@ -176,7 +206,7 @@ def _superfluous_policy(
 ) -> tuple[Ref, ...]:
     """Return the network policy when no pod answers the gateway alone any more."""
     policy = own.get(("NetworkPolicy", policy_name(endpoint)))
-    if policy is None or gateway_only(endpoint) or any(d.state not in SETTLED for d in health.values()):
+    if policy is None or _policy(endpoint, own) or any(d.state not in SETTLED for d in health.values()):
         return ()
     # A deployment that left the spec has no health here, and may still create such pods.
     templates = [child["spec"].get("template") or {} for (kind, _), child in own.items() if kind == "Deployment"]

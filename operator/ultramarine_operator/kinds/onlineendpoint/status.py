@@ -137,8 +137,8 @@ def _serving(answering: list[DeploymentHealth], step: RoutingStep) -> str:
             return f"{deployment.serves or deployment.name} sleeps: {deployment.message}"
         answers = f"{deployment.serves} answers" if deployment.serves else deployment.message
         return answers or f"{deployment.name} answers"
-    shares = (f"{d.name} ({step.answering[d.name]} %, {d.serves or d.message})" for d in answering)
-    return f"{_listed(shares)} answer"
+    contents = {d.name: f", {d.serves or d.message}" if d.serves or d.message else "" for d in answering}
+    return f"{_listed(f'{name} ({step.answering[name]} %{what})' for name, what in contents.items())} answer"
 
 
 def _diverted(step: RoutingStep, deployments: Mapping[str, DeploymentHealth]) -> str:

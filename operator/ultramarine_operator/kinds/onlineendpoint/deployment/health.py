@@ -29,6 +29,7 @@ from ..endpoint import (
     proof_secret,
 )
 from ..resolve import Resolved, Unresolved, resolve
+from .container import container_deployment, why_unready
 from .manifests import NO_ENVIRONMENT, Environment, disruption_budget, has_tls, pod_autoscaler, server_deployment
 from .own_code import environment_of, script
 from .pools import pool_deployment, resolve_pool
@@ -157,6 +158,8 @@ def _target(
             return pool
         made = pool_deployment(endpoint, deployment, deployment.pool, seen.platform, live)
         return _Target(made, (pool.catalogue,), note=pool.note)
+    if deployment.container is not None and deployment.model is None:
+        return _Target(container_deployment(endpoint, deployment, deployment.container, None, seen.platform, live))
     resolved = resolve(deployment.model or "", seen, _former_versions(endpoint, deployment.name, live))
     if isinstance(resolved, Unresolved):
         return resolved
@@ -180,7 +183,10 @@ def _served(
     live: Manifest | None,
     environment: Environment,
 ) -> _Target:
-    """Return the Deployment that serves `spec`; a scoring script gets the model as registered, never a compiled one."""
+    """Return the Deployment that serves `spec`; code of the author's gets the model as registered, not compiled."""
+    if (container := deployment.container) is not None:
+        served = container_deployment(endpoint, deployment, container, resolved.registered, seen.platform, live)
+        return _Target(served, version=resolved.name)
     spec = resolved.registered if deployment.scoring else spec
     made = server_deployment(endpoint, deployment, spec, seen.platform, live, environment)
     own = script(endpoint, deployment)
@@ -268,16 +274,19 @@ def _state(
     if current and len(ready) >= deployment.replicas:
         asleep = "no requests come, so no pod runs; the next request waits for one"
         return "Ready", "" if deployment.replicas else asleep
+    of_what = "the pool" if deployment.pool is not None else "the container"
     for pod in sorted((pod for pod in own if pod not in ready), key=pods.created, reverse=True):
         if pod["metadata"].get("deletionTimestamp"):
             continue
+        if deployment.container is not None and (state := why_unready(pod, deployment.container)) is not None:
+            return state
         if (verdict := pods.crashing(pod)) is not None:
             if verdict.reason == KEYS_MISSING:
                 create = "Create it with the keys primary and secondary"
                 remedy = "The operator creates it again" if proof_secret(endpoint) else create
                 secret = f"Secret {pods_secret(endpoint)} not found in {endpoint.namespace}, or without keys"
                 return "Failing", f"{secret}. {remedy}"
-            return "Failing", f"{version or 'the pool'}: {verdict.sentence}"
+            return "Failing", f"{version or of_what}: {verdict.sentence}"
         if (trouble := pods.trouble(pod)) is not None:
             return "Failing", trouble.message
     if (refused := find(rolled, "ReplicaFailure")) is not None and refused.get("status") == "True":

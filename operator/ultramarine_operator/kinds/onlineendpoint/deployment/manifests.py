@@ -37,7 +37,7 @@ from ..endpoint import (
 )
 from .own_code import SOURCE, TMP, add_own_code, image_of, revision_inputs, scoring_task
 
-SERVER = "server"
+SERVER, FETCH = "server", "fetch"
 Environment = tuple[str, EnvironmentArchive | None]  # name and archive
 NO_ENVIRONMENT: Environment = ("", None)
 DRAIN_SECONDS = 10  # a pod serves on for this long after its termination began, until every proxy has noticed
@@ -124,7 +124,11 @@ def deployment_of(
     labels = selector(endpoint, deployment.name)
     inputs = [task, deployment.resources.model_dump(mode="json"), pods_secret(endpoint)]
     # Added only if set, so that other endpoints keep their revision.
-    optional = [*gateway_only(endpoint), *(["tls"] if platform.tls else []), *revision_inputs(endpoint, deployment)]
+    optional = [
+        *gateway_only(endpoint, deployment),
+        *(["tls"] if platform.tls else []),
+        *revision_inputs(endpoint, deployment),
+    ]
     revision = content_hash([*inputs, *optional])[:16]
     image, disk, trainer = platform.server_image, platform.serving_disk, platform.trainer_image
     if (
@@ -132,9 +136,8 @@ def deployment_of(
         and _is_healthy(live)
         and (live["metadata"].get("annotations") or {}).get(ANNOTATION_REVISION) == revision
     ):
-        pod = live["spec"]["template"]["spec"]
-        image = next((c["image"] for c in pod["containers"] if c.get("name") == SERVER), image)
-        folders = {volume["name"]: volume.get("emptyDir") or {} for volume in pod.get("volumes") or []}
+        image = image_of(live, FETCH) or image
+        folders = {v["name"]: v.get("emptyDir") or {} for v in live["spec"]["template"]["spec"].get("volumes") or []}
         disk = str(folders.get(TMP, {}).get("sizeLimit", ""))
         trainer = image_of(live, SOURCE) or trainer
     pod = pod_spec(endpoint, deployment, task, image, disk, platform)
@@ -154,7 +157,7 @@ def deployment_of(
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "revisionHistoryLimit": 2,
             "template": {
-                "metadata": {"labels": {**labels, **gateway_only(endpoint)}, **annotated},
+                "metadata": {"labels": {**labels, **gateway_only(endpoint, deployment)}, **annotated},
                 "spec": pod,
             },
         },
@@ -211,7 +214,7 @@ def pod_spec(
         "terminationGracePeriodSeconds": DRAIN_SECONDS + 50,
         "initContainers": [
             {
-                "name": "fetch",
+                "name": FETCH,
                 **common,
                 "command": ["ultramarine-server", "fetch"],
                 "env": [{"name": contract.ENV_TASK, "value": task}, *storage_env(platform)],

@@ -99,7 +99,7 @@ def authors_env(deployment: EndpointDeployment) -> Manifest:
 
 def revision_inputs(endpoint: Endpoint, deployment: EndpointDeployment) -> list[Manifest]:
     """Return what makes another revision besides the task; nothing for a deployment without own code."""
-    fields = {"env", "env_from", "pod_template"}
+    fields = {"container", "env", "env_from", "pod_template"}
     own = deployment.model_dump(mode="json", include=fields, exclude_defaults=True)
     if name := _config_map_name(endpoint, deployment):
         own["scoring"] = name

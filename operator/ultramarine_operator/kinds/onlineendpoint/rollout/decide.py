@@ -84,7 +84,8 @@ def identity(endpoint: Endpoint, seen: Seen) -> str:
     spec = endpoint.spec.rollout
     deployment = next((d for d in endpoint.spec.deployments if spec and d.name == spec.candidate), None)
     resolved = resolve(deployment.model, seen) if deployment and deployment.model else None
-    if spec is None or deployment is None or not isinstance(resolved, Resolved):
+    is_alone = deployment is not None and deployment.container is not None and deployment.model is None
+    if spec is None or deployment is None or not (is_alone or isinstance(resolved, Resolved)):
         return ""
     # Without defaults: a field that a later release adds must not restart every rollout.
     own = deployment.model_dump(mode="json", include=STARTS_AGAIN, exclude_defaults=True)
@@ -93,7 +94,8 @@ def identity(endpoint: Endpoint, seen: Seen) -> str:
     if environment is not None and not isinstance(environment, Usable):
         return ""
     archive = [environment.archive.digest] if environment else []
-    return content_hash([rollout, own, *resolved.identity, *archive])[:16]
+    model = resolved.identity if isinstance(resolved, Resolved) else ()
+    return content_hash([rollout, own, *model, *archive])[:16]
 
 
 def _former(stage: Stage) -> RolloutStatus | None:
@@ -125,7 +127,8 @@ def _begin(stage: Stage) -> RolloutDecision:
         reason = "ChampionNotReady"
         message = f"the rollout waits for its champion: {stage.absence}"
     elif routing.confirms(stage.champions):
-        title = f"{spec.candidate} ({stage.candidate.version}) takes over in {len(spec.steps)} steps"
+        version = f" ({stage.candidate.version})" if stage.candidate.version else ""
+        title = f"{spec.candidate}{version} takes over in {len(spec.steps)} steps"
         # The status comes first: weights without it would belong to an unknown rollout.
         message = f"{title}: {', '.join(f'{percent} %' for percent in spec.steps)}"
         begun = first_status(stage, 1).model_copy(update={"reason": "Started", "message": message})

@@ -145,7 +145,8 @@ def _passed(
         message = f"{name} answers everything; give it 100 in traffic, and remove rollout"
         update: Changes = {**ENDED, "phase": PROMOTED, "reason": PROMOTED, "message": message}
         promoted = _with_evidence(status, results, stage.now, fresh=True).model_copy(update=update)
-        summary = with_details(f"{name} ({stage.candidate.serves}) has passed every step", details)
+        version = f" ({stage.candidate.serves})" if stage.candidate.serves else ""
+        summary = with_details(f"{name}{version} has passed every step", details)
         return stage.decision(promoted, {name: 100}, Event(PROMOTED, summary), healthy=True)
     # At 100 percent the champions get no requests, and no copies of theirs are made. The candidate is compared with
     # what they have shown until then.

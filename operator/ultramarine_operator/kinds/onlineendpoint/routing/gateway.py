@@ -286,8 +286,7 @@ class GatewayRouting:
         return next((proxy.port_taken_by for proxy in proxies if proxy.port_taken_by), "")
 
     def _children(self, planned: EndpointRoutes) -> tuple[Manifest, ...]:
-        names = [deployment.name for deployment in planned.deployments]
-        children = [pods_service(self.endpoint, name) for name in names]
+        children = [pods_service(self.endpoint, deployment) for deployment in planned.deployments]
         children.append(routes_config_map(self.endpoint, planned))
         same_port = self.confirmed and planned.port == (self.routes or planned).port
         if self.service_target == planned.port or same_port:

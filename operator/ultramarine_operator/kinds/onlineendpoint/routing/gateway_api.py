@@ -249,7 +249,7 @@ class GatewayApiRouting(GatewayRouting):
         return PORT  # of the pods: the Gateway selects endpoints by host name
 
     def _children(self, planned: EndpointRoutes) -> tuple[Manifest, ...]:
-        services = [pods_service(self.endpoint, deployment.name) for deployment in planned.deployments]
+        services = [pods_service(self.endpoint, deployment) for deployment in planned.deployments]
         routes = [http_route(self.endpoint, planned, self.gateway, self.absent)]
         if self.gateway.grpc:
             routes.append(grpc_route(self.endpoint, planned, self.gateway, self.absent))

@@ -8,6 +8,7 @@ from ultramarine_contract.meta import LABEL_NAME, Manifest, child_metadata, cont
 from ultramarine_contract.routes import (
     GATEWAY_PODS,
     LABEL_ROUTES,
+    PROTOCOLS,
     ROUTES_ENTRY,
     EndpointRoutes,
     RouteAuth,
@@ -99,14 +100,17 @@ def pods_service_name(endpoint: Endpoint, deployment: str) -> str:
     )
 
 
-def pods_service(endpoint: Endpoint, deployment: str) -> Manifest:
+def pods_service(endpoint: Endpoint, route: RouteDeployment) -> Manifest:
     """Return a headless Service that lists a deployment's pods for the gateway."""
-    ports = [{"name": "http", "port": PORT, "targetPort": PORT}, _grpc(GRPC_PORT)]
-    name = pods_service_name(endpoint, deployment)
-    return _service(endpoint, name, {"clusterIP": "None", "selector": selector(endpoint, deployment), "ports": ports})
+    # The port of a container goes by its name, since pods of an earlier spec may listen at another number.
+    http, grpc = ("http", "grpc") if route.own else (PORT, GRPC_PORT)
+    by_protocol = {"http": {"name": "http", "port": PORT, "targetPort": http}, "grpc": _grpc(grpc)}
+    ports = [port for protocol, port in by_protocol.items() if protocol in route.protocols or not route.own]
+    spec = {"clusterIP": "None", "selector": selector(endpoint, route.name), "ports": ports}
+    return _service(endpoint, pods_service_name(endpoint, route.name), spec)
 
 
-def _grpc(target: int) -> Manifest:
+def _grpc(target: int | str) -> Manifest:
     return {"name": "grpc", "port": GRPC_PORT, "targetPort": target, "appProtocol": "kubernetes.io/h2c"}
 
 
@@ -120,7 +124,7 @@ def route_deployment(
 ) -> RouteDeployment:
     """Return the gateway's route to a deployment of the spec."""
     settings = deployment.request_settings or RequestSettings()
-    return RouteDeployment(
+    route = RouteDeployment(
         name=deployment.name,
         service=pods_service_name(endpoint, deployment.name),
         weight=weight,
@@ -131,6 +135,11 @@ def route_deployment(
         compare_percent=compare,
         tls=tls,
     )
+    if deployment.container is None:
+        return route
+    ports = deployment.container.ports.model_dump(exclude_none=True)
+    protocols = tuple(protocol for protocol in PROTOCOLS if protocol in ports)
+    return structs.replace(route, timeout_seconds=settings.timeout_seconds, protocols=protocols, tls=False, own=True)
 
 
 def endpoint_routes(
@@ -172,9 +181,13 @@ def policy_name(endpoint: Endpoint) -> str:
     return f"{endpoint.name}-gateway-only"
 
 
-def network_policy(endpoint: Endpoint) -> Manifest:
-    """Return the policy that lets only the gateway reach pods that leave tokens to it."""
+def network_policy(endpoint: Endpoint, *, containers: bool = False) -> Manifest:
+    """Return the policy that lets only the gateway reach pods that leave keys or tokens to it.
+
+    With `containers` it is for any port: those of a container may differ in the pods of an earlier spec.
+    """
     ports = [{"port": port, "protocol": "TCP"} for port in (PORT, GRPC_PORT)]
+    by_port = {} if containers else {"ports": ports}
     # By a label, so that older pods, which check keys, stay reachable.
     selected = {LABEL_NAME: endpoint.name, LABEL_GATEWAY_ONLY: "true"}
     return {
@@ -184,7 +197,7 @@ def network_policy(endpoint: Endpoint) -> Manifest:
         "spec": {
             "podSelector": {"matchLabels": selected},
             "policyTypes": ["Ingress"],
-            "ingress": [{"from": [{"podSelector": {"matchLabels": dict(GATEWAY_PODS)}}], "ports": ports}],
+            "ingress": [{"from": [{"podSelector": {"matchLabels": dict(GATEWAY_PODS)}}], **by_port}],
         },
     }
 
@@ -207,5 +220,10 @@ def route_auth(endpoint: Endpoint) -> RouteAuth:
 def gateway_features(endpoint: Endpoint) -> str:
     """Name the fields of the spec that only a gateway can fulfil; empty if it has none."""
     spec = endpoint.spec
-    features = (("authMode: token", spec.auth_mode == "token"), ("tls", spec.tls is not None))
+    has_container = any(deployment.container is not None for deployment in spec.deployments)
+    features = (
+        ("authMode: token", spec.auth_mode == "token"),
+        ("tls", spec.tls is not None),
+        ("a container", has_container),
+    )
     return " and ".join(name for name, is_set in features if is_set)

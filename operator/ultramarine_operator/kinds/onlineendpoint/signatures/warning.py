@@ -46,7 +46,7 @@ def is_needed(endpoint: Endpoint, seen: Seen) -> bool:
     status, digests = _former(endpoint), _digests(seen)
     current = {entry.version for entry in status.known if not _is_stale(entry, digests)}
     is_complete = bool(status.versions) and {*status.versions} <= current
-    return not is_complete and any(deployment.model for deployment in endpoint.spec.deployments)
+    return not is_complete and any(d.model and d.container is None for d in endpoint.spec.deployments)
 
 
 def check_signatures(

@@ -28,7 +28,9 @@ def complete(_: Manifest, spec: Manifest) -> None:
         complete_own_code(deployment)
         if "warmup" in deployment:
             deployment["warmup"] = {"request": '{"inputs": []}'}
-        if "pool" in deployment:
+        if "container" in deployment:
+            _complete_container(deployment)
+        elif "pool" in deployment:
             deployment.pop("model", None)
             deployment.pop("warmup", None)
         else:
@@ -37,6 +39,18 @@ def complete(_: Manifest, spec: Manifest) -> None:
             _complete_autoscale(deployment, limits)
     _complete_access(spec)
     _complete_pools(spec)
+    _complete_collector(spec)
+
+
+def _complete_container(deployment: Manifest) -> None:
+    for name in ("pool", "scoring", "environment", "warmup", "batching"):
+        deployment.pop(name, None)
+    for name in ("maxConcurrentRequests", "maxQueueMilliseconds"):
+        deployment.get("requestSettings", {}).pop(name, None)
+    deployment["container"] |= {"ports": {"http": 8000}, "writable": ["/var/run"]}
+
+
+def _complete_collector(spec: Manifest) -> None:
     if "dataCollector" in spec:
         spec["dataCollector"]["uri"] = spec["dataCollector"]["uri"].rstrip("/") + "/"
         spec["dataCollector"]["samplingRate"] = spec["dataCollector"]["samplingRate"] or 1
@@ -56,11 +70,12 @@ def _complete_access(spec: Manifest) -> None:
 
 def _complete_pools(spec: Manifest) -> None:
     pools = {deployment["name"] for deployment in spec["deployments"] if "pool" in deployment}
-    if pools:
+    others = [deployment for deployment in spec["deployments"] if {"pool", "container"} & deployment.keys()]
+    if others:
         spec.pop("dataCollector", None)
     if spec.get("rollout", {}).get("candidate") in pools:
         spec.pop("rollout")
-    if pools and "rollout" in spec:
+    if others and "rollout" in spec:
         spec["rollout"].get("gates", {}).pop("agreement", None)
         if not spec["rollout"].get("gates"):
             spec["rollout"].pop("gates", None)

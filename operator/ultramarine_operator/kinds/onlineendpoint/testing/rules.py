@@ -15,6 +15,7 @@ KEY_SET = '{"keys": [{"kty": "RSA", "kid": "1", "n": "AQAB", "e": "AQAB"}]}'
 SMALL: Manifest = {"selector": {"matchLabels": {"tier": "small"}}}
 KEPT = "s3://lake/team-a/kept/"
 NO_GATE = {"errorRateIncrease": None, "clientErrorRateIncrease": None, "p99Ratio": None, "agreement": None}
+SERVER: Manifest = {"image": "registry.example.com/chat:1", "ports": {"http": 8000}}
 A = {"name": "a", "model": "m@1"}
 B = {"name": "b", "model": "m@2"}
 
@@ -50,6 +51,11 @@ def scaled_by_cpu(resources: Manifest | None) -> Manifest:
 def pool(**fields: Any) -> Manifest:
     """The spec of an endpoint with one deployment, a pool."""
     return blue(model=None, pool=merged(SMALL, fields))
+
+
+def container(**fields: Any) -> Manifest:
+    """The spec of an endpoint with one deployment, a container without a model."""
+    return blue(model=None, container=merged(SERVER, fields))
 
 
 def rollout(**fields: Any) -> Manifest:
@@ -140,7 +146,13 @@ _SCALING = (
     ),
 )
 _POOLS = (
-    clash("a deployment serves either", pool(), blue(model=None), blue(pool=SMALL)),
+    clash(
+        "a deployment serves a model, a pool or a container",
+        pool(),
+        blue(model=None),
+        blue(pool=SMALL),
+        blue(model=None, pool=SMALL, container=SERVER),
+    ),
     clash("a pool has many models", pool(), blue(model=None, pool=SMALL, warmup={"request": "{}"})),
     rule(
         "each key must be a label key, such as tier",
@@ -209,4 +221,44 @@ _COLLECTOR = (
         collector(uri="s3://lake/" + "a" * 790 + "/"),
     ),
 )
-RULES: tuple[Rule, ...] = (*_NAMES, *_TRAFFIC, *_ACCESS, *_SCALING, *_POOLS, *_ROLLOUT, *_COLLECTOR)
+CHAT: Manifest = {"name": "a", "container": SERVER}
+_CONTAINERS = (
+    clash(
+        "scoring, environment, warmup and batching",
+        container(),
+        blue(container=SERVER, warmup={"request": "{}"}),
+        blue(container=SERVER, batching={"maxBatchSize": 2}),
+        blue(container=SERVER, environment={"name": "torch"}),
+        blue(container=SERVER, scoring={"source": {"inline": {"score.py": "pass"}}}),
+    ),
+    clash("give http, grpc or both", container(ports={"http": None, "grpc": 9000}), container(ports={"http": None})),
+    clash("http and grpc must differ", container(ports={"grpc": 8001}), container(ports={"grpc": 8000})),
+    clash(
+        "a probe with a path needs ports.http",
+        container(readiness={"path": "/health"}, liveness={"path": "/health"}),
+        container(ports={"http": None, "grpc": 9000}, readiness={"path": "/health"}),
+        container(ports={"http": None, "grpc": 9000}, liveness={"path": "/health"}),
+    ),
+    clash(
+        "a writable folder must be a whole path",
+        container(writable=["/var/run", "/home/a.b"]),
+        *(container(writable=[path]) for path in ("/tmp", "/mnt/model/a", "/proc/1", "/var/../dev", "/var/run/")),
+    ),
+    clash(
+        "a container limits its requests by itself",
+        blue(container=SERVER, requestSettings={"timeoutSeconds": 600, "maxConcurrentRequests": 0}),
+        blue(container=SERVER, requestSettings={"maxConcurrentRequests": 8}),
+        blue(container=SERVER, requestSettings={"maxQueueMilliseconds": 500}),
+    ),
+    clash(
+        "dataCollector does not collect requests of a container",
+        container(),
+        {**container(), "dataCollector": {"samplingRate": 0.1, "uri": KEPT}},
+    ),
+    clash(
+        "rollout.gates.agreement does not compare answers of a container",
+        {**rolled_out(gates={**NO_GATE, "p99Ratio": 1.5}), "deployments": [CHAT, B]},
+        {**rolled_out(gates={"agreement": 0.9}), "deployments": [CHAT, B]},
+    ),
+)
+RULES: tuple[Rule, ...] = (*_NAMES, *_TRAFFIC, *_ACCESS, *_SCALING, *_POOLS, *_CONTAINERS, *_ROLLOUT, *_COLLECTOR)

@@ -207,6 +207,30 @@ def scoring_endpoint_from_git(platform: Platform) -> Plan:
     return replace(served, create=waiting.create)
 
 
+def container_endpoint(platform: Platform) -> Plan:
+    """A container with a model and GPUs beside a model of the platform's server; the network policy was seen."""
+    chat = {
+        "name": "chat",
+        "model": "churn@1",
+        "container": {
+            "image": "registry.example.com/chat:1",
+            "args": ["--port=8000"],
+            "ports": {"http": 8000, "grpc": 9001},
+            "readiness": {"path": "/health"},
+            "liveness": {"path": "/health", "periodSeconds": 30},
+            "writable": ["/var/run"],
+        },
+        "env": [{"name": "MODE", "value": "fast"}],
+        "resources": {"limits": {"nvidia.com/gpu": 1}},
+        "podTemplate": {"sharedMemory": "1Gi"},
+        "requestSettings": {"timeoutSeconds": 600},
+    }
+    blue = {"name": "blue", "model": "churn@2"}
+    whole = endpoint(deployments=[chat, blue], traffic={"chat": 90, "blue": 10})
+    policy = child("NetworkPolicy", "churn-gateway-only", whole)
+    return plan(whole, seen(policy, platform=_routed(platform), related=TWO_VERSIONS), NOW)
+
+
 SAMPLES: tuple[Sample, ...] = (
     endpoint_with_keys,
     open_endpoint,
@@ -218,4 +242,5 @@ SAMPLES: tuple[Sample, ...] = (
     pooled_endpoint,
     scoring_endpoint,
     scoring_endpoint_from_git,
+    container_endpoint,
 )

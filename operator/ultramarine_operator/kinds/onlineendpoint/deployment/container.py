@@ -1,0 +1,187 @@
+"""Deployments of an author's own container: the pod around it, and why it does not become ready."""
+
+from __future__ import annotations
+
+import re
+
+from ultramarine.resources.model import ModelVersionSpec, version_name
+from ultramarine.resources.onlineendpoint import EndpointDeployment, RequestSettings
+from ultramarine.resources.onlineendpoint_container import Container, ContainerProbe
+from ultramarine_contract import common as contract
+from ultramarine_contract.lastwords import last_words
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.serving_records import ServingTask
+
+from ....shared import pods
+from ....shared.conditions import parse_timestamp
+from ....shared.plan import Platform
+from ....shared.podspec import CONTAINER_SECURITY, scratch, template_volumes
+from ..endpoint import ANNOTATION_VERSION, Endpoint
+from .manifests import DRAIN_SECONDS, FETCH, deployment_of
+from .own_code import TMP, authors_env
+
+CONTAINER = "container"  # name of the author's container in the pod
+GRACE_SECONDS = 50  # at least, from the end of the drain to SIGKILL
+_ARCHITECTURE = re.compile(r"exec format error|no match(?:ing)? (?:for platform|manifest)", re.IGNORECASE)
+_LACKS_PROGRAM = re.compile(r"executable file not found|no such file or directory", re.IGNORECASE)
+_KILLED = (0, 137, 143)  # exit codes of a server that the kubelet ends
+
+
+def container_deployment(
+    endpoint: Endpoint,
+    deployment: EndpointDeployment,
+    container: Container,
+    model: ModelVersionSpec | None,
+    platform: Platform,
+    live: Manifest | None,
+) -> Manifest:
+    """Return the Deployment whose pods run the container, with the model in MODEL_DIR if there is one."""
+    task, version = "", {}
+    if model is not None:
+        # Only what the fetching container needs: other fields must not restart the pods.
+        task = ServingTask(model.model, model.version, model.uri, model.digest, model.format.name).to_json()
+        version = {ANNOTATION_VERSION: version_name(model.model, model.version)}
+    made = deployment_of(endpoint, deployment, task, version, platform, live)
+    _put_into(made["spec"]["template"]["spec"], deployment, container)
+    return made
+
+
+def _put_into(pod: Manifest, deployment: EndpointDeployment, container: Container) -> None:
+    """Put the container in the place of the platform's server, without anything of the platform except the model."""
+    [server] = pod["containers"]
+    pod["initContainers"] = [c for c in pod["initContainers"] if c["name"] == FETCH and deployment.model]
+    if not pod["initContainers"]:
+        del pod["initContainers"]
+    writable = {f"writable-{number}": path for number, path in enumerate(container.writable)}
+    mounts: list[Manifest] = [
+        *([{"name": "model", "mountPath": contract.MODEL_DIR, "readOnly": True}] if deployment.model else []),
+        {"name": TMP, "mountPath": "/tmp"},
+        *({"name": name, "mountPath": path} for name, path in writable.items()),
+        *template_volumes(deployment.pod_template)[1],
+    ]
+    used = {mount["name"] for c in pod.get("initContainers", []) for mount in c["volumeMounts"]}
+    used |= {mount["name"] for mount in mounts}
+    folders = [scratch(name, server["resources"]) for name in writable]
+    pod["volumes"] = [*(volume for volume in pod["volumes"] if volume["name"] in used), *folders]
+    settings = deployment.request_settings or RequestSettings()
+    # Answers under way may take this long.
+    pod["terminationGracePeriodSeconds"] = DRAIN_SECONDS + max(GRACE_SECONDS, int(settings.timeout_seconds))
+    ports = container.ports.model_dump(exclude_none=True)
+    once = {"periodSeconds": 1, "failureThreshold": container.startup_seconds}
+    liveness = container.liveness
+    pod["containers"] = [
+        {
+            "name": CONTAINER,
+            "image": container.image,
+            "imagePullPolicy": server["imagePullPolicy"],
+            **({"command": container.command} if container.command else {}),
+            **({"args": container.args} if container.args else {}),
+            **_env(deployment),
+            "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
+            "resources": server["resources"],
+            "securityContext": {**CONTAINER_SECURITY, "runAsUser": container.user},
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": mounts,
+            "startupProbe": _probe(container, container.readiness) | once,
+            "readinessProbe": _probe(container, container.readiness),
+            **({"livenessProbe": _probe(container, liveness)} if liveness else {}),
+            "lifecycle": server["lifecycle"],
+        }
+    ]
+
+
+def _env(deployment: EndpointDeployment) -> Manifest:
+    """Return the variables: HOME, a folder that exists for any user, and the author's."""
+    folders = {"HOME": "/tmp"} | ({"AZUREML_MODEL_DIR": contract.MODEL_DIR} if deployment.model else {})
+    own = authors_env(deployment)
+    named = {variable["name"] for variable in own["env"]}
+    ours = [{"name": name, "value": value} for name, value in folders.items() if name not in named]
+    return {**own, "env": [*ours, *own["env"]]}
+
+
+def _probe(container: Container, probe: ContainerProbe) -> Manifest:
+    port = "http" if container.ports.http else "grpc"
+    action = {"httpGet": {"path": probe.path, "port": port}} if probe.path else {"tcpSocket": {"port": port}}
+    return {
+        **action,
+        "periodSeconds": probe.period_seconds,
+        "timeoutSeconds": probe.timeout_seconds,
+        "failureThreshold": probe.failure_threshold,
+    }
+
+
+def has_container(live: Manifest) -> bool:
+    """True if the pods of a live Deployment run a container of the author's instead of the platform's server."""
+    pod = (live["spec"].get("template") or {}).get("spec") or {}
+    return any(container.get("name") == CONTAINER for container in pod.get("containers") or [])
+
+
+def why_unready(pod: Manifest, container: Container) -> tuple[str, str] | None:
+    """Return the state of a pod whose container is not ready, and a message; None if the container is not the cause."""
+    listed = (pod.get("status") or {}).get("containerStatuses") or []
+    status = next((status for status in listed if status.get("name") == CONTAINER), None)
+    if status is None:
+        return None
+    state, last = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
+    waiting, ended = state.get("waiting") or {}, state.get("terminated") or last
+    if waiting.get("reason") in pods.IMAGE_REASONS and _ARCHITECTURE.search(str(waiting.get("message"))):
+        return "Failing", _of_another_architecture(pod, container)
+    if ended and not status.get("ready"):
+        return "Failing", _why_ended(pod, container, status, ended)
+    if "running" not in state or status.get("ready"):
+        return None
+    name, expected = pod["metadata"]["name"], _expected(container)
+    look = f"kubectl -n {pod['metadata']['namespace']} describe pod {name}"
+    if status.get("started"):
+        return "Updating", f"the container of pod {name} no longer answers: {expected} fails; see {look}"
+    return "Updating", (
+        f"the container of pod {name} runs, but {expected} has not succeeded yet. If that lasts, let it listen at "
+        f"0.0.0.0 rather than 127.0.0.1, and read the probe's failure with {look}"
+    )
+
+
+def _expected(container: Container) -> str:
+    """Name the probe of readiness."""
+    port, path = container.ports.http or container.ports.grpc, container.readiness.path
+    return f"GET {path} at port {port}" if path else f"a connection to port {port}"
+
+
+def _why_ended(pod: Manifest, container: Container, status: Manifest, ended: Manifest) -> str:
+    meta, words = pod["metadata"], str(ended.get("message") or "")
+    title = f"the container of pod {meta['name']}"
+    log = f"kubectl -n {meta['namespace']} logs {meta['name']} -c {CONTAINER} --previous"
+    if ended.get("reason") == pods.OUT_OF_MEMORY:
+        return pods.assess(pod, {**status, "state": {"terminated": ended}}).sentence
+    if _ARCHITECTURE.search(words):
+        return _of_another_architecture(pod, container)
+    if ended.get("reason") in ("StartError", "ContainerCannotRun"):
+        remedy = "correct container.command" if _LACKS_PROGRAM.search(words) else "see the events of the pod"
+        return f"{title} cannot start: {words}; {remedy}"
+    code, seconds = ended.get("exitCode"), _seconds(ended)
+    if code in _KILLED and seconds >= container.startup_seconds:
+        or_live = ", or container.liveness failed" if container.liveness else ""
+        return (
+            f"{title} was ended after {seconds} s, since {_expected(container)} did not succeed within startupSeconds"
+            f"{or_live}. Let it listen at 0.0.0.0 rather than 127.0.0.1, and answer 200 to 399; see {log}"
+        )
+    if code == 0:
+        return f"{title} exited with code 0, but a server must go on; correct container.command or container.args"
+    tail = last_words(words.splitlines())
+    return f"{title} exited with code {code}{f': {tail}' if tail else ''}; see {log}"
+
+
+def _of_another_architecture(pod: Manifest, container: Container) -> str:
+    node = f" {name}" if (name := (pod.get("spec") or {}).get("nodeName")) else ""
+    return (
+        f"image {container.image} was built for another architecture than that of node{node} "
+        "(exec format error). Build it for that one, or choose nodes by podTemplate.nodeSelector"
+    )
+
+
+def _seconds(ended: Manifest) -> int:
+    """Return the time that a container ran."""
+    moments = [ended.get("startedAt"), ended.get("finishedAt")]
+    if not all(moments):
+        return 0
+    start, end = (parse_timestamp(str(moment)) for moment in moments)
+    return max(0, round((end - start).total_seconds()))

@@ -1,0 +1,65 @@
+"""A server as an author may have: health, server-sent events and WebSockets, with the standard library alone.
+
+MODE makes it fail: `loopback` listens at 127.0.0.1 alone, `sick` answers 500 to probes, `exits` ends at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from base64 import b64encode
+from hashlib import sha1
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MODE = os.environ.get("MODE", "")
+SECRETS = ("AWS_", "ULTRAMARINE_")
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.answer(500 if MODE == "sick" else 200, "")
+        elif self.path == "/events":
+            self.events()
+        elif self.path == "/socket":
+            self.socket()
+        else:
+            names = [*self.headers.keys(), *(name for name in os.environ if name.startswith(SECRETS))]
+            self.answer(200, " ".join(names).lower())
+
+    def answer(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def events(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for number in range(6):
+            self.wfile.write(f"data: {number}\n\n".encode())
+            self.wfile.flush()
+            time.sleep(0.5)
+
+    def socket(self) -> None:
+        """Echo one short frame."""
+        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", b64encode(sha1(key.encode()).digest()).decode())
+        self.end_headers()
+        length = self.rfile.read(2)[1] & 127
+        mask, masked = self.rfile.read(4), self.rfile.read(length)
+        self.wfile.write(bytes([0x81, length]) + bytes(byte ^ mask[at % 4] for at, byte in enumerate(masked)))
+        self.close_connection = True
+
+
+if MODE == "exits":
+    sys.exit("no weights in /mnt/model")
+ThreadingHTTPServer(("127.0.0.1" if MODE == "loopback" else "0.0.0.0", 8000), Handler).serve_forever()

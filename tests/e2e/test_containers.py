@@ -1,0 +1,106 @@
+"""Containers of authors behind an endpoint: what passes the gateway, and what keeps a container from answering."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from conftest import Manifest, Platform, condition
+from manifests import model_version
+
+MODEL = "own-server"
+PROGRAM = Path(__file__).with_name("container_server.py").read_bytes()
+FAILING = ("sick", "loopback", "exits", "foreign", "absent")
+
+
+def served(platform: Platform, mode: str = "", **container: Any) -> Manifest:
+    """An endpoint whose container runs the program in its model."""
+    whole = {
+        "image": platform.settings.images.trainer,
+        "command": ["python", f"/mnt/model/{MODEL}.py"],
+        "ports": {"http": 8000},
+        "readiness": {"path": "/health"},
+        "startupSeconds": 15 if mode else 120,
+        **container,
+    }
+    deployment = {
+        "name": "blue",
+        "model": f"{MODEL}@1",
+        "container": whole,
+        "env": [{"name": "MODE", "value": mode}],
+        "requestSettings": {"timeoutSeconds": 2},
+    }
+    name = f"own-{mode}".rstrip("-")
+    return {"kind": "OnlineEndpoint", "metadata": {"name": name}, "spec": {"deployments": [deployment]}}
+
+
+@pytest.fixture(scope="module")
+def own(platform: Platform) -> Iterator[Platform]:
+    """All of them at once: one that works, and those that do not."""
+    uri = platform.put(f"{MODEL}.py", PROGRAM)
+    platform.apply(
+        model_version(MODEL, 1, uri, PROGRAM),
+        served(platform),
+        *(served(platform, mode) for mode in ("sick", "loopback", "exits")),
+        served(platform, "foreign", command=["/bin/cat"], args=["/no/such/file"]),
+        served(platform, "absent", image="ultramarine/no-such-image:1"),
+    )
+    yield platform
+    platform.delete("oe", "own", *(f"own-{mode}" for mode in FAILING))
+
+
+def test_a_container_streams_behind_the_gateway(own: Platform) -> None:
+    """Events arrive one by one, for longer than the timeout; a WebSocket echoes; the container gets no keys."""
+    own.ready("own", f"{MODEL}-1")
+    key = own.secret("own-keys")["primary"]
+    with own.client("own") as client:
+        began, times = time.monotonic(), []
+        with client.stream("GET", "/events") as answer:
+            for line in answer.iter_lines():
+                times += [time.monotonic() - began] if line else []
+        assert len(times) == 6
+        assert times[0] < 1.5 < 2 < times[-1], times
+        names = client.get("/any/path?x=1").text.split()
+        assert "host" in names
+        assert not [name for name in names if name in ("authorization", "api-key") or "aws_" in name], names
+
+    async def echo(url: str) -> str:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{url}/socket", headers={"api-key": key}) as socket,
+        ):
+            await socket.send_str("hello")
+            return await socket.receive_str()
+
+    with own.target.reach(own.namespace, "own", 80) as url:
+        assert asyncio.run(echo(url)) == "hello"
+
+
+@pytest.mark.attack("client/no-key")
+@pytest.mark.parametrize("path", ["/", "/health", "/v2/health/ready"])
+def test_no_path_of_a_container_is_open(own: Platform, path: str) -> None:
+    """Without a key the gateway refuses each path, health included."""
+    own.ready("own", f"{MODEL}-1")
+    with own.client("own", "wrong") as client:
+        assert client.get(path).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("sick", "since GET /health at port 8000 did not succeed within startupSeconds"),
+        ("loopback", "Let it listen at 0.0.0.0 rather than 127.0.0.1"),
+        ("exits", "exited with code 1: no weights in /mnt/model"),
+        ("foreign", "exited with code 1: /bin/cat: /no/such/file"),
+        ("absent", "cannot pull image ultramarine/no-such-image:1"),
+    ],
+)
+def test_what_keeps_a_container_from_answering_is_named(own: Platform, mode: str, words: str) -> None:
+    """Ready=False names the container or its image, the cause, and the remedy."""
+    own.wait("oe", f"own-{mode}", lambda status: words in condition(status, "Ready").get("message", ""), seconds=180)
+    assert condition(own.status("oe", f"own-{mode}"), "Ready")["status"] == "False"
