@@ -30,9 +30,11 @@ BETA = wheel("beta", "1.0", ("alpha<2",))
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     """Empty folders that stand for the mounts of a pod that builds."""
-    (tmp_path / "environment").mkdir()
-    (tmp_path / "source").mkdir()
-    return Places(tmp_path / "environment", tmp_path / "requirements.txt", tmp_path / "source", tmp_path / "log")
+    folders = [tmp_path / name for name in ("environment", "requirements", "source")]
+    for folder in folders:
+        folder.mkdir()
+    environment, requirements, source = folders
+    return Places(environment, requirements / "requirements.txt", source, tmp_path / "log")
 
 
 def build(places: Places, url: str, *requirements: str, **task: Any) -> tuple[int, BuildRecord]:
@@ -152,18 +154,21 @@ def test_too_large_an_environment_names_its_largest_packages(places: Places) -> 
 
 
 def test_requirements_come_from_a_config_map_or_a_source(places: Places) -> None:
-    """Files in a source may name others beside them; without a file the field to correct is named."""
+    """Files in a source may name others beside them; without a file the field to correct is named.
+
+    A ConfigMap that does not exist may still be created.
+    """
     with index(*ALPHA, BETA) as url:
         code, record = build(places, url)
-        assert (code, record.reason) == (contract.EXIT_DO_NOT_RETRY, "RequirementsMissing")
+        assert (code, record.reason) == (contract.EXIT_TRY_AGAIN, "RequirementsMissing")
         places.requirements.write_text("alpha<2\n")
         assert build(places, url)[1].packages == 1
         (places.source / "deep").mkdir()
         (places.source / "deep/requirements.txt").write_text("-r more.txt\n")
         (places.source / "deep/more.txt").write_text("beta\n")
         assert build(places, url, path="deep/requirements.txt")[1].packages == 2
-        (places.source / "record.json").write_text('{"reason": "GitRefNotFound", "message": "m", "transient": false}')
-        assert build(places, url, path="deep/requirements.txt")[1].reason == "GitRefNotFound"
+        code, record = build(places, url, path="requirements.txt")
+        assert (code, record.reason) == (contract.EXIT_DO_NOT_RETRY, "RequirementsMissing")
 
 
 def test_another_python_is_refused(places: Places) -> None:

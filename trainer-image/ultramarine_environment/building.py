@@ -138,17 +138,14 @@ class _Build:
             return path, self._work
         if not self._task.get("path"):
             path, remedy = self._places.requirements, "create the ConfigMap with this key"
+            folder = path.parent
         else:
-            source = self._places.source
-            record = source / "record.json"  # of the init container that fetches a repository
-            if record.is_file():
-                document = json.loads(record.read_text())
-                if "reason" in document:
-                    raise Failed(document["reason"], document["message"], bool(document.get("transient")))
-                source = source / "files"
-            path, remedy = source / self._task["path"], "correct spec.python.requirementsFile.path"
+            folder = self._places.source
+            path, remedy = folder / self._task["path"], "correct spec.python.requirementsFile.path"
         if not path.is_file():
-            raise Failed("RequirementsMissing", f"{path.name} not found in {path.parent}; {remedy}")
+            # A ConfigMap may be created after the object that names it.
+            is_empty = not folder.is_dir() or not any(path.name[:2] != ".." for path in folder.iterdir())
+            raise Failed("RequirementsMissing", f"{path.name} not found in {path.parent}; {remedy}", is_empty)
         return path, path.parent
 
     def _uv(self, words: Iterable[str | Path], folder: Path, count: int = 0) -> None:
