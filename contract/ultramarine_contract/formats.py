@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
-FORMATS = ("sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "torch", "python", "pickle", "joblib")
+FORMATS = ("sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "torch", "python", "pickle", "joblib", "custom")
+CUSTOM = "custom"  # any files; a scoring script or a container reads them
 
 # Loading them runs their maker's code. torch is here because a TorchScript file is a program, and
 # torch.export.load unpickles what is in a .pt2. mlflow depends on what the folder holds.
@@ -49,6 +50,8 @@ def models_among(files: Iterable[str], format: str, head: Callable[[str], bytes]
     `head` returns the first HEAD bytes of a file.
     """
     files = list(files)
+    if format == CUSTOM:
+        return {".": CUSTOM}
     if format in FOLDER_FORMATS:
         return {folder: format for folder in _folders(files, format)}
     folders = [] if format else _folders(files, "mlflow")

@@ -43,7 +43,7 @@ def test_every_format_can_be_named_told_and_served() -> None:
     named = get_args(get_args(Output.model_fields["format"].annotation)[0])
     assert named == ("auto", *FORMATS)
     assert all(format_module(name).PLATFORM and callable(format_module(name).load) for name in FORMATS)
-    assert {*FORMAT_BY_SUFFIX.values(), *FOLDER_FORMATS} == set(FORMATS)
+    assert {*FORMAT_BY_SUFFIX.values(), *FOLDER_FORMATS, "custom"} == set(FORMATS)
     assert set(FORMATS) > CODE_EXECUTING_FORMATS
 
 
@@ -58,6 +58,7 @@ def test_every_format_can_be_named_told_and_served() -> None:
         ({"model.lgb": b"tree"}, "auto", "model.lgb", "lightgbm"),
         ({"model.skops": b"1", "report.json": b"{}", "notes.txt": b"tree"}, "auto", "model.skops", "sklearn"),
         ({"model.pt2": b"1"}, "auto", "model.pt2", "torch"),
+        ({"weights.gguf": b"1", "a/tokens.pkl": b"1"}, "custom", ".", "custom"),
         ({"weights/model.pt": b"1"}, "torch", "weights/model.pt", "torch"),
         ({"MLmodel": b"1", "model.skops": b"1"}, "auto", ".", "mlflow"),
         ({"logged/MLmodel": b"1", "logged/model.xgb": b"1", "card.md": b"1"}, "auto", "logged", "mlflow"),

@@ -418,6 +418,14 @@ def test_a_worker_needs_the_standard_library_alone(environment: Path) -> None:
     assert (answer["status"], json.loads(body)) == (200, [])
 
 
+def test_files_of_any_kind_need_code(folder: Path) -> None:
+    """The format custom is served by a script or a container alone, and the message says so."""
+    _, record, _ = refused(folder, task_for(folder / "words.txt", format="custom"), "serve")
+
+    assert record.reason == "ModelUnsupported"
+    assert "Set scoring or container on the deployment" in record.message
+
+
 def test_native_formats_stay_in_the_server(models: Path, tmp_path: Path) -> None:
     """ONNX runs no code, so its server starts no worker although the task has an environment."""
     task = task_for(models / "plain.onnx", allow_code_execution=True, environment=ENVIRONMENT)

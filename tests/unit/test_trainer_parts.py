@@ -221,6 +221,7 @@ def output(base: Path, *files: str) -> Path:
         (["deep/model.onnx"], "auto", "onnx"),
         (["model.pkl"], "auto", "pickle"),
         (["model.onnx", "model.pkl"], "onnx", "onnx"),
+        (["model.gguf", "tokens.pkl", "words.pkl"], "custom", "custom"),
         (["report.html"], "", ""),
         (["a.onnx", "b.onnx"], "", ""),
     ],

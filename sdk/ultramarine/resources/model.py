@@ -156,10 +156,13 @@ class ModelStatus(Status):
 class ModelFormat(Schema):
     """Storage format of a model."""
 
-    name: Literal["sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "torch", "python", "pickle", "joblib"] = Field(
+    name: Literal[
+        "sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "torch", "python", "pickle", "joblib", "custom"
+    ] = Field(
         description="Name of the format. Safe to load: sklearn (a .skops file), onnx, xgboost (.ubj or .json), "
         "lightgbm (.txt or .lgb), mlflow (a folder with MLmodel). Code runs at loading: torch (.pt2, or "
-        "TorchScript in a .pt file), python (a folder with model.py), pickle, joblib."
+        "TorchScript in a .pt file), python (a folder with model.py), pickle, joblib. custom is any files, for "
+        "deployments with scoring or container."
     )
     untrusted_types: list[Annotated[str, Field(max_length=MAX_UNTRUSTED_NAME)]] = Field(
         default=[],

@@ -69,12 +69,14 @@ class TrialOutput(Schema):
         description="Model that gets the folder as its next version; the Model is created if necessary.",
     )
     format: (
-        Literal["auto", "sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "torch", "python", "pickle", "joblib"]
+        Literal[
+            "auto", "sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "torch", "python", "pickle", "joblib", "custom"
+        ]
         | None
     ) = Field(
         default=None,
         description="Format of the model. Default: auto, which infers it from the files: .skops, .onnx, .ubj, .lgb, "
-        ".pt2, .pt, .pkl, .joblib, XGBoost's .json, LightGBM's .txt, MLmodel. python cannot be inferred.",
+        ".pt2, .pt, .pkl, .joblib, XGBoost's .json, LightGBM's .txt, MLmodel. python and custom cannot.",
     )
     compile: Compile | None = Field(
         default=None,

@@ -18,8 +18,8 @@ from msgspec.structs import replace
 from ultramarine_server.errors import LoadError, unfit_values
 from ultramarine_server.formats.artifact import ModelFile
 from ultramarine_server.formats.loading import Options, load_file
-from ultramarine_server.formats.python import fit_output
 from ultramarine_server.models.model import Model, Signature, TensorSpec
+from ultramarine_server.models.outputs import fit_output
 from ultramarine_server.models.table import INPUT
 from ultramarine_server.protocol.tensors import Array, datatype_of
 
@@ -67,12 +67,12 @@ class _PyfuncModel:
         """Call the model with a data frame, an array, or arrays by name, as its signature says."""
         try:
             results = self._model.predict(self._question(inputs))
-        except ValueError as error:
-            raise unfit_values(error) from error
-        by_name = results if isinstance(results, Mapping) or hasattr(results, "columns") else None
-        specs = self.signature.outputs
-        values = {spec.name: results if by_name is None or len(specs) == 1 else by_name[spec.name] for spec in specs}
-        return {spec.name: fit_output(spec, values[spec.name], "predict") for spec in specs if spec.name in outputs}
+        except Exception as error:
+            if isinstance(error, ValueError) or getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
+                raise unfit_values(error) from error
+            raise
+        specs = {spec.name: spec for spec in self.signature.outputs}
+        return {name: fit_output(specs[name], _part(results, specs[name]), "predict") for name in outputs}
 
     def _question(self, inputs: Mapping[str, Array]) -> Any:
         if self._by_column:
@@ -80,6 +80,15 @@ class _PyfuncModel:
 
             return pd.DataFrame({spec.name: inputs[spec.name] for spec in self.signature.inputs})
         return dict(inputs) if len(inputs) > 1 else next(iter(inputs.values()))
+
+
+def _part(results: Any, spec: TensorSpec) -> Any:
+    """Return the output of a name, or all results if they have no such name."""
+    if (isinstance(results, Mapping) or hasattr(results, "columns")) and spec.name in results:
+        return results[spec.name]
+    if hasattr(results, "columns") and len(results.columns) == 1 and len(spec.shape) == 1:
+        return results.iloc[:, 0]
+    return results
 
 
 def _both(document: Mapping[str, Any]) -> Signature:

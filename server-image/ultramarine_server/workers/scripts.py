@@ -14,6 +14,7 @@ from ultramarine_contract.serving_records import ServingTask
 from ultramarine_server import frames
 from ultramarine_server.errors import BadRequest, LoadError, Problem, UnfitAnswer
 from ultramarine_server.models.model import Signature, TensorSpec, signature_from
+from ultramarine_server.models.outputs import fit_output
 from ultramarine_server.protocol.tensors import Array
 from ultramarine_server.workers.processes import Start, Workers, python_of, worker_count
 
@@ -50,7 +51,8 @@ class Script:
 
     def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Call predict() of the script."""
-        return asked(self.workers, inputs, outputs)
+        results, specs = asked(self.workers, inputs, outputs), {spec.name: spec for spec in self.signature.outputs}
+        return {name: fit_output(specs[name], array, "predict()") for name, array in results.items()}
 
     def warm_up(self, request: str) -> None:
         """Call run() with a request. Raises LoadError if it fails."""

@@ -74,7 +74,7 @@ def format_of(name: str, folder: Path, format: str) -> str:
         names = listed(files, 5)
         is_python = format == AUTO and models_among(files, "python", head)  # for others, `auto` has seen what they are
         hint = "as python it would be one, which has to be said by its format" if is_python else ""
-        hint = hint or f"known are {known_formats()}"
+        hint = hint or f"known are {known_formats()}; set format custom for files that your own code reads"
         raise StorageError(f"output {name} must be {what} but holds {names}; {hint}", "OutputInvalid")
     raise StorageError(
         f"output {name} holds several models: {listed(models, 5)}; keep one in this output",
