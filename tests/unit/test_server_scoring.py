@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -293,19 +294,18 @@ def test_a_crash_takes_one_request(folder: Path, do: str, words: str) -> None:
     assert again.json() == 1
 
 
-def test_workers_answer_at_the_same_time(folder: Path) -> None:
-    """WORKER_COUNT processes answer as many requests at once; further requests wait for a place."""
+def test_workers_answer_at_the_same_time(folder: Path, tmp_path: Path) -> None:
+    """WORKER_COUNT processes answer as many requests at once: both wait until the other request has begun."""
     with scoring(folder, scored_task(folder, "behaves.py"), WORKER_COUNT="2") as server:
         answers: list[httpx.Response] = []
-        threads = [threading.Thread(target=lambda: answers.append(score(server, "wait", 3))) for _ in range(2)]
+        call = partial(score, server, "meet", str(tmp_path))
+        threads = [threading.Thread(target=lambda: answers.append(call())) for _ in range(2)]
         for thread in threads:
             thread.start()
-        server.wait_until_busy(2)
-        assert "ultramarine_server_queue_length 0.0" in server.get("/metrics").text
         for thread in threads:
             thread.join()
 
-    assert [answer.json() for answer in answers] == [3, 3]
+    assert [answer.json() for answer in answers] == [2, 2]
 
 
 def test_no_worker_outlives_the_server(folder: Path) -> None:

@@ -101,9 +101,11 @@ def hang(value):
     time.sleep(3600)
 
 
-def wait(value):
-    time.sleep(value)
-    return value
+def meet(value):
+    Path(value, str(os.getpid())).touch()
+    while len(os.listdir(value)) < 2:
+        time.sleep(0.01)
+    return len(os.listdir(value))
 
 
 def stdin(value):
