@@ -108,6 +108,19 @@ async def _is_repaired(world: World) -> None:
     await until_true(world, "ModelVersion", "churn-1")
 
 
+async def _gets_packages(world: World) -> None:
+    await _says(world, "Environment env-")
+    await world.until("its environment is made", lambda: world.all("Environment"))
+    (environment,) = world.all("Environment")
+    name = environment["metadata"]["name"]
+    world.decide(f"{name}-build-1", "succeeds")
+    await _reaches(world, "Running")
+    await world.delete("Environment", name)
+    world.decide(NAME, "is-hungry")  # so that its Job is made again, without the Environment
+    await _reaches(world, "Succeeded")
+    assert world.status(KIND, NAME)["provenance"]["environment"] == name
+
+
 def _queued() -> Manifest:
     job = training(NAME, outputs={})
     return {**job, "metadata": {**job["metadata"], "labels": {LABEL_QUEUE: "night"}}}
@@ -141,5 +154,6 @@ LIVES = (
     Life("works together", (training(NAME, **_ALONE),), _works_together),
     Life("waits in a queue", (_queued(),), _waits_in_a_queue),
     Life("gets more memory", (training(NAME, **_HUNGRY),), _gets_more_memory),
+    Life("gets packages", (training(NAME, environment={"requirements": ["lightgbm"]}, **_HUNGRY),), _gets_packages),
     Life("finds no place", (training(NAME, suspend=True, pendingDeadlineSeconds=2),), _finds_no_place),
 )
