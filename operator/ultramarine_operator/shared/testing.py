@@ -253,6 +253,15 @@ class Life:
 Sample = Callable[[Platform], Plan]  # its name is a golden file's, its docstring the title of that file
 
 
+def fit(resources: Manifest) -> None:
+    """Remove drawn requests that a limit may contradict, and those for what cannot be shared."""
+    if requests := resources.get("requests"):
+        limited = resources.get("limits", {})
+        resources["requests"] = {
+            name: size for name, size in requests.items() if name not in limited and "/" not in name
+        }
+
+
 def leave(_manifest: Manifest, _spec: Manifest) -> None:
     """Leave a manifest as it is."""
 

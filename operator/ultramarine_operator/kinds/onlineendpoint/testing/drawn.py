@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ultramarine_contract.meta import Manifest
 
+from ....shared.testing import fit
 from .own_code import complete_own_code
 
 
@@ -37,6 +38,7 @@ def complete(_: Manifest, spec: Manifest) -> None:
             deployment.setdefault("model", "churn@1")
         if limits := deployment.get("autoscale"):
             _complete_autoscale(deployment, limits)
+        fit(deployment.get("resources", {}))
     _complete_access(spec)
     _complete_pools(spec)
     _complete_collector(spec)

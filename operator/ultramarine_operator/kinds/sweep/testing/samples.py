@@ -11,7 +11,7 @@ from ultramarine_contract.parameters import MOST_PODS
 from ultramarine_contract.sweep_records import SweepSummary, WantedTrial
 
 from ....shared.plan import Obj, Plan, Platform
-from ....shared.testing import NOW, Sample, applied, child, seen, stored
+from ....shared.testing import NOW, Sample, applied, child, fit, seen, stored
 from ...trainingjob.testing.samples import complete as complete_trial
 from ..plan import plan
 
@@ -198,6 +198,7 @@ def complete(manifest: Manifest, spec: Manifest) -> None:
             resources["requests"] = {**resources.get("requests", {}), "cpu": "1"}
         if "gpuHours" in budget:
             resources["limits"] = {**resources.get("limits", {}), "nvidia.com/gpu": 1}
+    fit(resources)
     if "earlyTermination" in spec:
         spec["earlyTermination"] = _early_termination(spec["earlyTermination"])
 

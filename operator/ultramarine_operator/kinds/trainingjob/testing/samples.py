@@ -10,7 +10,7 @@ from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_contract.meta import Manifest
 
 from ....shared.plan import Obj, Plan, Platform
-from ....shared.testing import DIGEST, NOW, PLATFORM, Sample, applied, child, seen, stored
+from ....shared.testing import DIGEST, NOW, PLATFORM, Sample, applied, child, fit, seen, stored
 from ....training.pods import REFERENCE
 from .. import manifests
 from ..plan import plan
@@ -180,6 +180,7 @@ def complete(_: Manifest, spec: Manifest, searched: Collection[str] = ()) -> Non
         spec["source"] = complete_source(spec["source"])
     _complete_nodes(spec)
     _complete_failures(spec)
+    fit(spec.get("resources", {}))
     complete_pods(spec)
 
 
