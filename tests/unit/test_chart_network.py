@@ -57,6 +57,27 @@ def test_pods_reach_dns_and_the_storage_alone(chart, kind, own):
         assert peer["podSelector"] == policy(got, "platform", "ultramarine-storage")["podSelector"]
 
 
+def outside(spec: Manifest) -> list[int]:
+    """Return the ports at which a policy opens any address."""
+    rules = [rule for rule in spec["egress"] if any("ipBlock" in peer for peer in rule.get("to", []))]
+    assert all(peer["ipBlock"]["except"] == METADATA for rule in rules for peer in rule["to"])
+    return [port["port"] for rule in rules for port in rule["ports"]]
+
+
+@pytest.mark.attack("network/egress")
+def test_building_pods_alone_reach_package_indexes(chart):
+    """Their ports are open to pods that build, unless the chart names destinations; a proxy is open to all pods."""
+    index = "https://pypi.example.com:8443/simple"
+    got = chart.render({"environments": {"indexUrl": index, "extraIndexUrls": ["http://extra.example.com/simple"]}})
+    named = chart.render({"environments": {"egress": [{"ports": [{"port": 3141, "protocol": "TCP"}]}]}})
+
+    assert outside(policy(got, "platform", "ultramarine-building")) == [443, 80, 8443]
+    for name in ("training", "sweeps", "serving", "compiling"):
+        assert outside(policy(got, "platform", f"ultramarine-{name}")) == []
+    egress = policy(named, "platform", "ultramarine-building")["egress"]
+    assert egress[:2] == [{"ports": [{"port": 3141, "protocol": "TCP"}]}, DNS]
+
+
 @pytest.mark.attack("network/training-ingress")
 def test_training_pods_reach_each_other_and_the_operator(chart):
     """Of its own namespace a training pod reaches all that train, on any port; and the operator, which hears it."""
@@ -222,7 +243,7 @@ def test_more_egress_is_added_and_policies_can_be_left_out(chart):
     threat="a training command or a model's code looks around",
     control="NetworkPolicies: what trains and serves reaches DNS and the object storage; what trains also the "
     "operator's port, MLflow where there is one (of a sweep its coordinator alone, not its workers), and "
-    "what trains beside it in its namespace; nothing else",
+    "what trains beside it in its namespace; what builds environments also package indexes; nothing else",
 )
 def test_training_pods_and_coordinators_alone_reach_the_embedded_mlflow(chart):
     """Of the namespaces looked after; those that serve and the workers of sweeps do not, nor MLflow's anything."""
