@@ -228,6 +228,9 @@ LIVES = (
             _blue(requestSettings={"timeoutSeconds": 5}),
             _blue(batching={"maxBatchSize": 8}),
             _blue(warmup={"request": "{}"}),
+            _blue(scoring={"source": {"configMap": {"name": "mine"}}}, env=[{"name": "LEVEL", "value": "3"}]),
+            _blue(scoring={"source": {"git": {"url": "https://git.example.com/churn.git"}}}),
+            _blue(podTemplate={"sharedMemory": "1Gi", "serviceAccountName": "reader"}),
         ),
         refused=((_blue(replicas=-1), "replicas"), (_blue(replicas=10**6), "replicas")),
     ),
@@ -236,13 +239,6 @@ LIVES = (
         (version(1), applied("OnlineEndpoint", "shop", _with(_scored("def run(data): return 1")))),
         _changes_its_script,
         ONE,
-        edits=(
-            _blue(replicas=2, scoring={"source": {"configMap": {"name": "mine"}}}),
-            _blue(replicas=2, scoring={"source": {"git": {"url": "https://git.example.com/churn.git"}}}),
-            _blue(replicas=2, env=[{"name": "LEVEL", "value": "3"}]),
-            _blue(replicas=2, envFrom=[{"secretRef": {"name": "mine"}}]),
-            _blue(replicas=2, podTemplate={"sharedMemory": "1Gi", "serviceAccountName": "reader"}),
-        ),
     ),
     Life("gets its image", ALONE, _gets_its_image, ONE),
 )
