@@ -11,7 +11,8 @@ from ...trainingjob.testing.rules import RULES as RULES_OF_JOBS
 from ...trainingjob.testing.samples import complete_pods, complete_source
 from .rules import blue, pool
 
-OF_PODS = {"env", "envFrom", "podTemplate"}
+OF_PODS = {"env", "envFrom", "podTemplate", "resources"}
+OTHER = ("spec.", "onOutOfMemory")  # in the words of rules on other fields of a job
 SCRIPT: Manifest = {"source": {"inline": {"score.py": "def run(data): return data"}}}
 # Words that are a part of two messages here.
 WORDS = {"each key must be a label key": "each key must be a label key, such as topology"}
@@ -22,7 +23,7 @@ def _of_jobs() -> Iterator[Rule]:
     for rule in RULES_OF_JOBS:
         specs = [patch.get("spec", {}) for patch in (rule.ok, *rule.bad)]
         fields = {field for spec in specs for field in spec}
-        if (fields == {"source"} or (fields and fields <= OF_PODS)) and "spec." not in rule.words:
+        if (fields == {"source"} or (fields and fields <= OF_PODS)) and not any(words in rule.words for words in OTHER):
             ok, *bad = ({"spec": _deployment(spec)} for spec in specs)
             yield Rule(WORDS.get(rule.words, rule.words), ok, tuple(bad), rule.anywhere)
 
