@@ -120,17 +120,17 @@ class _Verified(io.RawIOBase):
     def __init__(self, archive: EnvironmentArchive, chunks: Iterator[bytes]) -> None:
         self.archive, self._chunks = archive, chunks
         self._digest = hashlib.sha256()
-        self._rest = b""
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1, /) -> bytes:
         if not self._rest:
-            self._rest = next(self._chunks, b"")
+            self._rest = memoryview(next(self._chunks, b""))
             self._digest.update(self._rest)
         size = len(self._rest) if size < 0 else size
-        data, self._rest = self._rest[:size], self._rest[size:]
+        data, self._rest = bytes(self._rest[:size]), self._rest[size:]
         return data
 
     def check(self) -> None:
