@@ -318,6 +318,7 @@ def test_the_command_runs_in_its_environment(pod: Pod, storage: Storage, bucket:
     assert code == 0, stderr
     assert stdout.split() == ["own=1", folder, folder]
     assert f"from {archive.uri}" in stderr
+    assert archive.digest.removeprefix("sha256:") in storage.read(f"{pod.prefix}attempts/pod.json").decode()
 
     storage.write(archive.uri, b"changed")
     (tmp_path / "environment/.unpacked").unlink()

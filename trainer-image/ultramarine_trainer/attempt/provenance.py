@@ -90,6 +90,8 @@ def _dependencies(
         resources.append(
             {"name": "source", "uri": f"git+{source.git_url}" if source.git_url else source.uri, "digest": digest}
         )
+    if task.environment is not None:
+        resources.append(_resource(task.environment.uri, task.environment.digest) | {"name": "environment"})
     inputs = sorted(record.inputs.items())
     return resources + [_resource(task.inputs.get(name, ""), record.digest) | {"name": name} for name, record in inputs]
 
