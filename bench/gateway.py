@@ -1,7 +1,8 @@
 """Cost and speed of the gateway: latency, throughput, memory, and the delay from a change to Envoy.
 
-`PYTHONPATH=tests/gateway:tests .venv/bin/python bench/gateway.py [latency|changes|memory]`; about a minute each. `wrk`
-is needed for latency (Debian's package of that name). Everything is on loopback; Envoy has one thread that answers.
+`PYTHONPATH=tests/gateway:tests .venv/bin/python bench/gateway.py [latency|changes|memory|streams]`: a minute each.
+`wrk` is needed for latency (Debian's package of that name). Everything is on loopback; Envoy has one thread that
+answers.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from aiohttp import ClientSession
+from aiohttp import ClientSession, web
+from gateway_rig import NAMESPACE, Gateway, Pod, answers, ask, deployment, eventually, free_port, routes, short_folder
 from msgspec.structs import replace
-from rig import NAMESPACE, Gateway, Pod, answers, ask, deployment, eventually, free_port, routes, short_folder
-from ultramarine_contract.routes import EndpointRoutes, RouteAuth
+from ultramarine_contract.routes import EndpointRoutes, RouteAuth, RouteTokens
 from ultramarine_gateway.agent import Agent
 from ultramarine_gateway.config import listeners
 
@@ -184,10 +185,62 @@ async def memory(gateway: Gateway) -> None:
         print(f"  benchmark, {own:.0f} MiB at most; from nothing to all in use {took:.1f} s")
 
 
+STREAMS = 1000
+_PIECE = b'data: {"choices": [{"index": 0, "delta": {"content": " word"}}], "usage": null}\n\n'
+_END = b'data: {"choices": [], "usage": {"prompt_tokens": 20, "completion_tokens": 20}}\n\ndata: [DONE]\n\n'
+
+
+class Model(Pod):
+    """A server that streams 20 pieces of an answer at once, after its first piece."""
+
+    def _application(self) -> web.Application:
+        async def respond(request: web.Request) -> web.StreamResponse:
+            await request.read()
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            for piece in (*[_PIECE] * 20, _END):
+                await response.write(piece)
+                await asyncio.sleep(0)
+            return response
+
+        application = web.Application()
+        application.router.add_post("/v1/chat/completions", respond)
+        return application
+
+
+async def streams(gateway: Gateway) -> None:
+    """Measure the time to the first piece of a stream, one after the other: directly, and by each kind of route."""
+    model, keys = Model("llm"), {"api-key": "k" * 43}
+    await model.start()
+    gateway.serve("churn-llm", model)
+    gateway.keys("keys", primary="k" * 43)
+    auth, ports = RouteAuth("key", keys_secret="keys"), {"direct": model.port}
+    for name, tokens in (
+        ("key", RouteTokens()),
+        ("counted", RouteTokens(("llm",))),
+        ("limited", RouteTokens(("llm",), 1_000_000_000)),
+    ):
+        ports[name] = free_port()
+        await gateway.use(routes(ports[name], deployment("llm", 100, own=True), name=name, auth=auth, tokens=tokens))
+    took: dict[str, list[float]] = {name: [] for name in ports}
+    async with ClientSession() as client:
+        for _ in range(STREAMS):  # in turn, so that another load of the machine meets all of them
+            for name, port in ports.items():
+                begin = time.perf_counter()
+                async with client.post(f"http://127.0.0.1:{port}/v1/chat/completions", json={}, headers=keys) as got:
+                    await got.content.readany()
+                    took[name].append((time.perf_counter() - begin) * 1000)
+                    await got.read()
+    for name, times in took.items():
+        cuts = statistics.quantiles(times, n=100)
+        print(f"{name:8}  first piece after p50 {cuts[49]:.2f} ms  p90 {cuts[89]:.2f} ms  p99 {cuts[98]:.2f} ms")
+    await model.stop()
+
+
 async def main(chosen: str) -> None:
     gateway = await started()
     try:
-        await {"latency": latency, "changes": changes, "memory": memory}[chosen](gateway)
+        await {"latency": latency, "changes": changes, "memory": memory, "streams": streams}[chosen](gateway)
     finally:
         await gateway.stop_envoy()
         await gateway.end()
@@ -195,5 +248,5 @@ async def main(chosen: str) -> None:
 
 
 if __name__ == "__main__":
-    for chosen in sys.argv[1:] or ("latency", "changes", "memory"):
+    for chosen in sys.argv[1:] or ("latency", "changes", "memory", "streams"):
         asyncio.run(main(chosen))

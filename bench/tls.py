@@ -20,9 +20,9 @@ from pathlib import Path
 
 from certificates import Authority
 from gateway import started
+from gateway_rig import Gateway, Pod, deployment, free_port, routes
 from load import Outcome, Target, attack, generator
 from pinned import cpu_seconds, pinned
-from rig import Gateway, Pod, deployment, free_port, routes
 from serving_process import environment, fitted, task_for, write_models
 from sights import table
 from ultramarine_contract.common import ENV_STORAGE_CA
