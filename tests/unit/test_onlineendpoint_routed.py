@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 from ultramarine_contract.common import TLS_DIR
 from ultramarine_contract.errors import GatewayError
-from ultramarine_contract.routes import GATEWAY_PODS, LABEL_ROUTES, RouteState
+from ultramarine_contract.routes import GATEWAY_PODS, LABEL_ROUTES, RouteState, RouteTokens
 from ultramarine_contract.serving_records import ServingTask
 from ultramarine_operator.kinds.onlineendpoint.endpoint import LABEL_GATEWAY_ONLY
 from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
@@ -348,6 +348,18 @@ def test_mirrors_and_bounds_reach_the_gateway_and_the_server():
     bounds = (task.timeout_seconds, task.max_concurrent_requests, task.max_queue_milliseconds)
     assert bounds == (5, 8, 250)
     assert (task.max_batch_size, task.max_latency_milliseconds, task.warmup) == (32, 2, request)
+
+
+def test_limits_of_tokens_reach_the_gateway():
+    """Only answers of containers with an API are counted; routes without any do not mention tokens."""
+    server = {"image": "llm:local", "ports": {"http": 8080}}
+    deployments = [
+        {"name": "blue", "container": {**server, "api": "openai"}},
+        {"name": "green", "container": server},
+    ]
+    limited = endpoint(KEYS, deployments=deployments, traffic=EIGHTY, tokenLimits={"tokensPerMinute": 500})
+    assert routes_of(after(limited)).tokens == RouteTokens(("blue",), 500)
+    assert "tokens" not in json.loads(routes_of(after(endpoint(KEYS, deployments=TWO, traffic=EIGHTY))).to_json())
 
 
 def test_a_gateway_of_another_namespace_is_none():

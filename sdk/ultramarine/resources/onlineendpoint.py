@@ -25,7 +25,7 @@ from .base import (
 from .environment import EnvironmentReference
 from .model import LATEST
 from .onlineendpoint_access import Tls, Token
-from .onlineendpoint_container import Container, Scoring
+from .onlineendpoint_container import Container, Scoring, TokenLimits
 from .onlineendpoint_rollout import Rollout, RolloutStatus
 from .onlineendpoint_signature import SignaturesStatus
 from .pods import EnvFromSource, PodTemplate
@@ -384,6 +384,10 @@ class OnlineEndpointSpec(Schema):
                 "its own endpoint",
             ),
             rule(
+                "!has(self.tokenLimits) || self.deployments.exists(d, has(d.container) && has(d.container.api))",
+                "tokenLimits needs a deployment whose tokens are counted; set container.api: openai",
+            ),
+            rule(
                 "self.authMode == 'key' || !has(self.keysSecretRef)",
                 "keysSecretRef needs authMode: key; remove one of the two",
             ),
@@ -413,6 +417,9 @@ class OnlineEndpointSpec(Schema):
     tls: Tls | None = Field(
         default=None,
         description="TLS: the endpoint answers by https with the certificate of a Secret. Needs the gateway.",
+    )
+    token_limits: TokenLimits | None = Field(
+        default=None, description="Limits of tokens of language models, for each key. Default: none."
     )
     traffic: dict[str, Percent] | None = Field(
         default=None,

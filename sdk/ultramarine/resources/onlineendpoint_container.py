@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -66,7 +66,8 @@ class Container(Schema):
                 "has(self.ports.http) || [has(self.readiness) && has(self.readiness.path) && self.readiness.path != '',"
                 " has(self.liveness) && has(self.liveness.path) && self.liveness.path != ''].all(it, !it)",
                 "a probe with a path needs ports.http; give it, or leave path out",
-            )
+            ),
+            rule("!has(self.api) || has(self.ports.http)", "api needs ports.http; give it, or leave api out"),
         )
     )
 
@@ -83,6 +84,11 @@ class Container(Schema):
     )
     liveness: ContainerProbe | None = Field(
         default=None, description="Probe whose failures restart the container. Default: none."
+    )
+    api: Literal["openai"] | None = Field(
+        default=None,
+        description="API of the server. openai: the gateway counts the tokens of its answers, and applies tokenLimits."
+        " Default: nothing is counted.",
     )
     startup_seconds: int = Field(
         default=600, ge=1, le=86400, description="Maximum time from the start to the first success of readiness."
@@ -101,4 +107,15 @@ class Container(Schema):
             )
         )
         | {"x-kubernetes-list-type": "set"},
+    )
+
+
+class TokenLimits(Schema):
+    """Limits of the tokens of language models, in prompts and completions, for each key or each subject of a JWT."""
+
+    tokens_per_minute: int = Field(
+        ge=1,
+        le=1_000_000_000,
+        description="Tokens that a key may use in a minute, at each pod of the gateway. A key that has used them gets"
+        " 429 with Retry-After; requests that run already end.",
     )

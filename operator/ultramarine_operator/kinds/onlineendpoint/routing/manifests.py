@@ -13,6 +13,7 @@ from ultramarine_contract.routes import (
     EndpointRoutes,
     RouteAuth,
     RouteDeployment,
+    RouteTokens,
 )
 
 from ..endpoint import (
@@ -147,7 +148,17 @@ def endpoint_routes(
 ) -> EndpointRoutes:
     """Return the gateway's routes of the endpoint."""
     certificate = endpoint.spec.tls.secret_name if endpoint.spec.tls else ""
-    return EndpointRoutes(endpoint.name, endpoint.namespace, port, deployments, auth, tls_secret=certificate)
+    tokens = _tokens(endpoint)
+    return EndpointRoutes(
+        endpoint.name, endpoint.namespace, port, deployments, auth, tls_secret=certificate, tokens=tokens
+    )
+
+
+def _tokens(endpoint: Endpoint) -> RouteTokens:
+    """Return whose tokens the gateway counts, and the limit of each key."""
+    spec = endpoint.spec
+    counted = tuple(d.name for d in spec.deployments if d.container is not None and d.container.api)
+    return RouteTokens(counted, spec.token_limits.tokens_per_minute if counted and spec.token_limits else 0)
 
 
 def routes_name(endpoint: Endpoint) -> str:

@@ -240,6 +240,17 @@ _CONTAINERS = (
         container(ports={"http": None, "grpc": 9000}, liveness={"path": "/health"}),
     ),
     clash(
+        "api needs ports.http",
+        container(api="openai"),
+        container(ports={"http": None, "grpc": 9000}, api="openai"),
+    ),
+    clash(
+        "tokenLimits needs a deployment",
+        {**container(api="openai"), "tokenLimits": {"tokensPerMinute": 500}},
+        {**container(), "tokenLimits": {"tokensPerMinute": 500}},
+        {**blue(), "tokenLimits": {"tokensPerMinute": 500}},
+    ),
+    clash(
         "a writable folder must be a whole path",
         container(writable=["/var/run", "/home/a.b"]),
         *(container(writable=[path]) for path in ("/tmp", "/mnt/model/a", "/proc/1", "/var/../dev", "/var/run/")),
