@@ -148,7 +148,8 @@ RULES: tuple[Rule, ...] = (
 
 
 def _complete(_: Manifest, spec: Manifest) -> None:
-    spec["python"] = {"requirements": spec["python"].get("requirements") or ["lightgbm"]}
+    drawn = spec.get("python", {}).get("requirements") or []
+    spec["python"] = {"requirements": [line for line in drawn if line] or ["lightgbm"]}
 
 
 MATERIAL = Material(
