@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -25,8 +26,10 @@ from sklearn.linear_model import LinearRegression
 from ultramarine_contract.common import MANIFEST_NAME, ArtifactManifest, FileEntry
 from ultramarine_contract.environment_records import EnvironmentArchive
 from ultramarine_contract.serving_records import ScoringTask, ServingTask
+from ultramarine_server.collecting.exchange import reader_of
 from ultramarine_server.formats.artifact import ModelFile, find_model
 from ultramarine_server.formats.loading import runs_apart
+from ultramarine_server.http.messages import Request, Response
 from ultramarine_server.workers.processes import Start, Workers, python_of
 from unit.conftest import eventually
 
@@ -168,6 +171,18 @@ def test_other_paths_of_a_script(server: Server) -> None:
     assert "define predict(inputs)" in answer.json()["error"]
     assert "ultramarine_server_workers 1.0" in server.get("/metrics").text
     assert server.get("/invocations").status_code == 404
+
+
+def test_the_collector_keeps_the_bodies_of_a_script() -> None:
+    """Requests and answers of run() are kept as texts, and the answer of an error is not."""
+    request = Request("POST", "/score", {}, "1", 0, True, b'{"do": "echo"}', "score")
+    service: Any = SimpleNamespace(scripted=True)
+    good = reader_of(service, request, Response(b"null"))()
+    bad = reader_of(service, request, Response(b"{}", 500))()
+
+    text = {"name": "body", "datatype": "BYTES", "shape": (1,)}
+    assert (good.inputs, good.outputs) == ([{**text, "data": ['{"do": "echo"}']}], [{**text, "data": ["null"]}])
+    assert (bad.inputs, bad.outputs) == (good.inputs, None)
 
 
 def test_a_script_of_azure_runs_unchanged(tmp_path: Path) -> None:
