@@ -68,7 +68,7 @@ TABLES = (
         events={
             "Ready": ("The endpoint answers.", ""),
             "NotReady": ("The endpoint does not answer any more.", "Follow the message."),
-            "DeploymentFailing": ("Pods of a deployment fail.", "Read the cause in the message."),
+            "DeploymentFailing": ("A deployment's pods or environment fail.", "Read the cause in the message."),
             "Waiting": ("A deployment waits for something.", "Follow the message."),
             "VersionChosen": ("An alias moved, and a deployment follows.", ""),
             "Scaled": ("Autoscaling changed the number of pods.", ""),
