@@ -303,7 +303,7 @@ def leave_logs(target: Target, namespace: str) -> Path:
     folder.mkdir(parents=True)
     looks = {
         "objects.txt": ("get", "ultramarine,jobs,pods,deployments,services,pvc", "-o", "wide"),
-        "describe.txt": ("describe", "tj,mv,oe,jobs,pods"),
+        "describe.txt": ("describe", "tj,mv,oe,env,jobs,pods"),
         "events.txt": ("get", "events", "--sort-by=.lastTimestamp"),
         "operator.log": ("logs", "deployment/ultramarine-operator", "--tail=2000"),
         "pods.log": ("logs", "-l", "ultramarine.dev/kind", "--all-containers", "--prefix", "--tail=500"),
