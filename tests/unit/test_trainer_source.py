@@ -317,7 +317,7 @@ def test_a_server_gets_a_repository_or_an_archive_without_older_files(
 def test_a_script_that_cannot_be_fetched_is_the_containers_failure(
     git: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The record names the field of a deployment, which can be edited."""
+    """The record names the field within the source, which scripts and requirements have in other places."""
     log = tmp_path / "termination-log"
     task = TrainingTask(source=SourceTask(git_url=git.url, git_ref="v9"))
     monkeypatch.setattr(contract, "TERMINATION_LOG", str(log))
@@ -327,4 +327,4 @@ def test_a_script_that_cannot_be_fetched_is_the_containers_failure(
     assert main() == 1
     record = TerminationRecord.from_json(log.read_text())
     assert record.reason == "GitRefNotFound"
-    assert record.message.endswith("; correct scoring.source.git.ref")
+    assert record.message.endswith("; correct source.git.ref")

@@ -53,8 +53,8 @@ def main() -> int:
         print(f"ultramarine-source: {store(task.source, os.environ, credentials, Path(sys.argv[2]))}", file=sys.stderr)
         return 0
     except (SourceError, StorageError) as error:
-        # The field of a deployment, which can be edited.
-        message = error.message.replace("spec.source", "scoring.source").removesuffix(AGAIN)
+        # The source of a script or of requirements: other fields, and other pods, than those of a job.
+        message = error.message.replace("spec.source", "source").replace("training pods", "pods").removesuffix(AGAIN)
         print(f"ultramarine-source: {error.reason}: {message}", file=sys.stderr)
         Path(contract.TERMINATION_LOG).write_text(TerminationRecord(reason=error.reason, message=message).to_json())
         return 1
