@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aiohttp import ClientError, ClientSession, web
+from cryptography.hazmat.primitives.asymmetric import ec
 from gateway_rig import Gateway, Pod, ask, deployment, eventually, free_port, pods, routes
+from msgspec import structs
+from test_admission import _key_set, _token
 from ultramarine_contract.routes import RouteAuth, RouteTokens
+from ultramarine_gateway.xds.tokens import MAX_KEYS, TokenUsage
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18, "details": {"cached_tokens": 3}}
 PATH = "/v1/chat/completions"
@@ -226,3 +232,31 @@ async def test_without_the_agent_requests_go_on(gateway: Gateway, client: Client
         await gateway.end()
         assert [await post(client, port) for _ in range(3)] == [model.body] * 3
         gateway.begin()
+
+
+async def test_subjects_of_tokens_are_counted_by_a_hash(gateway: Gateway, client: ClientSession) -> None:
+    """With JWTs each subject has its own count and limit, and the metrics do not show its name."""
+    key, auth = ec.generate_private_key(ec.SECP256R1()), RouteAuth("token", issuer="id", audiences=("chat",))
+    auth = structs.replace(auth, jwks=_key_set(key))
+    async with serving(gateway, 10, auth=auth) as (model, port):
+        model.body = json.dumps(answer()).encode()
+
+        async def status(subject: str) -> int:
+            token = _token(key, iss="id", aud="chat", sub=subject, exp=int(time.time()) + 600)
+            headers = {"Authorization": f"Bearer {token}"}
+            async with client.post(f"http://127.0.0.1:{port}{PATH}", json={}, headers=headers) as response:
+                return response.status
+
+        assert await status("ada@example.com") == 200
+        await counts(gateway, 11, 7, hashlib.sha256(b"ada@example.com").hexdigest()[:12])
+        assert [await status("ada@example.com"), await status("bob@example.com")] == [429, 200]
+
+
+def test_the_metrics_have_a_bounded_number_of_keys() -> None:
+    """After MAX_KEYS subjects of an endpoint, further ones count as others."""
+    usage = TokenUsage(lambda _: routes(8000, auth=RouteAuth("token", issuer="id", jwks="{}")))
+    for number in range(MAX_KEYS + 2):
+        usage.add("churn", "llm", f"subject-{number}", "prompt", 1)
+    series = [line for line in usage.metrics().splitlines() if not line.startswith("#")]
+    assert len(series) == MAX_KEYS + 1
+    assert 'key="others",direction="prompt"} 2' in series[-1]
