@@ -13,10 +13,10 @@ from ultramarine_contract.serving_records import ServingTask
 from ultramarine_operator.kinds.onlineendpoint.endpoint import LABEL_GATEWAY_ONLY, selector
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
 from ultramarine_operator.kinds.onlineendpoint.rollout.decide import identity
-from ultramarine_operator.kinds.onlineendpoint.routing.manifests import network_policy
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import network_policy, routes_in
 from ultramarine_operator.shared.testing import merged
 from unit.test_onlineendpoint_plan import deployment as server_deployment
-from unit.test_onlineendpoint_routed import HERE, KEYS, after, having, kept, routes_of
+from unit.test_onlineendpoint_routed import HERE, KEYS, address, after, having, kept, routes_of
 
 CHAT = {"image": "chat:1", "ports": {"http": 8000}, "readiness": {"path": "/health"}, "startupSeconds": 60}
 BLUE = {"name": "blue", "container": CHAT}
@@ -146,8 +146,7 @@ def test_a_container_without_a_model_is_ready():
     """Ready does not wait for a version; the status has none."""
     owner = chat()
     config_map = kept(owner, after(owner))
-    service = child("Service", "churn", owner, {"selector": GATEWAY_PODS, "ports": [{"targetPort": 0}]})
-    service["spec"]["ports"][0]["targetPort"] = after(owner).status["gatewayPort"]
+    service = address(owner, routes_in(config_map).port)
     here = (policy(owner), live(owner), pod(owner, ready=True), config_map, service)
     got = after(owner, *here, says=having(config_map))
 
@@ -225,3 +224,18 @@ def test_a_rollout_starts_again_with_another_image():
         return identity(endpoint(deployments=[BLUE, green], traffic={"blue": 100}, rollout=rollout), seen())
 
     assert len({"", identity_of("chat:2"), identity_of("chat:3")}) == 3
+
+
+def test_a_container_that_leaves_the_spec_answers_until_another_deployment_does():
+    """Its Service keeps the port's name and its policy stays, while requests still go to it."""
+    before = chat()
+    config_map = kept(before, after(before))
+    now = endpoint(KEYS, deployments=[{"name": "green", "model": "churn@1"}])
+    service = address(before, routes_in(config_map).port)
+    here = (policy(before), live(before), pod(before, ready=True), config_map, service)
+    got = after(now, *here, says=having(config_map), related=(version(1),))
+    [service] = (made for made in got.apply if made["metadata"]["name"] == "churn-blue-pods")
+
+    assert service["spec"]["ports"] == [{"name": "http", "port": 8080, "targetPort": "http"}]
+    assert [route.own for route in routes_of(got).deployments if route.weight] == [True]
+    assert got.delete == ()
