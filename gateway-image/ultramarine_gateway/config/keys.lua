@@ -1,5 +1,6 @@
--- Whether a request carries one of the endpoint's keys. The route holds the SHA-256 of each key, in hex, as `primary`
--- and `secondary`; Envoy's own filter for keys would need the keys themselves, and is marked as work in progress.
+-- Refuses a request without a key of the endpoint, and writes the name of the key into the request's metadata. The
+-- route has the SHA-256 of each key, in hex, as `primary` and `secondary`. Envoy's own filter for keys would need the
+-- keys themselves, and is marked as work in progress.
 local band, bnot, bxor, ror, rshift = bit.band, bit.bnot, bit.bxor, bit.ror, bit.rshift
 local tobit, tohex = bit.tobit, bit.tohex
 
@@ -43,24 +44,23 @@ local function sha256(text)
   return tohex(A) .. tohex(B) .. tohex(C) .. tohex(D) .. tohex(E) .. tohex(F) .. tohex(G) .. tohex(H)
 end
 
--- Every pair of digests is compared to its end, so that time tells neither a key's beginning nor which one it was.
-local function same(one, other)
+-- Every pair of digests is compared to its end, so that the time reveals neither a key's beginning nor its name.
+local function same(first, second)
   local difference = 0
-  for i = 1, 64 do difference = bit.bor(difference, bxor(one:byte(i), other:byte(i))) end
+  for i = 1, 64 do difference = bit.bor(difference, bxor(first:byte(i), second:byte(i))) end
   return difference == 0
 end
 
 function envoy_on_request(handle)
-  local headers, known = handle:headers(), handle:filterContext()
+  local headers, digests = handle:headers(), handle:filterContext()
   local offered = {headers:get("api-key") or "", (headers:get("authorization") or ""):match("^[Bb][Ee][Aa][Rr][Ee][Rr] +(.-) *$") or ""}
   local opens
   for _, key in ipairs(offered) do
-    -- A key is never longer, and nobody shall have us hash a long text.
+    -- A key is never longer, and hashing a long text would take long.
     if key ~= "" and #key <= 512 then
       local digest = sha256(key)
       for _, name in ipairs({"primary", "secondary"}) do
-        local digest_known = known:get(name)
-        if digest_known and same(digest, digest_known) then opens = name end
+        if digests:get(name) and same(digest, digests:get(name)) then opens = name end
       end
     end
   end
