@@ -22,7 +22,7 @@ from ultramarine_environment import building, storing
 from ultramarine_environment.building import Places
 from unit.conftest import serving_store
 
-COLUMNS = ("requirements", "packages", "build s", "store s", "MiB", "archive MiB", "unpack s")
+COLUMNS = ("requirements", "packages", "build s", "store s", "MiB", "archive MiB", "unpack s", "CPU s")
 USUAL = ("lightgbm", "scikit-learn==1.5.2 pandas")
 UNPACKS = 3
 UNPACK = """
@@ -32,9 +32,9 @@ from ultramarine_contract.environment_records import EnvironmentArchive
 from ultramarine_contract.environments import unpack
 from ultramarine_contract.storage import Storage
 endpoint, uri, digest, folder = sys.argv[1:]
-storage, began = Storage(endpoint), time.monotonic()
+storage, began, used = Storage(endpoint), time.monotonic(), time.process_time()
 unpack(storage, EnvironmentArchive(uri, digest), Path(folder))
-print(time.monotonic() - began)
+print(time.monotonic() - began, time.process_time() - used)
 """
 
 
@@ -57,17 +57,21 @@ def measured(folder: Path, endpoint: str, requirements: str) -> tuple[str, ...]:
     prefix = f"s3://bench/team-a/environments/{folder.name}/1"
     os.environ[ENV_TASK] = json.dumps({"prefix": prefix, "requirements": requirements.split()})
     if building.main(os.environ, places) or storing.main("store", os.environ, places):
-        return (requirements, places.termination_log.read_text(), *[""] * 5)
+        return (requirements, places.termination_log.read_text(), *[""] * 6)
     record = BuildRecord.from_json(places.termination_log.read_text())
     build = json.loads((places.environment / building.RESULT).read_text())["seconds"]
-    seconds = []
+    seconds: list[tuple[float, ...]] = []
     for start in range(UNPACKS):
         argv = [sys.executable, "-c", UNPACK, endpoint, record.uri, record.digest, str(folder / f"pod{start}")]
         answer = subprocess.run(argv, check=True, capture_output=True, text=True)
-        seconds.append(float(answer.stdout))
+        seconds.append(tuple(map(float, answer.stdout.split())))
         time.sleep(1)
     figures = (record.packages, build, record.seconds - build, record.unpacked_bytes / 2**20, record.bytes / 2**20)
-    return (requirements, *(f"{figure:.4g}" for figure in figures), f"{sorted(seconds)[len(seconds) // 2]:.2f}")
+    return (
+        requirements,
+        *(f"{figure:.4g}" for figure in figures),
+        *(f"{figure:.2f}" for figure in sorted(seconds)[len(seconds) // 2]),
+    )
 
 
 if __name__ == "__main__":

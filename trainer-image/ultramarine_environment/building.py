@@ -84,6 +84,7 @@ class _Build:
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_NO_PROGRESS": "1",
             "NO_COLOR": "1",
+            "UV_COMPILE_BYTECODE_TIMEOUT": "600",  # seconds for a file, on a node that is busy
             # Archived files have other times than these.
             "PYC_INVALIDATION_MODE": "UNCHECKED_HASH",
         }
