@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import subprocess
@@ -228,6 +229,24 @@ def test_a_bad_archive_leaves_nothing_behind(storage: Storage, bucket: str, tmp_
     assert refusal.value.reason == ("EnvironmentInvalid" if honest else "DigestMismatch"), refusal.value.message
     assert list(folder.iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] == ["environment"]
+
+
+def test_a_full_disk_is_named_and_emptied(
+    storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod on another node, or a later one, may have the space."""
+    content, digest = archive("")
+    uri = f"s3://{bucket}/environment.tar.zst"
+    storage.write(uri, content)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StorageError, match="the disk is full") as refusal:
+        unpack(storage, EnvironmentArchive(uri, digest), tmp_path / "environment")
+    assert (refusal.value.reason, refusal.value.transient) == ("DiskFull", True)
+    assert list((tmp_path / "environment").iterdir()) == []
 
 
 def archive(fault: str) -> tuple[bytes, str]:
