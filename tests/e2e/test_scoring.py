@@ -36,29 +36,29 @@ def scripts(platform: Platform) -> Platform:
     """A good script and one that cannot start, with a model of no format of the platform."""
     platform.apply(
         model_version("words", 1, platform.put("words.txt", b"one two"), b"one two", "custom"),
-        scored("scored", SCORE, requestSettings={"timeoutSeconds": 2}),
-        scored("unscored", SCORE.replace("words.txt", "missing.txt")),
+        scored("worded", SCORE, requestSettings={"timeoutSeconds": 2}),
+        scored("unworded", SCORE.replace("words.txt", "missing.txt")),
     )
     return platform
 
 
 def test_a_script_answers_hangs_ends_and_answers_again(scripts):
     """A hanging run is 504 and a crash 502; both times the process starts again behind the same pod."""
-    scripts.ready("scored", "words-1")
-    pods = [pod["metadata"]["uid"] for pod in scripts.pods_of("OnlineEndpoint", "scored")]
-    with scripts.client("scored") as client:
+    scripts.ready("worded", "words-1")
+    pods = [pod["metadata"]["uid"] for pod in scripts.pods_of("OnlineEndpoint", "worded")]
+    with scripts.client("worded") as client:
         assert client.post("/score", json=[1]).json() == {"words": "one two", "request": [1]}
         assert client.post("/score", json="hang").status_code == 504
-        scripts.ready("scored", "words-1")
+        scripts.ready("worded", "words-1")
         assert client.post("/score", json="end").status_code in (502, 503)
-        scripts.ready("scored", "words-1")
+        scripts.ready("worded", "words-1")
         assert client.post("/score", json=[2]).json()["request"] == [2]
-    assert [pod["metadata"]["uid"] for pod in scripts.pods_of("OnlineEndpoint", "scored")] == pods
+    assert [pod["metadata"]["uid"] for pod in scripts.pods_of("OnlineEndpoint", "worded")] == pods
 
 
 def test_a_script_that_cannot_start_shows_its_line(scripts):
     """The deployment's message has the exception of init() with file and line."""
-    status = scripts.wait("oe", "unscored", lambda s: (s.get("deployments") or [{}])[0].get("state") == "Failing")
+    status = scripts.wait("oe", "unworded", lambda s: (s.get("deployments") or [{}])[0].get("state") == "Failing")
     message = status["deployments"][0]["message"]
     assert "init() of score.py raised FileNotFoundError" in message
     assert "(score.py, line 6)" in message
