@@ -51,8 +51,12 @@ def test_a_script_answers_hangs_ends_and_answers_again(scripts):
         assert client.post("/score", json="hang").status_code == 504
         scripts.ready("worded", "words-1")
         assert client.post("/score", json="end").status_code in (502, 503)
-        scripts.ready("worded", "words-1")
-        assert client.post("/score", json=[2]).json()["request"] == [2]
+        answers = []
+        scripts.wait(
+            "oe", "worded", lambda _: answers.append(client.post("/score", json=[2])) or answers[-1].is_success
+        )
+        assert answers[-1].json()["request"] == [2]
+        assert {answer.status_code for answer in answers} <= {200, 502, 503}
     assert [pod["metadata"]["uid"] for pod in scripts.pods_of("OnlineEndpoint", "worded")] == pods
 
 

@@ -19,7 +19,7 @@ import httpx
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from e2e.manifests import infer, onnx_model
-from gateway.rig import Gateway, Pod, deployment, routes, running
+from gateway.gateway_rig import Gateway, Pod, deployment, routes, running
 from ports import free_port
 from ultramarine_contract.routes import RouteAuth
 from unit.serving_process import Server, serving, task_for
