@@ -106,6 +106,20 @@ def test_an_endpoint_whose_spec_cannot_be_served_is_not_ready(api, operator):
     assert "warmup.request" in told["message"]
 
 
+def test_an_edit_that_cannot_be_served_leaves_the_readiness_of_what_goes_on(api, operator):
+    """READY still tells of the spec before, and Stalled of the edit."""
+    api.apply(serving("shop", "m@1"))
+    before = eventually(
+        "it is looked at", lambda: (c := find(status(api, "oe", "shop"), "Ready"))["status"] != "Unknown" and c
+    )
+    blue = {"name": "blue", "model": "m@1", "warmup": {"request": "not json"}}
+    api.apply(serving("shop", "m@1") | {"spec": {"deployments": [blue]}})
+    stalled = eventually("the edit is refused", lambda: find(status(api, "oe", "shop"), "Stalled"))
+
+    assert "warmup.request" in stalled["message"]
+    assert find(status(api, "oe", "shop"), "Ready") == before
+
+
 def _conflict(api: Api) -> Manifest | None:
     """Return the conflict that keeps a job from its Job, if another owner causes it."""
     told = find(status(api, "tj", "churn"), "Reconciled")

@@ -251,7 +251,10 @@ class Reconciler:
         generation = int(manifest["metadata"].get("generation", 0))
         news = (Condition("Accepted", False, REFUSED, message), *ends)
         former = find(status, "Accepted")
-        status["conditions"] = merge(status.get("conditions") or [], news, generation, now)
+        before = [condition for condition in status.get("conditions") or [] if isinstance(condition, dict)]
+        replaced = {condition.type for condition in news} | {"Reconciled", "Reconciling"}
+        kept = () if issubclass(model, RunStatus) else (c for c in before if c.get("type") not in replaced)
+        status["conditions"] = [*merge(before, news, generation, now), *kept]
         status["observedGeneration"] = generation
         is_new = former is None or former.get("message") != message
         return Plan(status, events=(Event(REFUSED, message, "Warning"),) if is_new else ())
