@@ -188,6 +188,8 @@ class Agent:
             if conversation.has(assignment):
                 self._ready[cluster] = len(pods)
         self._in_use = {name: used for name, used in self._in_use.items() if name in snapshot.endpoints}
+        if snapshot.complete:
+            self.tokens.keep(snapshot.endpoints)
         self.settled |= snapshot.complete and len(self._in_use) == len(snapshot.endpoints)
         return changed
 

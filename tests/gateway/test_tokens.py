@@ -186,6 +186,40 @@ async def test_a_long_answer_is_counted(gateway: Gateway, client: ClientSession)
         await counts(gateway, 11, 7)
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize("size", [1000, 100_000])
+async def test_a_usage_far_from_the_end_is_counted(
+    gateway: Gateway, client: ClientSession, kind: str, size: int
+) -> None:
+    """Clients of vLLM may ask for 100 KiB behind the usage; a client that leaves then pays as well."""
+    async with serving(gateway) as (model, port):
+        whole = json.dumps(answer(prompt_logprobs=[{"9": {"logprob": -0.5, "decoded_token": "{"}}] * 3000)).encode()
+        assert len(whole) - whole.rindex(b'"usage"') > 100 << 10
+        if kind == "text/event-stream":
+            whole = b"data: " + whole
+        model.kind, model.body = kind, [whole[start : start + size] for start in range(0, len(whole), size)]
+        assert await post(client, port) == whole
+        await counts(gateway, 11, 7)
+        model.body.append(b" ")
+        model.cut = True
+        with pytest.raises(ClientError):
+            await post(client, port)
+        await counts(gateway, 22, 14)
+
+
+async def test_a_deleted_endpoint_is_forgotten(gateway: Gateway, client: ClientSession) -> None:
+    """An endpoint of the same name begins with full buckets, although the metrics were not read in between."""
+    async with serving(gateway, 20) as (model, port):
+        model.body = json.dumps(answer()).encode()
+        await post(client, port)
+        await eventually("the tokens are taken", lambda: gateway.agent.tokens.left("churn", "primary")[1] < 20, 10)
+        old = gateway.routes["churn"]
+        gateway.remove(old)
+        await eventually("the routes are gone", lambda: not gateway.version("churn"))
+        await gateway.use(structs.replace(old, tokens=RouteTokens(("llm",), 1000)))
+        assert gateway.agent.tokens.left("churn", "primary")[1] == 1000
+
+
 async def test_other_deployments_are_not_counted(gateway: Gateway, client: ClientSession) -> None:
     """A deployment that is not in the list of the counted ones is neither counted nor limited."""
     port = free_port()

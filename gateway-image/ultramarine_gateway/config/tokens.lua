@@ -1,10 +1,11 @@
 -- Counts the tokens of OpenAI-style answers while they pass, without holding any part of an answer back. The counts go
 -- into the request's metadata, from which the rate limit filter reports them to the agent at the request's end.
-local TAIL, LINE, MOST = 16384, 65536, 1e9
+local PIECE, USAGE, LINE, MOST = 16384, 2048, 65536, 1e9
 
 -- Return the last `usage` object. A quotation mark inside a JSON string is escaped, so no text of a model looks like it.
 local function usage_in(text)
   local last
+  if not text:find('"usage"', 1, true) then return end
   for usage in text:gmatch('[{,]%s*"usage"%s*:%s*(%b{})') do last = usage end
   return last
 end
@@ -22,6 +23,7 @@ end
 local function save(handle, usage)
   set(handle, "prompt", number(usage, "prompt_tokens", "input_tokens"))
   set(handle, "completion", number(usage, "completion_tokens", "output_tokens"))
+  return true
 end
 
 -- True if an event has a piece of an answer: of the text, the reasoning or a tool's arguments.
@@ -30,15 +32,19 @@ local function has_text(line)
     or line:find('"arguments"%s*:%s*"[^"]') or line:find('"delta"%s*:%s*"[^"]')
 end
 
+-- A client may ask for anything after the usage, and leave before the end: so all of an answer is read, and the last
+-- usage of at most USAGE bytes is saved at once.
 local function count_json(handle)
-  local tail = ""
+  local rest = ""
   for chunk in handle:bodyChunks() do
     local length = chunk:length()
-    local last = math.min(length, TAIL)
-    tail = (tail .. chunk:getBytes(length - last, last)):sub(-TAIL)
+    for from = 0, length - 1, PIECE do
+      local text = rest .. chunk:getBytes(from, math.min(PIECE, length - from))
+      local usage = usage_in(text)
+      if usage then save(handle, usage) end
+      rest = text:sub(-USAGE)
+    end
   end
-  local usage = usage_in(tail)
-  if usage then save(handle, usage) end
 end
 
 local function count_events(handle)
@@ -46,8 +52,7 @@ local function count_events(handle)
   local function read(line)
     local usage = usage_in(line)
     if usage then
-      exact = true
-      save(handle, usage)
+      exact = save(handle, usage)
     elseif line:sub(1, 5) == "data:" and has_text(line) then
       pieces = pieces + 1
     end
@@ -61,7 +66,11 @@ local function count_events(handle)
       stop = text:find("\n", from, true)
     end
     rest = text:sub(from)
-    if #rest > LINE then rest = "data:" .. rest:sub(-LINE) end
+    if #rest > LINE then
+      local usage = usage_in(rest)
+      if usage then exact = save(handle, usage) end
+      rest = "data:" .. rest:sub(-LINE)
+    end
     -- After every chunk, since the script learns nothing of a stream that is cut.
     if pieces > before and not exact then set(handle, "completion", pieces) end
   end

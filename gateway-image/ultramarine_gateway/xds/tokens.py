@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,11 +57,14 @@ class TokenUsage:
         level = self._bucket(endpoint, key, per_minute).level
         return per_minute, level, 0 if level >= 1 else math.ceil((1 - level) * 60 / per_minute)
 
-    def metrics(self) -> str:
-        """Return the counters in the text format of Prometheus; endpoints without routes lose theirs."""
-        for name in [name for name in self._counts if self._routes(name) is None]:
+    def keep(self, endpoints: Collection[str]) -> None:
+        """Forget the counters and buckets of all other endpoints."""
+        for name in (self._counts.keys() | self._buckets.keys()) - set(endpoints):
             for kept in (self._counts, self._buckets, self._names):
                 kept.pop(name, None)
+
+    def metrics(self) -> str:
+        """Return the counters in the text format of Prometheus."""
         lines = [
             f'ultramarine_gateway_tokens_total{{endpoint="{endpoint}",deployment="{deployment}",key="{key}",'
             f'direction="{direction}"}} {count}\n'
