@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from base64 import b64encode
 from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event
 
 MODE = os.environ.get("MODE", "")
 SECRETS = ("AWS_", "ULTRAMARINE_")
+ENOUGH = Event()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -24,6 +25,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(500 if MODE == "sick" else 200, "")
         elif self.path == "/events":
             self.events()
+        elif self.path == "/enough":
+            ENOUGH.set()
+            self.answer(200, "")
         elif self.path == "/socket":
             self.socket()
         else:
@@ -37,14 +41,17 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def events(self) -> None:
+        """Send two events a second until GET /enough, at most for 50 s."""
+        ENOUGH.clear()
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        for number in range(6):
+        for number in range(100):
             self.wfile.write(f"data: {number}\n\n".encode())
             self.wfile.flush()
-            time.sleep(0.5)
+            if ENOUGH.wait(0.5):
+                return
 
     def socket(self) -> None:
         """Echo one short frame."""

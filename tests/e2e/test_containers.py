@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ def served(platform: Platform, mode: str = "", **container: Any) -> Manifest:
         "model": f"{MODEL}@1",
         "container": whole,
         "env": [{"name": "MODE", "value": mode}],
-        "requestSettings": {"timeoutSeconds": 2},
+        "requestSettings": {"timeoutSeconds": 5},
     }
     name = f"own-{mode}".rstrip("-")
     return {"kind": "OnlineEndpoint", "metadata": {"name": name}, "spec": {"deployments": [deployment]}}
@@ -59,12 +58,13 @@ def test_a_container_streams_behind_the_gateway(own: Platform) -> None:
     own.ready("own", f"{MODEL}-1")
     key = own.secret("own-keys")["primary"]
     with own.client("own") as client:
-        began, times = time.monotonic(), []
+        count = 0
         with client.stream("GET", "/events") as answer:
             for line in answer.iter_lines():
-                times += [time.monotonic() - began] if line else []
-        assert len(times) == 6
-        assert times[0] < 1.5 < 2 < times[-1], times
+                count += line.startswith("data:")
+                if line == "data: 12":  # more than 5 s after the first
+                    assert client.get("/enough").status_code == 200
+        assert 13 <= count < 100
         names = client.get("/any/path?x=1").text.split()
         assert "host" in names
         assert not [name for name in names if name in ("authorization", "api-key") or "aws_" in name], names
