@@ -56,9 +56,8 @@ EXAMPLES = [sample for material in MATERIALS.values() for sample in material.sam
     "author/api-token",
     asset="the Kubernetes API",
     threat="a pod uses a service account's token",
-    control="no pod that serves gets one; one that trains gets a token that only the operator takes, and the "
-    "API's own only where its job names a ServiceAccount. The network policies close the API server to "
-    "all of them",
+    control="a pod that trains or serves gets one only if its `podTemplate` names a ServiceAccount; a pod that trains "
+    "has another token, which only the operator takes. The network policies close the API server to all of them",
 )
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_children_are_as_in_the_file(example, request):

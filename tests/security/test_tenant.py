@@ -140,7 +140,7 @@ def test_a_command_gets_no_further_than_its_pod(in_a_job: dict[str, Manifest], n
     "model/pod",
     asset="the node, other pods",
     threat="a model's code in the pod that serves it: root, mounts, devices, addresses around the policies",
-    control="as for a training command, and no token of any kind",
+    control="as for a training command, and no token unless `podTemplate` names a ServiceAccount",
 )
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in (*NODE, *NETWORK) if name not in OF_OURS or name == OF_OURS[0]])

@@ -44,11 +44,11 @@ class Doubling:
         return {"y": inputs["x"] * 2}
 
 
-def service_of(model: Model, limits: Limits | None = None, threads: int = 1) -> Service:
+def service_of(model: Model, limits: Limits | None = None, threads: int = 1, *, scripted: bool = False) -> Service:
     """Offer a model as `double`, version `1`."""
     telemetry, loaded = Telemetry(), Loaded("double", "1", "test", model)
     runner = Runner(threads, limits or Limits(), telemetry)
-    return Service(Single(loaded, lambda: loaded), runner, telemetry, controlled=False)
+    return Service(Single(loaded, lambda: loaded), runner, telemetry, controlled=False, scripted=scripted)
 
 
 def rows_of(*values: float) -> Inference:

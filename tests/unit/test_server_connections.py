@@ -13,7 +13,7 @@ from serving_inside import Doubling, Inside, eventually, inside, question, servi
 from ultramarine_server.authentication import KeyRing
 from ultramarine_server.errors import BadRequest
 from ultramarine_server.http import connection
-from ultramarine_server.http.messages import inflate
+from ultramarine_server.http.messages import Response, inflate
 
 INFER = "/v2/models/double/infer"
 
@@ -338,3 +338,63 @@ async def test_a_body_without_end_is_cut_off(server: Inside) -> None:
     answer = await client.answer()
     assert (answer.status, answer.headers["connection"]) == (413, "close")
     assert await client.ended() == b""
+
+
+@pytest.mark.parametrize("path", ["later", "at once"])
+async def test_an_answer_that_cannot_be_written_is_500(
+    server: Inside, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """A defect that raises while an answer is written costs one answer, neither the connection nor the draining."""
+    broken = Response(headers={"x-user": "\u0141ukasz"})
+
+    async def later() -> Response:
+        return broken
+
+    monkeypatch.setattr(server.listener.app, "answer", lambda request: broken if path == "at once" else later())
+    client = await server.client()
+    for _ in range(2):
+        client.ask("POST", INFER, question(1))
+        answer = await client.answer()
+
+        assert answer.status == 500
+        assert f"log has the reason under {answer.headers['x-request-id']}" in answer.error
+    await eventually(lambda: server.service.telemetry.in_flight == 0)
+
+
+@pytest.mark.parametrize("failing", ["answer", "record"])
+async def test_a_defect_of_the_application_costs_one_answer(
+    server: Inside, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """An exception of the answering task, or of the record behind it, leaves connection and counter as they are."""
+
+    async def raises() -> Response:
+        raise RuntimeError("a defect")
+
+    def record(*arguments: object) -> None:
+        raise RuntimeError("a defect")
+
+    if failing == "answer":
+        monkeypatch.setattr(server.listener.app, "answer", lambda request: raises())
+    else:
+        monkeypatch.setattr(server.listener.app, "record", record)
+    client = await server.client()
+    for _ in range(2):
+        client.ask("POST", INFER, question(1))
+    for _ in range(2):
+        assert (await client.answer()).status == (500 if failing == "answer" else 200)
+    await eventually(lambda: server.service.telemetry.in_flight == 0)
+
+
+async def test_a_connection_that_closes_early_releases_the_request_before() -> None:
+    """A pipelined body beyond all limits closes the connection while the request before it is being answered."""
+    model = Doubling()
+    model.opened.clear()
+    async with inside(service_of(model)) as server:
+        client = await server.client()
+        client.ask("POST", INFER, question(1))
+        await eventually(lambda: len(model.rows) == 1)
+        client.ask("POST", INFER, b"x" * 20_000)
+        await eventually(lambda: server.service.telemetry.in_flight == 1)
+        model.opened.set()
+        await client.ended()
+        await eventually(lambda: server.service.telemetry.in_flight == 0)

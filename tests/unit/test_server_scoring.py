@@ -20,6 +20,7 @@ import httpx
 import joblib
 import pandas
 import pytest
+import yaml
 from ports import free_port
 from serving_process import Server, command, refused, task_for
 from sklearn.linear_model import LinearRegression
@@ -27,10 +28,11 @@ from ultramarine_contract.common import MANIFEST_NAME, ArtifactManifest, FileEnt
 from ultramarine_contract.environment_records import EnvironmentArchive
 from ultramarine_contract.serving_records import ScoringTask, ServingTask
 from ultramarine_server.collecting.exchange import reader_of
+from ultramarine_server.errors import LoadError
 from ultramarine_server.formats.artifact import ModelFile, find_model
 from ultramarine_server.formats.loading import runs_apart
 from ultramarine_server.http.messages import Request, Response
-from ultramarine_server.workers.processes import Start, Workers, python_of
+from ultramarine_server.workers.processes import START_SECONDS, Start, Workers, python_of
 from unit.conftest import eventually
 
 SCRIPTS = Path(__file__).parent / "scored"
@@ -265,6 +267,32 @@ def test_a_script_that_cannot_start_names_its_line(folder: Path, entry: str, rea
 
     assert (code, record.reason) == (1, reason)
     assert words in record.message
+
+
+def test_an_init_that_hangs_is_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The start fails with the limit in words and the traces in the log, and the process is gone."""
+    start = Start(
+        "init_hangs.py",
+        python_of(None),
+        SCRIPTS,
+        {"entry": "init_hangs.py", "folder": str(SCRIPTS)},
+        {"AZUREML_MODEL_DIR": str(tmp_path)},
+    )
+    with pytest.raises(LoadError, match=r"init_hangs\.py has not become ready within 5 s\. Load less") as raised:
+        Workers(start, 1, 10, start_seconds=5)
+
+    assert raised.value.reason == "ScoringFailed"
+    assert "in init" in capfd.readouterr().err
+    assert not _runs(int((tmp_path / "pid").read_text()))
+
+
+def test_the_limit_of_the_start_is_below_that_of_the_probe() -> None:
+    """The kubelet must not end the server before the server has written the reason."""
+    children = list(yaml.safe_load_all((Path(__file__).parents[1] / "golden" / "scoring_endpoint.yaml").read_text()))
+    [pod] = [child["spec"]["template"]["spec"] for child in children if child["kind"] == "Deployment"]
+    [probe] = [container["startupProbe"] for container in pod["containers"] if "startupProbe" in container]
+
+    assert probe["periodSeconds"] * probe["failureThreshold"] > START_SECONDS
 
 
 def test_the_environment_needs_its_python(folder: Path, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import sys
 import time
+import traceback
 from collections import deque
 from typing import Any
 
@@ -73,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._drop_body()
         self._closing = True
         if self._task:
+            self._answering = None  # It is no longer in flight.
             self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
@@ -230,21 +233,33 @@ class Connection(asyncio.Protocol):
 
     def _answered(self, task: asyncio.Task[Response]) -> None:
         request, self._answering, self._task = self._answering, None, None
-        if request is not None and not task.cancelled() and not self._closing:
-            self._write(request, task.result())
-            self._rest()
-            self._advance()
+        if request is None:
+            return
+        if task.cancelled() or self._closing:
+            self._telemetry.in_flight -= 1
+            return
+        error = task.exception()
+        self._write(request, task.result() if error is None else _failure(request, error))
+        self._rest()
+        self._advance()
 
     def _write(self, request: Request, response: Response) -> None:
         close = not request.keep_alive or self._telemetry.draining
-        head = response.head(request.id, self._listener.date, close=close)
+        try:
+            head = response.head(request.id, self._listener.date, close=close)
+        except Exception as error:
+            response = _failure(request, error)
+            head = response.head(request.id, self._listener.date, close=close)
         body = b"" if request.method == "HEAD" else response.body
         if len(body) < 65536:
             self._transport.write(head + body)
         else:
             self._transport.writelines([head, body])
         self._telemetry.in_flight -= 1
-        self._app.record(request, response, time.perf_counter() - request.started)
+        try:
+            self._app.record(request, response, time.perf_counter() - request.started)
+        except Exception as error:
+            _log(request, error)
         if close:
             self._linger()
 
@@ -333,6 +348,17 @@ def _lower(name: bytes) -> str:
     if len(_NAMES) < _REMEMBERED and len(name) <= _REMEMBERED_BYTES:
         _NAMES[name] = key
     return key
+
+
+def _failure(request: Request, error: BaseException) -> Response:
+    """Return the answer to a request whose own answer cannot be written."""
+    _log(request, error)
+    return problem_response(Problem(500, f"the answer failed; the server's log has the reason under {request.id}"))
+
+
+def _log(request: Request, error: BaseException) -> None:
+    print(f"ultramarine-server: request {request.id} failed", file=sys.stderr)
+    traceback.print_exception(error)
 
 
 def too_large(limit: int) -> Problem:

@@ -16,6 +16,7 @@ JSON = b"application/json"
 MAX_STREAMS = 10_000  # of a body
 _PIECE_BYTES = 16 * 1024  # bytes
 ENCODINGS = ("gzip", "deflate")
+BODILESS = (204, 304)  # statuses whose answers have neither a body nor its length
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's numbers of the three wrappings
 _LINES = {code.value: f"HTTP/1.1 {code.value} {code.phrase}\r\n".encode() for code in HTTPStatus}
 
@@ -51,6 +52,9 @@ class Response(msgspec.Struct):
             extra = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()]).encode("latin-1")
         if close:
             extra += b"connection: close\r\n"
+        if self.status in BODILESS:
+            line = _LINES[self.status]
+            return b"%bx-request-id: %b\r\ndate: %b\r\n%b\r\n" % (line, request_id.encode(), date, extra)
         return (
             b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\ndate: %b\r\n%b\r\n"
             % (_LINES[self.status], self.content_type, len(self.body), request_id.encode(), date, extra)

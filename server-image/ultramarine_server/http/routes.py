@@ -83,7 +83,7 @@ class Routes:
             from ultramarine_server.http.scripting import script_paths  # Most servers have no script.
 
             del fixed[INVOCATIONS]
-            fixed |= script_paths(service)
+            fixed |= script_paths(service, authenticated=keys is not None)
         self._cache = {path: (route, "", "") for path, route in fixed.items()}
         self._of_model = {
             "": Route(GET, self._model_metadata, "metadata", named=True),

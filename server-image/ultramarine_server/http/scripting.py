@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
@@ -9,27 +10,37 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import numpy as np
+from ultramarine_contract.common import GATEWAY_HEADER
 
 from ultramarine_server.errors import Problem
-from ultramarine_server.http.messages import JSON, Request, Response, json_response, problem_response
+from ultramarine_server.http.messages import BODILESS, JSON, Request, Response, json_response, problem_response
 from ultramarine_server.http.routes import GET, Route
 from ultramarine_server.inference.service import Service
 from ultramarine_server.protocol.tensors import Tensor
 from ultramarine_server.workers.scripts import Question, Script
 
 FAILED = {"x-ms-run-function-failed": "True"}  # header of Azure's server for an error of run()
-_OWN_HEADERS = ("content-length", "connection", "transfer-encoding", "keep-alive", "date", "x-request-id")
+_SERVER_HEADERS = ("content-length", "date", "x-request-id")
+_CONNECTION_HEADERS = ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
+_PROXY_HEADERS = ("proxy-authenticate", "proxy-authorization")
+_DROPPED = frozenset((*_SERVER_HEADERS, *_CONNECTION_HEADERS, *_PROXY_HEADERS))
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _ANY = {"type": "object", "example": {}}
 
 
-def script_paths(service: Service) -> dict[str, Route]:
-    """Return the routes of a script by path."""
+def script_paths(service: Service, *, authenticated: bool) -> dict[str, Route]:
+    """Return the routes of a script by path.
+
+    If requests are `authenticated` by the platform, the script does not get their credentials.
+    """
+    withheld = frozenset((GATEWAY_HEADER, *(("authorization", "api-key") if authenticated else ())))
     script = service.sole().model
     assert isinstance(script, Script)
     methods = ("GET", "POST", "OPTIONS") if script.raw else ("GET", "POST")
     return {
         "/": Route(GET, _healthy, keyed=False),
-        "/score": Route(methods, partial(_score, service), "score"),
+        "/score": Route(methods, partial(_score, service, withheld), "score"),
         "/swagger.json": Route(GET, partial(_swagger, service), "metadata"),
         "/openapi.json": Route(GET, partial(_openapi, service), "metadata"),
     }
@@ -39,13 +50,13 @@ def _healthy(request: Request, name: str, version: str) -> Response:
     return Response(b"Healthy", content_type=b"text/html; charset=utf-8")
 
 
-async def _score(service: Service, request: Request, name: str, version: str) -> Response:
+async def _score(service: Service, withheld: frozenset[str], request: Request, name: str, version: str) -> Response:
     script = _script(service)
     header = {
         "method": request.method,
         "path": request.path,
         "query": request.query,
-        "headers": dict(request.headers),
+        "headers": {key: value for key, value in request.headers.items() if key not in withheld},
     }
     answer, body = (await service.compute(Question(script, header, request.body), request.id))[""]
     if "error" in answer:
@@ -66,16 +77,20 @@ def _response(script: Script, answer: Mapping[str, Any], body: bytes) -> Respons
         return problem_response(Problem(500, f"the script answered with status {status!r}, which HTTP does not have"))
     for name, value in answer.get("headers", ()):
         lower = str(name).lower()
-        if not lower.isascii() or any(character in f"{name}{value}" for character in "\r\n\0"):
-            return problem_response(Problem(500, f"the script answered with the header {name!r}, which is not valid"))
+        if lower in _DROPPED:
+            continue
+        if not _NAME.fullmatch(lower):
+            message = f"the script answered with the header name {name!r}; use letters, digits and hyphens"
+            return problem_response(Problem(500, message))
+        if not _VALUE.fullmatch(str(value)):
+            message = f"the script answered with a value of header {name!r} that HTTP does not have"
+            return problem_response(Problem(500, f"{message}; send Latin-1 without control characters"))
         if lower == "content-type":
             kind = str(value)
-        elif lower not in _OWN_HEADERS:
+        else:
             headers[lower] = f"{headers[lower]}, {value}" if lower in headers else str(value)
-    try:
-        return Response(body, status, kind.encode("latin-1"), headers or None)
-    except UnicodeEncodeError:
-        return problem_response(Problem(500, f"the script answered with the content type {kind!r}"))
+    content = b"" if status == 205 or status in BODILESS else body
+    return Response(content, status, kind.encode("latin-1"), headers or None)
 
 
 def _script(service: Service) -> Script:

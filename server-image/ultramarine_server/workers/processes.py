@@ -115,12 +115,12 @@ class _Process:
 class Workers:
     """Workers of one model or script. `facts` is the first worker's description of it."""
 
-    def __init__(self, start: Start, count: int, seconds: float) -> None:
+    def __init__(self, start: Start, count: int, seconds: float, start_seconds: float = START_SECONDS) -> None:
         """Start the workers, and wait for all. Raises LoadError if the user's code fails.
 
-        A request may take `seconds`, or any time if that is 0.
+        A request may take `seconds`, or any time if that is 0. A worker may take `start_seconds` to become ready.
         """
-        self._state = _State(start, seconds)
+        self._state = _State(start, seconds, start_seconds)
         self.facts: dict[str, Any] = {}
         self._close = weakref.finalize(self, _close, self._state)
         for _ in range(count):
@@ -181,8 +181,8 @@ class Workers:
 class _State:
     """State that the threads share; they do not hold the Workers, which end when no request needs them."""
 
-    def __init__(self, start: Start, seconds: float) -> None:
-        self.start, self.seconds = start, seconds
+    def __init__(self, start: Start, seconds: float, start_seconds: float) -> None:
+        self.start, self.seconds, self.start_seconds = start, seconds, start_seconds
         self.changed = threading.Condition()
         self.running: set[_Process] = set()
         self.starting: set[_Process] = set()
@@ -253,7 +253,7 @@ def _started(state: _State) -> _Process:
     with state.changed:
         state.starting.add(process)
     try:
-        answer, _ = process.ask(start.frame, b"", START_SECONDS)
+        answer, _ = process.ask(start.frame, b"", state.start_seconds)
         if "ready" not in answer:
             raise LoadError(str(answer.get("message", "")), str(answer.get("reason", "ScoringFailed")))
         with state.changed:
@@ -266,7 +266,7 @@ def _started(state: _State) -> _Process:
         return process
     except TimeoutError as error:
         process.kill(dump=True)
-        message = f"{start.name} has not become ready within {START_SECONDS:g} s. Load less at the start, or find"
+        message = f"{start.name} has not become ready within {state.start_seconds:g} s. Load less at the start, or find"
         raise LoadError(f"{message} what it waits for by the traces in the pod's log.", "ScoringFailed") from error
     except (OSError, frames.Closed) as error:
         process.kill()
