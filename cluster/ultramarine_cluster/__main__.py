@@ -86,8 +86,8 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--namespace", default="ultramarine", help="the release's namespace (default: %(default)s)")
         if name == "backup":
             made.add_argument("--no-secrets", action="store_true", help="leave out the keys of endpoints")
-    made = command("images", "Build the repository's images, push them to $REGISTRY, or load images into a cluster.")
-    made.add_argument("action", choices=("build", "load", "push", "list"))
+    made = command("images", "Build the repository's images, push them to $REGISTRY, load or remove a cluster's.")
+    made.add_argument("action", choices=("build", "load", "remove", "push", "list"))
     built = f"{', '.join(images.table())} (default: all but mlflow and the examples)"
     other = (
         "to load, also a folder with a Dockerfile, the file of an OCI or docker archive, or an image that docker,"
@@ -183,6 +183,12 @@ def _images(chosen: argparse.Namespace) -> None:
         raise ClusterError("--as needs exactly one file, folder or image from elsewhere", "name one with it")
     if chosen.action == "push":
         target.push_images(chosen.image or target.OWN_IMAGES)
+        return
+    if chosen.action == "remove":
+        if not chosen.image or chosen.kind:
+            raise ClusterError("images remove needs names of images in the embedded cluster", "name at least one")
+        for name in chosen.image:
+            say(f"removed {archives.remove(name, State(chosen.name))}")
         return
     for name in chosen.image or images.present():
         if chosen.action == "list":

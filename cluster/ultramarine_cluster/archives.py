@@ -26,6 +26,12 @@ MAKE_ONE = "make an archive with `docker save`, `podman save` or `buildah push I
 STAND_INS = ("python:3.11-slim", "python:3.11-slim-bookworm", "debian:12-slim", "debian:bookworm-slim")
 _BASE = re.compile(r"^\s*ARG\s+BASE\s*(?:=\s*(\S+))?\s*$", re.MULTILINE | re.IGNORECASE)
 _UNREACHABLE = re.compile(r'(?:initializing source docker://|short-name ")([^\s"]+?)(?:"|: )')
+# A full name that containerd takes; it refuses capitals and spaces only after a long build.
+_NAME = re.compile(
+    r"[A-Za-z0-9.-]+(:\d+)?/[a-z0-9]+((/|\.|__?|-+)[a-z0-9]+)*(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?", re.ASCII
+)
+# The prefix of names during an import. An archive's own names lack it.
+_PASSING = "ultramarine.local/loading"
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -46,6 +52,8 @@ def load(what: str, state: State, *, kind: str | None = None, name: str = "") ->
 
     `name` is used if the archive has no name, or instead of its name.
     """
+    if name and _NAME.fullmatch(full_name(name)) is None:
+        raise ClusterError(f"{name} is not a name of an image", "write it in lower case, as in --as team/train:2")
     if Path(what).is_file():
         return _import(Path(what), state, kind, name)
     if Path(what).is_dir():
@@ -53,6 +61,33 @@ def load(what: str, state: State, *, kind: str | None = None, name: str = "") ->
     with buildah.scratch_folder() as folder:
         _export(what, folder / "image.tar")
         return _import(folder / "image.tar", state, kind, name or what)
+
+
+def remove(name: str, state: State) -> str:
+    """Remove an image from elsewhere from the embedded cluster; return its full name.
+
+    Its content stays until the image's last name is removed. Names with a digest go with the tag that they belong to,
+    and with the last tag of their repository.
+    """
+    store, name = images.store(state), full_name(name)
+    rows = [line.split() for line in run(*store, "images", "ls").splitlines()[1:]]
+    digests = {row[0]: row[2] for row in rows if len(row) > 2}
+    own = [row for row in digests if not row.startswith(("sha256:", "docker.io/ultramarine/")) and "@" not in row]
+    if name not in own:
+        raise ClusterError(f"{name} is not in the cluster", f"choose among {', '.join(own) or 'none'}")
+    repository = _repository(name)
+    left = {digests[row] for row in own if row != name and _repository(row) == repository}
+    gone = {name} | {
+        row
+        for row, digest in digests.items()
+        if row.startswith(f"{repository}@") and digest not in left and (not left or digest == digests[name])
+    }
+    # containerd's own name for the content, which keeps it on the disk.
+    used = {digest for row, digest in digests.items() if row not in gone and not row.startswith("sha256:")}
+    freed = {digests[row] for row in gone} - used
+    gone |= {row for row, digest in digests.items() if row.startswith("sha256:") and digest in freed}
+    run(*store, "images", "rm", "--sync", *sorted(gone))
+    return name
 
 
 def full_name(name: str) -> str:
@@ -88,15 +123,18 @@ def contents(path: Path) -> Contents:
                 names = [name for entry in entries if (name := _name(entry.get("annotations") or {}))]
                 digest = str(entries[0]["digest"]) if len(entries) == 1 else ""
                 return Contents(tuple(map(full_name, names)), frozenset(_architectures(index, document)), digest)
+            if "manifest.json" not in members:
+                raise ValueError("it has neither index.json nor manifest.json")
             entries = document("manifest.json")
             names = [tag for entry in entries for tag in entry.get("RepoTags") or ()]
             return Contents(
                 tuple(map(full_name, names)), frozenset(document(entry["Config"])["architecture"] for entry in entries)
             )
-    except (tarfile.TarError, AttributeError, KeyError, TypeError, ValueError, EOFError) as error:
-        raise ClusterError(
-            f"{path} is not an archive of an image: {type(error).__name__}: {error}", MAKE_ONE
-        ) from error
+    except (tarfile.TarError, EOFError) as error:
+        raise ClusterError(f"{path} is not an archive of an image: it is not a whole tar file", MAKE_ONE) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ClusterError(f"{path} is not an archive of an image: {reason}", MAKE_ONE) from error
 
 
 def _name(annotations: dict[str, str]) -> str:
@@ -132,9 +170,10 @@ def _import(path: Path, state: State, kind: str | None, name: str) -> str:
         run("kind", "load", "image-archive", path, "--name", kind, timeout=TRANSFER)
         return name
     # Imported under a name that the archive does not have: under its own name containerd loses the image.
-    store, passing = images.store(state), f"ultramarine.local/loading:{os.getpid()}"
-    words = ("images", "import", "--snapshotter", "overlayfs", "--index-name", passing, path.resolve())
-    run(*store, *words, timeout=TRANSFER)
+    store, passing = images.store(state), f"{_PASSING}:{os.getpid()}"
+    # --base-name leaves out the archive's own names, which other images in the cluster may have.
+    words = ("images", "import", "--snapshotter", "overlayfs", "--base-name", _PASSING, "--index-name", passing)
+    run(*store, *words, path.resolve(), timeout=TRANSFER)
     for other in (name, *([f"{_repository(name)}@{read.digest}"] if read.digest else [])):
         run(*store, "images", "tag", "--force", passing, other)  # pods may ask for it by tag or by digest
     run(*store, "images", "rm", passing)
@@ -192,7 +231,8 @@ def _explained(error: ClusterError, dockerfile: Path) -> ClusterError:
     if "no space left on device" in end:
         return ClusterError("the disk is full", "free some space, such as old images in the cache", log=error.log)
     if (unreachable := _UNREACHABLE.search(end)) is None:
-        return error
+        last = next((line for line in reversed(end.splitlines()) if line.strip()), error.reason)
+        return ClusterError(f"{dockerfile} cannot be built: {last}", error.remedy, log=error.log)
     return ClusterError(
         f"{dockerfile} builds on {unreachable[1]}, which cannot be pulled here",
         f"build FROM {STAND_INS[0]} or on ARG BASE as docs/images.md shows, or load an archive built elsewhere",

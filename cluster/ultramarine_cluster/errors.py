@@ -18,7 +18,8 @@ class ClusterError(Exception):
     def __str__(self) -> str:
         lines = [f"{self.step or 'ultramarine-cluster'} failed: {self.reason}"]
         if self.log is not None:
-            lines += [f"  | {line}" for line in tail(self.log, 30)]
+            # The log names the command that ran, whose many options would hide the cause.
+            lines += [f"  | {line}" for line in tail(self.log, 30) if not line.startswith("$ ")]
             lines.append(f"  log: {self.log}")
         lines.append(f"  what to do: {self.remedy}")
         return "\n".join(lines)

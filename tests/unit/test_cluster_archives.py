@@ -86,10 +86,10 @@ def test_a_name_is_completed_as_for_a_pod(name, whole):
 def test_what_is_no_archive_is_refused(tmp_path, content):
     """Text, an empty file and another kind of archive are told apart from an image, with how to make one."""
     (tmp_path / "image.tar").write_bytes(content)
-    with pytest.raises(ClusterError, match="is not an archive of an image") as caught:
+    with pytest.raises(ClusterError, match=r"image.tar is not an archive of an image: [a-z ]+\n") as caught:
         archives.contents(tmp_path / "image.tar")
     assert "docker save" in caught.value.remedy
-    with pytest.raises(ClusterError, match="is not an archive of an image"):
+    with pytest.raises(ClusterError, match=r"it has neither index.json nor manifest.json\n"):
         archives.contents(archive(tmp_path / "other.tar", {"readme": {}}))
 
 
@@ -163,7 +163,7 @@ def test_a_folder_builds_on_images_that_are_here(no_engine: Path, monkeypatch: p
         ("initializing source docker://tritonserver:1: pinging container registry", "builds on tritonserver:1, which"),
         ('creating build container: short-name "llama" did not resolve to an alias', "builds on llama, which cannot"),
         ("write /usr/lib/libtorch.so: no space left on device", "the disk is full"),
-        ("while running runtime: exit status 1", "`buildah` ended with 1"),
+        ("while running runtime: exit status 1", "Dockerfile cannot be built: while running runtime: exit status 1"),
     ],
 )
 def test_a_folder_that_cannot_be_built_says_why(no_engine: Path, failure: str, words: str):
@@ -172,9 +172,71 @@ def test_a_folder_that_cannot_be_built_says_why(no_engine: Path, failure: str, w
     with pytest.raises(ClusterError, match=words) as caught:
         archives.load(str(no_engine), State("full"))
     assert failure in str(caught.value)
+    assert "--isolation" not in str(caught.value)  # the command line stays in the log
 
 
 def test_a_name_is_given_to_one_image_from_elsewhere(capsys):
     """--as with an image of this repository, or with two, is refused before anything is built."""
     assert cli.main(["images", "load", "trainer", "--as", "x:1"]) == 1
     assert "--as needs exactly one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["NB App", "nb:", "-x", "team/NB:1", "NB/app", ""])
+def test_a_name_that_containerd_refuses_is_refused_before_the_build(tmp_path, name):
+    """Names as pods write them pass; an empty one is that of the archive."""
+    with pytest.raises(ClusterError, match="is not a name of an image" if name else "has no Dockerfile"):
+        archives.load(str(tmp_path), State("full"), name=name)
+    for right in ("nb", "nb:1", "team/nb-app:V1", "localhost:5000/a__b/c", "X.example.com/a@sha256:" + "a" * 64):
+        with pytest.raises(ClusterError, match="has no Dockerfile"):
+            archives.load(str(tmp_path), State("full"), name=right)
+
+
+@pytest.fixture
+def cluster_images(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The images of a containerd, name to digest; its import overwrites an archive's own names, then loses them."""
+    held: dict[str, str] = {}
+
+    def ctr(*argv: str | Path, timeout: float = 0) -> str:
+        words = [str(word) for word in argv]
+        match words[2]:
+            case "import":
+                contents = archives.contents(Path(words[-1]))
+                prefix = words[words.index("--base-name") + 1] if "--base-name" in words else ""
+                for name in contents.names:
+                    if name.startswith(prefix):
+                        held.pop(name, None)
+                held[words[words.index("--index-name") + 1]] = Path(words[-1]).stem
+            case "tag":
+                held[words[-1]] = held[words[-2]]
+            case "rm":
+                for name in words[3:]:
+                    if not name.startswith("--"):
+                        del held[name]
+        return "\n".join(["REF TYPE DIGEST", *(f"{name} type {digest}" for name, digest in held.items())])
+
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(archives.images, "store", lambda state: ("ctr",))
+    monkeypatch.setattr(archives, "run", ctr)
+    return held
+
+
+def test_a_load_under_another_name_leaves_the_archives_own_name(tmp_path, cluster_images):
+    """Two builds have the same name inside; the second one is loaded by --as."""
+    archives.load(str(oci(tmp_path / "first.tar", {REF: "app:1"})), State("full"))
+    archives.load(str(oci(tmp_path / "second.tar", {REF: "app:1"})), State("full"), name="app:2")
+    tags = {name: digest for name, digest in cluster_images.items() if "@" not in name}
+    assert tags == {"docker.io/library/app:1": "first", "docker.io/library/app:2": "second"}
+
+
+def test_an_image_is_removed_with_its_last_name(cluster_images, capsys):
+    """The platform's images, and what is not there, are refused with the names to choose from."""
+    app, server = "docker.io/library/app", {"docker.io/ultramarine/server:1": "sha256:bb"}
+    names = [f"{app}:1", f"{app}:2", f"{app}@sha256:manifest", "sha256:config"]
+    stale = {f"{app}@sha256:overwritten": "sha256:cc", "sha256:config-overwritten": "sha256:cc"}
+    cluster_images.update(dict.fromkeys(names, "sha256:aa") | stale | server)
+    assert cli.main(["images", "remove", "app:1"]) == 0
+    assert cluster_images == dict.fromkeys(names[1:], "sha256:aa") | stale | server
+    assert cli.main(["images", "remove", "ultramarine/server:1"]) == 1
+    assert f"choose among {app}:2\n" in capsys.readouterr().err
+    assert cli.main(["images", "remove", "app:2"]) == 0
+    assert cluster_images == server
