@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .environment_records import EnvironmentArchive
 from .errors import StorageError
-from .locations import unsafe
+from .locations import empty, unsafe
 from .storage import Storage
 
 UNPACKED_NAME = ".unpacked"  # in the folder: the digest of the archive that is there, whole
@@ -43,7 +43,8 @@ def unpack(storage: Storage, archive: EnvironmentArchive, folder: Path) -> int:
             if error.errno is None:  # of the decompressor
                 raise _invalid(source, error) from error
             raise
-        mark.write_text(archive.digest)
+        with mark.open("x") as file:  # never through a link
+            file.write(archive.digest)
     except OSError as error:
         _clear(folder)
         raise _of_disk(archive, folder, error) from error
@@ -51,6 +52,13 @@ def unpack(storage: Storage, archive: EnvironmentArchive, folder: Path) -> int:
         _clear(folder)
         raise StorageError(f"environment: {error.message}", error.reason, transient=error.transient) from error
     return count
+
+
+def unfit(name: str) -> str:
+    """Return why an archive must not have a member of this name, or nothing."""
+    if name.partition("/")[0] == UNPACKED_NAME:
+        return "this name is reserved for the mark of a whole archive"
+    return unsafe(name)
 
 
 def _write(source: _Verified, folder: Path) -> tuple[int, dict[str, str]]:
@@ -69,7 +77,7 @@ def _write(source: _Verified, folder: Path) -> tuple[int, dict[str, str]]:
         stream = _Forward(plain, _BLOCK)
         tar = tarfile.TarFile(fileobj=stream)
         while (member := tar.next()) is not None:
-            if problem := unsafe(member.name):
+            if problem := unfit(member.name):
                 raise ValueError(f"member {member.name!r}: {problem}")
             if member.issym():
                 links[member.name] = member.linkname
@@ -148,12 +156,10 @@ class _Verified(io.RawIOBase):
 
 def _clear(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / UNPACKED_NAME).unlink(missing_ok=True)
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    mark = folder / UNPACKED_NAME
+    if mark.is_file():
+        mark.unlink()  # first, since this may be interrupted
+    empty(folder)
 
 
 def _invalid(source: _Verified, error: Exception) -> StorageError:

@@ -1,9 +1,10 @@
-"""Addresses in the object storage, and the files of a folder that may be stored."""
+"""Addresses in the object storage, and the files of a folder: those that may be stored, and their deletion."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -56,6 +57,15 @@ def unsafe(path: str) -> str:
     if any(segment in ("", ".", "..") for segment in path.split("/")):
         return "empty, '.' and '..' segments are not allowed"
     return ""
+
+
+def empty(folder: Path) -> None:
+    """Delete all in a folder, links without what they mean."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def files_below(folder: Path, leave_out: Callable[[str], bool] = lambda name: False) -> Iterator[tuple[str, Path]]:

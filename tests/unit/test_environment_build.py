@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import errno
+import hashlib
+import io
 import json
 import os
+import socket
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from ultramarine_contract import common as contract
-from ultramarine_contract.environment_records import BuildRecord, EnvironmentArchive
+from ultramarine_contract.environment_records import BuildRecord, BuildTask, EnvironmentArchive
 from ultramarine_contract.environments import unpack
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Storage
@@ -93,6 +98,90 @@ def test_an_environment_is_built_stored_and_unpacked_elsewhere(
     with pytest.raises(StorageError) as refusal:
         unpack(storage, archive, tmp_path / "third")
     assert refusal.value.reason == "ObjectNotFound"
+
+
+STEALING = """
+import os
+lock = os.environ["HOME"] + "/../requirements.lock"
+os.unlink(lock)
+os.symlink("/proc/self/environ", lock)
+"""
+
+
+def test_setup_code_of_a_package_gets_no_keys(
+    places: Places, storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs while the lock exists already, and may replace it by a link to what the container with keys can read."""
+    prefix = f"s3://{bucket}/team-a/environments/churn/1"
+    with index(source("evil", "1.0", STEALING + BACKEND)) as url:
+        build(places, url, "evil", prefix=prefix)
+    (places.environment / building.RESULT).write_text(json.dumps({"seconds": 1}))
+    assert (places.environment / building.LOCK).is_symlink()
+    monkeypatch.setenv(contract.ENV_TASK, json.dumps({"prefix": prefix}))
+    monkeypatch.setenv(contract.ENV_STORAGE_ENDPOINT, storage.name)
+    assert storing.main("store", os.environ, places) == contract.EXIT_DO_NOT_RETRY
+    record = BuildRecord.from_json(places.termination_log.read_text())
+    assert (record.reason, "requirements.lock is not a file" in record.message) == ("EnvironmentInvalid", True)
+    with pytest.raises(StorageError, match="nothing is stored"):
+        storage.size(f"{prefix}/")
+
+
+@pytest.mark.parametrize("fault", ["link", "folder", "pipe", "socket", "document", "huge", "keys"])
+def test_a_result_that_foreign_code_wrote_is_not_trusted(places: Places, storage: Storage, fault: str) -> None:
+    """Neither it nor its folder may be a link; nothing blocks, and nothing is stored."""
+    folder, outside = places.environment, places.source
+    (outside / "result.json").write_text(json.dumps({"seconds": 1}))
+    result = folder / building.RESULT
+    if fault == "folder":
+        result.parent.symlink_to(outside)
+    else:
+        result.parent.mkdir()
+    match fault:
+        case "link":
+            result.symlink_to(outside / "result.json")
+        case "pipe":
+            os.mkfifo(result)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(os.path.relpath(result))
+        case "document":
+            result.write_text("[")
+        case "huge":
+            result.write_text(json.dumps({"message": "a" * (1 << 20)}))
+        case "keys":
+            result.write_text(json.dumps({"seconds": "1", "uri": []}))
+    with pytest.raises(StorageError) as refusal:
+        storing.store(BuildTask("s3://b/team-a/environments/churn/1"), storage, folder)
+    assert refusal.value.reason == "EnvironmentInvalid"
+
+
+def test_an_archive_has_links_as_links_and_nothing_that_is_no_file(places: Places, tmp_path: Path) -> None:
+    """A link to a folder with secrets is a link in the archive; a pipe does not block, and names are the reader's."""
+    folder = places.environment
+    (places.source / "secret").write_text("key")
+    (folder / "lib").symlink_to(places.source)
+    (folder / "secret").symlink_to(places.source / "secret")
+    packed = tmp_path / "packed"
+    storing.pack(folder, packed)
+    with tarfile.open(fileobj=io.BytesIO(zstd(packed))) as tar:
+        links = {info.name: (info.issym(), info.linkname) for info in tar}
+    assert links == {
+        "lib": (True, str(places.source)),
+        "secret": (True, str(places.source / "secret")),
+    }
+    for name, make in (("pipe", os.mkfifo), (".unpacked", Path.touch), ("a\nb", Path.touch), ("c\nd", Path.mkdir)):
+        path = folder / name
+        make(path)
+        with pytest.raises(StorageError, match="remove it") as refusal:
+            storing.pack(folder, packed)
+        assert refusal.value.reason == "EnvironmentInvalid"
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def zstd(path: Path) -> bytes:
+    """Return the content of a file that is compressed."""
+    with pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd") as stream:
+        return bytes(stream.read())
 
 
 BACKEND = """
@@ -213,7 +302,7 @@ def test_missing_native_libraries_are_named_with_their_package(tmp_path: Path) -
     assert own not in missing_libraries(tmp_path, [str(site)])
 
 
-@pytest.mark.parametrize("fault", ["changed", "cut", "other", "up", "link", "device"])
+@pytest.mark.parametrize("fault", ["changed", "cut", "other", "up", "link", "device", "mark", "folder of the mark"])
 def test_a_bad_archive_leaves_nothing_behind(storage: Storage, bucket: str, tmp_path: Path, fault: str) -> None:
     """Tampering is noticed before a link or `bin/python` exists, and no member is written outside the folder."""
     content, digest = archive(fault)
@@ -225,7 +314,7 @@ def test_a_bad_archive_leaves_nothing_behind(storage: Storage, bucket: str, tmp_
     folder = tmp_path / "environment"
     with pytest.raises(StorageError) as refusal:
         unpack(storage, EnvironmentArchive(uri, digest), folder)
-    honest = fault in ("up", "link", "device")
+    honest = fault not in ("changed", "cut", "other")
     assert refusal.value.reason == ("EnvironmentInvalid" if honest else "DigestMismatch"), refusal.value.message
     assert list(folder.iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] == ["environment"]
@@ -251,11 +340,6 @@ def test_a_full_disk_is_named_and_emptied(
 
 def archive(fault: str) -> tuple[bytes, str]:
     """Return an archive, and the digest that its pod expects."""
-    import hashlib
-    import io
-    import tarfile
-
-    import pyarrow
 
     def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
         info = tarfile.TarInfo(name)
@@ -267,6 +351,8 @@ def archive(fault: str) -> tuple[bytes, str]:
         "up": [member("../evil.py")],
         "link": [member("lib/b", tarfile.SYMTYPE, ".."), member("lib/b/evil.py")],
         "device": [member("null", tarfile.CHRTYPE)],
+        "mark": [member(".unpacked", tarfile.SYMTYPE, "../outside")],
+        "folder of the mark": [member(".unpacked/a")],
     }.get(fault, [])
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:

@@ -235,7 +235,7 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path) -> None:  # as ultramarine_contract has it, which an own image lacks
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

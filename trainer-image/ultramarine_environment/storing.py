@@ -1,20 +1,24 @@
-"""Storing of an environment that is built, and its deletion: the part of the pod with the storage's keys."""
+"""Storing of an environment that is built, and its deletion: the part of the pod with the storage's keys.
+
+Setup code of packages has written to the environment's folder: no link there is followed, and only files are read.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
+import stat
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import pyarrow
 from ultramarine_contract.common import (
@@ -26,12 +30,14 @@ from ultramarine_contract.common import (
     RESULT_NAME,
 )
 from ultramarine_contract.environment_records import ARCHIVE_NAME, LOCK_NAME, BuildRecord, BuildTask
+from ultramarine_contract.environments import unfit
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Storage
 
 from ultramarine_environment.building import BUILD, LOCK, PLACES, RESULT, Places
 
 _LEVEL, _BLOCK = 3, 4 << 20  # of zstd; bytes
+_LARGEST_RESULT = 1 << 16  # bytes
 _PREFIX = re.compile(r"s3://[-a-z0-9.]+/[-a-z0-9.]+/environments/[^/]+/.+")
 
 
@@ -59,13 +65,14 @@ def main(command: str, variables: Mapping[str, str] = os.environ, places: Places
 def store(task: BuildTask, storage: Storage, folder: Path) -> BuildRecord:
     """Archive and upload the environment in `folder`, and store its record. Raises StorageError."""
     began = time.monotonic()
-    result = json.loads((folder / RESULT).read_text())
     with tempfile.TemporaryDirectory() as name:
         packed = Path(name)
         archive = packed / ARCHIVE_NAME
         try:
+            result = _result(folder)
+            with _open(folder / LOCK) as lock, (packed / LOCK_NAME).open("wb") as copy:
+                shutil.copyfileobj(lock, copy)
             pack(folder, archive)
-            shutil.copy(folder / LOCK, packed / LOCK_NAME)
             with archive.open("rb") as content:
                 digest = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
         except OSError as error:
@@ -74,10 +81,19 @@ def store(task: BuildTask, storage: Storage, folder: Path) -> BuildRecord:
         size = archive.stat().st_size
         print(f"ultramarine-environment: packed {size} bytes in {time.monotonic() - began:.1f} s", flush=True)
         uri = storage.upload_folder(packed, task.prefix).uri
-    seconds = round(result.pop("seconds") + time.monotonic() - began, 1)
-    record = BuildRecord(uri + ARCHIVE_NAME, digest, size, lock=uri + LOCK_NAME, seconds=seconds, **result)
+    record = BuildRecord(
+        uri + ARCHIVE_NAME,
+        digest,
+        size,
+        result.unpacked_bytes,
+        result.packages,
+        uri + LOCK_NAME,
+        result.python,
+        round(result.seconds + time.monotonic() - began, 1),
+        message=result.message,
+    )
     storage.write(f"{task.prefix.rstrip('/')}/{RESULT_NAME}", record.to_json())
-    print(f"ultramarine-environment: stored {record.uri} after {seconds} s", flush=True)
+    print(f"ultramarine-environment: stored {record.uri} after {record.seconds} s", flush=True)
     return record
 
 
@@ -90,22 +106,66 @@ def delete(task: BuildTask, storage: Storage) -> None:
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Write the files and links of an environment to `archive`; equal files give equal bytes."""
+    """Write the files and links of an environment to `archive`; equal files give equal bytes. Raises StorageError."""
     with (
         archive.open("wb") as file,
         io.BufferedWriter(_Compressed(file), _BLOCK) as compressed,
         tarfile.open(fileobj=compressed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
     ):
-        for path in _members(folder):
-            info = tar.gettarinfo(path, path.relative_to(folder).as_posix())
-            info.mtime = info.uid = info.gid = 0
-            info.uname = info.gname = ""
-            if info.issym():
-                tar.addfile(info)
-                continue
-            info.type, info.size = tarfile.REGTYPE, path.stat().st_size  # two names of one file become two files
-            with path.open("rb") as content:
-                tar.addfile(info, content)
+        for directory, folders, names, opened in os.fwalk(folder, onerror=_raise):
+            above = Path(directory).relative_to(folder)
+            if not above.parts and BUILD in folders:
+                folders.remove(BUILD)
+            for path in ((above / name).as_posix() for name in (*folders, *names)):
+                if problem := unfit(path):
+                    raise _refused(f"{path!r} cannot be a member of the archive, since {problem}")
+            links = {name for name in (*folders, *names) if stat.S_ISLNK(os.lstat(name, dir_fd=opened).st_mode)}
+            folders[:] = sorted(set(folders) - links)
+            for name in sorted({*links, *names}):
+                info = tarfile.TarInfo((above / name).as_posix())
+                if name in links:
+                    info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, os.readlink(name, dir_fd=opened)
+                    tar.addfile(info)
+                    continue
+                with _open(name, opened) as content:
+                    status = os.fstat(content.fileno())
+                    info.mode, info.size = stat.S_IMODE(status.st_mode), status.st_size
+                    tar.addfile(info, content)
+
+
+def _result(folder: Path) -> BuildRecord:
+    """Return what the container before this one knows of the record."""
+    if (folder / BUILD).is_symlink():
+        raise _refused(f"{BUILD} is not a folder")
+    with _open(folder / RESULT) as file:
+        content = file.read(_LARGEST_RESULT)
+    try:
+        return BuildRecord.from_json(content)
+    except ValueError as error:
+        raise _refused(f"{RESULT} is unusable: {error}") from error
+
+
+def _open(path: str | Path, folder: int | None = None) -> BinaryIO:
+    """Open a file, perhaps in an open folder, without links and without waiting. Raises StorageError for others."""
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENOENT, errno.ENOTDIR):  # a link, a socket, or nothing
+            raise _refused(f"{Path(path).name} is not a file") from error
+        raise
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise _refused(f"{Path(path).name} is not a file")
+    return os.fdopen(opened, "rb")
+
+
+def _refused(problem: str) -> StorageError:
+    remedy = "setup code of a package, or of spec.image, has made it; remove it there"
+    return StorageError(f"the environment cannot be stored: {problem}; {remedy}", "EnvironmentInvalid")
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 class _Compressed(io.RawIOBase):
@@ -120,11 +180,3 @@ class _Compressed(io.RawIOBase):
     def write(self, block: Any, /) -> int:
         self._file.write(self._codec.compress(block, asbytes=True))
         return len(block)
-
-
-def _members(folder: Path) -> Iterator[Path]:
-    """Yield files and links, sorted, without what belongs to the build alone."""
-    for directory, folders, names in os.walk(folder):
-        links = [name for name in folders if Path(directory, name).is_symlink()]
-        folders[:] = sorted(name for name in folders if name not in links and Path(directory, name) != folder / BUILD)
-        yield from (Path(directory, name) for name in sorted([*links, *names]))
