@@ -310,6 +310,7 @@ def test_a_server_gets_a_repository_or_an_archive_without_older_files(
         (SourceTask(git_url=git.url, git_ref="v1", git_path="src"), ["model.py"]),
         (SourceTask(uri=uri), ["score.py"]),
     ):
+        (folder / "link").symlink_to(tmp_path)
         store(task, environment, tmp_path, folder)
         assert [path.name for path in folder.iterdir()] == files
 

@@ -6,13 +6,13 @@ With --to FOLDER it fetches to that folder and reports a failure itself; otherwi
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import StorageError
+from ultramarine_contract.locations import empty
 from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.training_records import TerminationRecord, TrainingTask
 
@@ -26,8 +26,7 @@ def store(task: SourceTask, environment: Mapping[str, str], credentials: Path, f
 
     Raises SourceError and StorageError. The files of an earlier attempt go first.
     """
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    empty(folder)
     if task.git_url:
         commit = check_out(task, folder, Credentials(task.git_secret, credentials) if task.git_secret else None)
         return f"commit {commit} of {task.git_url}"
