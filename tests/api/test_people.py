@@ -151,6 +151,7 @@ CODE: tuple[Manifest, ...] = (
     {"container": {"image": "ours", "ports": {"http": 8080}}},
     {"env": [{"name": "A", "value": "1"}]},
     {"envFrom": [{"secretRef": {"name": "ours"}}]},
+    {"podTemplate": {"volumes": [{"claimName": "ours", "mountPath": "/data"}]}},
 )
 
 

@@ -20,6 +20,7 @@ def policy(objects: list[Manifest], namespace: str, name: str) -> Manifest:
 
 
 TOKEN = {"issuer": "id", "audiences": ["churn"], "jwksUri": "https://id.example.com/keys"}
+PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "168.63.129.16/32"]
 METADATA = ["169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32"]  # where clouds hand out keys
 DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
 
@@ -58,9 +59,9 @@ def test_pods_reach_dns_and_the_storage_alone(chart, kind, own):
 
 
 def outside(spec: Manifest) -> list[int]:
-    """Return the ports at which a policy opens any address."""
+    """Return the ports at which a policy opens any public address."""
     rules = [rule for rule in spec["egress"] if any("ipBlock" in peer for peer in rule.get("to", []))]
-    assert all(peer["ipBlock"]["except"] == METADATA for rule in rules for peer in rule["to"])
+    assert all(peer["ipBlock"]["except"] == PRIVATE for rule in rules for peer in rule["to"])
     return [port["port"] for rule in rules for port in rule["ports"]]
 
 
@@ -69,6 +70,7 @@ def test_building_pods_alone_reach_package_indexes(chart):
     """Their ports are open to pods that build, unless the chart names destinations; a proxy is open to all pods."""
     index = "https://pypi.example.com:8443/simple"
     got = chart.render({"environments": {"indexUrl": index, "extraIndexUrls": ["http://extra.example.com/simple"]}})
+    literal = chart.render({"environments": {"indexUrl": "http://10.1.2.3:3141/simple"}})
     named = chart.render({"environments": {"egress": [{"ports": [{"port": 3141, "protocol": "TCP"}]}]}})
 
     assert outside(policy(got, "platform", "ultramarine-building")) == [443, 80, 8443]
@@ -76,6 +78,10 @@ def test_building_pods_alone_reach_package_indexes(chart):
         assert outside(policy(got, "platform", f"ultramarine-{name}")) == []
     egress = policy(named, "platform", "ultramarine-building")["egress"]
     assert egress[:2] == [{"ports": [{"port": 3141, "protocol": "TCP"}]}, DNS]
+    assert policy(literal, "platform", "ultramarine-building")["egress"][2] == {
+        "ports": [{"port": 3141, "protocol": "TCP"}],
+        "to": [{"ipBlock": {"cidr": "10.1.2.3/32"}}],
+    }
 
 
 @pytest.mark.attack("network/training-ingress")

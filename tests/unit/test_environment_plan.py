@@ -23,6 +23,7 @@ RECORD = BuildRecord(
     f"{PLACE}environment.tar.zst", DIGEST, 210 * 2**20, 2**30, 12, f"{PLACE}requirements.txt", "3.11.2", 61.4
 )
 RESULT = ReadText(prefix(environment(), PLATFORM) + contract.RESULT_NAME)
+TOOLS = {"environment": {"name": "tools"}}
 SHARED = {LABEL_SHARED: "true"}
 LONG_AGO = timestamp(NOW - timedelta(days=15))
 
@@ -74,7 +75,8 @@ def test_a_new_environment_gets_its_first_build():
     asset="storage keys and other pods",
     threat="the setup code of a package runs while an environment is built",
     control="the container that installs packages has no storage keys and no token of the API; the next one "
-    "stores what it left. Its pod accepts no connection",
+    "stores what it left. Its pod accepts no connection. The rules for package indexes open private addresses only if "
+    "an index URL has one, or `environments.egress` lists it",
 )
 def test_the_container_that_runs_code_of_packages_has_no_keys():
     """Credentials of the index are in the building container alone, those of the storage in the storing one alone."""
@@ -301,7 +303,7 @@ def test_an_environment_that_is_used_again_stays():
     """Nothing was deleted yet; once a Job has begun, there is no way back."""
     status = built(unusedSince=LONG_AGO)
     status["conditions"][0] |= {"status": "False", "reason": "Unused"}
-    user = (ours("TrainingJob", "churn", {"command": ["true"]}),)
+    user = (ours("TrainingJob", "churn", TOOLS),)
     of = environment(INLINE, status, labels=SHARED)
     kept = plan(of, seen(related=user), NOW)
     gone = plan(of, seen(child("Job", "tools-delete", of, {}, {}), related=user), NOW)
@@ -313,16 +315,17 @@ def test_an_environment_that_is_used_again_stays():
 @pytest.mark.parametrize(
     ("user", "is_used"),
     [
-        (ours("TrainingJob", "churn", {}, {"state": "Running"}), True),
+        (ours("TrainingJob", "churn", TOOLS, {"state": "Running"}), True),
         (
-            ours("TrainingJob", "churn", {}, {"conditions": [{"type": "Succeeded", "status": "True"}]}),
+            ours("TrainingJob", "churn", TOOLS, {"conditions": [{"type": "Succeeded", "status": "True"}]}),
             False,
         ),
-        (ours("OnlineEndpoint", "shop", {}), True),
+        (ours("OnlineEndpoint", "shop", {"deployments": [{"name": "blue", **TOOLS}]}), True),
+        (ours("OnlineEndpoint", "shop", {"deployments": [{"name": "blue", "pool": {}}]}), False),
     ],
 )
 def test_a_run_that_is_over_does_not_use_it(user, is_used):
-    """The time without use begins with the end of the last run."""
+    """The time without use begins with the end of the last run. The endpoint of a pool sees it and does not use it."""
     got = plan(environment(INLINE, built(), labels=SHARED), seen(related=(user,)), NOW)
 
     assert ("unusedSince" in got.status) != is_used

@@ -9,8 +9,10 @@ from ultramarine.resources.pods import Source
 from ultramarine_contract.environment_records import EnvironmentArchive
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_operator.kinds.environment.testing import URI, built, environment
+from ultramarine_operator.shared import environments
 from ultramarine_operator.shared.environments import (
     LABEL_SHARED,
+    PYTHON,
     Awaited,
     Failed,
     Usable,
@@ -24,9 +26,9 @@ NAMED = EnvironmentReference(name="tools")
 INLINE = EnvironmentReference(requirements=["lightgbm==4.6.0"])
 
 
-def find(reference, *environments, **more):
+def find(reference, *made, **more):
     """Return what becomes of a reference of an object."""
-    return find_environment(environment(), reference, seen(related=tuple(e.manifest for e in environments)), **more)
+    return find_environment(environment(), reference, seen(related=tuple(e.manifest for e in made)), **more)
 
 
 def test_an_archive_that_is_stored_is_used():
@@ -88,3 +90,39 @@ def test_an_environment_of_another_image_is_refused():
 
     assert isinstance(find(NAMED, of), Usable)
     assert isinstance(find(NAMED, of, image="base:2"), Failed)
+
+
+@pytest.mark.parametrize(
+    ("content", "outcome"),
+    [
+        ({"requirements": ["lightgbm==4.6.0"], "version": ""}, Usable),
+        ({"requirements": ["lightgbm==4.6.0"], "version": "3.11"}, Failed),
+        ({"requirements": ["evil"]}, Failed),
+        ({}, Failed),
+    ],
+)
+def test_the_name_of_a_shared_environment_is_not_trusted(content, outcome):
+    """Anybody in the namespace can make an object of that name first; how long it stays does not matter."""
+    of = environment(status=built())
+    of.manifest["metadata"]["name"] = name_of(INLINE)
+    of.manifest["spec"] = {"python": content, "ttlSecondsAfterUnused": 60}
+    got = find(INLINE, of)
+
+    assert isinstance(got, outcome)
+    assert outcome is Usable or f"{name_of(INLINE)} does not have the content of its name; delete it" in got.message
+
+
+def test_an_environment_of_another_python_is_refused(monkeypatch):
+    """A release with another Python makes shared ones again; one with a name is its author's to delete."""
+    before, on_image = name_of(INLINE), name_of(INLINE, image="base:1")
+    assert isinstance(find(NAMED, environment(status=built(pythonVersion=f"{PYTHON}.2"))), Usable)
+
+    monkeypatch.setattr(environments, "PYTHON", "3.99")
+    got = find(NAMED, environment(status=built(pythonVersion=f"{PYTHON}.2")))
+    own = environment({"image": "base:1", "python": {"requirements": ["a"]}}, built(pythonVersion="3.8.1"))
+
+    assert isinstance(got, Failed)
+    assert f"was built for Python {PYTHON}, the platform has 3.99; delete it" in got.message
+    assert name_of(INLINE) != before
+    assert name_of(INLINE, image="base:1") == on_image
+    assert isinstance(find(NAMED, own), Usable)

@@ -108,6 +108,30 @@ def test_an_environment_that_failed_is_the_deployments_failure():
     assert not [ref for ref in got.delete if ref.resource.kind == "Deployment"]
 
 
+def test_an_environment_stays_while_pods_have_it():
+    """Another one whose build fails leaves it in the status, and with it the endpoint's look at it."""
+    owner = own(environment={"name": "ours"})
+    got = planned(owner, environment())
+    [made] = [m for m in got.apply if m["kind"] == "Deployment"]
+    live = child("Deployment", "churn-blue", owner, made["spec"])
+    live["metadata"]["annotations"] = made["metadata"]["annotations"]
+    broken = environment("other", conditions=failed("there is no version of lightgbm==99"))
+    moved = own(environment={"name": "other"})
+    first = planned(moved, environment(), broken, children=(live,))
+    moved.manifest["status"] = first.status
+    second = planned(moved, environment(), broken, children=(live,))
+
+    assert second.status["deployments"][0]["environment"] == "ours"
+    assert next(k for k in KINDS if k.name == "OnlineEndpoint").topics(moved.manifest) >= {
+        "environments/ours",
+        "environments/other",
+    }
+    stopped = own(environment={"name": "other"}, replicas=0)
+    stopped.manifest["status"] = second.status
+    settled = planned(stopped, environment("other"), children=(live,))
+    assert settled.status["deployments"][0]["environment"] == "other"
+
+
 def test_an_environment_of_another_image_is_refused():
     """Its Python is not in the server's image."""
     got = planned(own(environment={"name": "ours"}), environment(image="python:3.13"))

@@ -342,15 +342,34 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
+{{- define "ultramarine.portOf" -}}
+{{- $url := urlParse . -}}
+{{- regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) -}}
+{{- end }}
+
 {{- /* An egress rule for a server outside, by its URL. */ -}}
 {{- define "ultramarine.egressTo" -}}
-{{- $url := urlParse . -}}
 - ports:
-  - {port: {{ regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) }}, protocol: TCP}
+  - {port: {{ include "ultramarine.portOf" . }}, protocol: TCP}
   to:
   - ipBlock:
       cidr: 0.0.0.0/0
       except: [169.254.0.0/16, 168.63.129.16/32, 100.100.100.200/32]   # metadata servers of clouds, which hand out the node's own keys
+{{- end }}
+
+{{- /* An egress rule for a package index: for its address, or else for all but private addresses and metadata servers. */ -}}
+{{- define "ultramarine.egressToIndex" -}}
+{{- $address := regexFind "^([0-9]{1,3}[.]){3}[0-9]{1,3}(:|$)" (urlParse .).host | trimSuffix ":" -}}
+- ports:
+  - {port: {{ include "ultramarine.portOf" . }}, protocol: TCP}
+  to:
+  - ipBlock:
+  {{- if $address }}
+      cidr: {{ $address }}/32
+  {{- else }}
+      cidr: 0.0.0.0/0
+      except: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, 169.254.0.0/16, 168.63.129.16/32]
+  {{- end }}
 {{- end }}
 
 {{- /* Egress rules of pods that install packages. */ -}}
@@ -360,7 +379,7 @@ capabilities: {drop: [ALL]}
 {{- else }}
 {{- $rules := list }}
 {{- range concat (list "https://any" "http://any" .Values.environments.indexUrl) .Values.environments.extraIndexUrls | compact }}
-{{- $rules = append $rules (include "ultramarine.egressTo" .) }}
+{{- $rules = append $rules (include "ultramarine.egressToIndex" .) }}
 {{- end }}
 {{- $rules | uniq | join "\n" }}
 {{- end }}

@@ -72,7 +72,7 @@ def _approval() -> list[Manifest]:
     """In namespaces with the label, what is served follows from fields that only holders of the verb approve change."""
     name = f"approval.{GROUP}"
     models = "d.name, d.?model.orValue(''), d.?pool.orValue({})"
-    code = ", ".join(f"d.?{field}.orValue({{}})" for field in ("environment", "scoring", "container"))
+    code = ", ".join(f"d.?{field}.orValue({{}})" for field in ("environment", "scoring", "container", "podTemplate"))
     code += ", d.?env.orValue([]), d.?envFrom.orValue([])"
     served = f"[{models}, {code}]"
     policy = {
@@ -112,8 +112,8 @@ def _approval() -> list[Manifest]:
                     "object.spec.?rollout == oldObject.spec.?rollout && "
                     f"object.spec.deployments.map(d, {served}) == oldObject.spec.deployments.map(d, {served}))",
                     "message": "this namespace asks for approval: only who holds the verb approve on onlineendpoints "
-                    "makes an endpoint, or changes its traffic, rollout, models or code. Ask a holder of the "
-                    "ClusterRole ultramarine-approver.",
+                    "makes an endpoint, or changes its traffic, rollout, models, code or podTemplate. Ask a holder of "
+                    "the ClusterRole ultramarine-approver.",
                     "reason": "Forbidden",
                 },
             ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from .plan import Obj, Seen
 
 LABEL_SHARED = f"{GROUP}/shared"  # on an Environment that was made of requirements in other objects
 PREFIX = "env-"
+PYTHON = ".".join(map(str, sys.version_info[:2]))  # of all images of a release, the operator's among them
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,17 @@ def find_environment(
             return Awaited(name, f"Environment {name} does not exist yet; apply it, or correct environment.name")
         shared = _shared(owner, name, spec_of(reference, image, source), seen)
         return Awaited(name, f"Environment {name} is being made", shared)
+    if not reference.name and _content_in(manifest) != _content(spec_of(reference, image, source)):
+        return Failed(name, f"Environment {name} does not have the content of its name; delete it")
     base = str((manifest.get("spec") or {}).get("image") or "")
     if image and base != image:
         remedy = "set its spec.image to that image, or leave the image out here"
         return Failed(name, f"Environment {name} was built on {base or 'the image of the platform'}; {remedy}")
     status = manifest.get("status") or {}
+    python = ".".join(str(status.get("pythonVersion") or PYTHON).split(".")[:2])
+    if not base and python != PYTHON:
+        remedy = "delete it and apply it again"
+        return Failed(name, f"Environment {name} was built for Python {python}, the platform has {PYTHON}; {remedy}")
     if is_true(status, "Ready") and status.get("uri") and status.get("digest"):
         size = status.get("bytes")
         archive = EnvironmentArchive(str(status["uri"]), str(status["digest"]), size if type(size) is int else 0)
@@ -87,8 +95,39 @@ def name_of(reference: EnvironmentReference, image: str = "", source: Source | N
     """Return the name of the Environment; equal requirements have one name. Raises InvalidSpec as `spec_of` does."""
     if reference.name:
         return reference.name
-    spec = spec_of(reference, image, source)
-    return f"{PREFIX}{content_hash(spec.model_dump(mode='json', by_alias=True, exclude_defaults=True))[:16]}"
+    content = _content(spec_of(reference, image, source))
+    return f"{PREFIX}{content_hash(content if image else {**content, 'platform': PYTHON})[:16]}"
+
+
+def _content(spec: EnvironmentSpec) -> Manifest:
+    """Return what is built of a spec."""
+    content: Manifest = spec.model_dump(
+        mode="json", by_alias=True, exclude_defaults=True, exclude={"ttl_seconds_after_unused"}
+    )
+    return content
+
+
+def _content_in(manifest: Manifest) -> Manifest | None:
+    """Return what is built of a live Environment; None if its spec is not valid."""
+    try:
+        return _content(EnvironmentSpec.model_validate(manifest.get("spec") or {}))
+    except ValidationError:
+        return None
+
+
+def topics_of(user: Manifest) -> frozenset[str]:
+    """Return the topics of the Environments that a TrainingJob, Sweep or OnlineEndpoint refers to.
+
+    The status of an endpoint names those that its pods still have, whatever the spec says.
+    """
+    spec = user.get("spec") or {}
+    topics: set[str] = set()
+    for pods in spec.get("deployments") or [(spec.get("trialTemplate") or {}).get("spec") or spec]:
+        source = (pods.get("scoring") or pods).get("source")
+        topics |= topic(pods.get("environment"), str(pods.get("image") or ""), source)
+    for served in (user.get("status") or {}).get("deployments") or []:
+        topics |= {topic_of(served["environment"])} if served.get("environment") else set()
+    return frozenset(topics)
 
 
 def topic(reference: Manifest | None, image: str = "", source: Manifest | None = None) -> frozenset[str]:

@@ -37,11 +37,6 @@ class Wait:
     after: timedelta | None = None
 
 
-def topics(spec: Manifest) -> frozenset[str]:
-    """Return the topic that the plain spec of a TrainingJob shares with its Environment; none without any."""
-    return environments.topic(spec.get("environment"), str(spec.get("image") or ""), spec.get("source"))
-
-
 def pin_of(run: Run) -> EnvironmentPin | None:
     """Return the environment that the status of a run has, or that a trial has from its Sweep; None without any."""
     if run.spec.environment is None:

@@ -263,6 +263,12 @@ class EndpointDeployment(Schema):
                 "environment.requirementsFile is a file of scoring.source; set scoring, or give requirements",
             ),
             rule(
+                "!has(self.container) || !has(self.container.writable) || !has(self.podTemplate)"
+                " || !has(self.podTemplate.volumes)"
+                " || !self.podTemplate.volumes.exists(volume, volume.mountPath in self.container.writable)",
+                "a folder of container.writable is the mountPath of a volume; leave it out of writable",
+            ),
+            rule(
                 "!(has(self.pool) && has(self.warmup))",
                 "a pool has many models, which no single warmup request fits; leave warmup out",
             ),

@@ -16,7 +16,7 @@ from ultramarine_contract.meta import ENVIRONMENT, Manifest, Ref
 from ...runs import Closing, Done, Failed, JobView, Lost, PodView, ResultReader, Unanswered, first_trouble, waiting
 from ...shared import statuses
 from ...shared.conditions import Condition, find, health, is_true, merge, parse_timestamp, timestamp
-from ...shared.environments import LABEL_SHARED
+from ...shared.environments import LABEL_SHARED, topic_of, topics_of
 from ...shared.plan import Event, Plan, Platform, Seen
 from ...shared.pods import statuses as container_statuses
 from ...shared.questions import Question
@@ -78,7 +78,11 @@ def questions(environment: Environment, seen: Seen) -> tuple[Question, ...]:
 def plan(environment: Environment, seen: Seen, now: datetime) -> Plan:
     """Build the environment once; delete it with its archive after a time without use."""
     status = statuses.former(environment, EnvironmentStatus, DECIDED)
-    is_used = any(_uses(user) for kind in ("TrainingJob", "Sweep", "OnlineEndpoint") for user in seen.others(kind))
+    is_used = any(
+        _uses(user, environment.name)
+        for kind in ("TrainingJob", "Sweep", "OnlineEndpoint")
+        for user in seen.others(kind)
+    )
     status.unused_since = None if is_used else status.unused_since or timestamp(now)
     if (ending := _ending(environment, status, seen, now)) is not None:
         return ending
@@ -97,8 +101,10 @@ def plan(environment: Environment, seen: Seen, now: datetime) -> Plan:
     return _planned(environment, status, replace(progress, after=after), now)
 
 
-def _uses(user: Manifest) -> bool:
-    """True if an object that refers to it may still make pods."""
+def _uses(user: Manifest, name: str) -> bool:
+    """True if an object refers to an Environment and may still make pods; a pool's endpoint sees all, and uses none."""
+    if topic_of(name) not in topics_of(user):
+        return False
     return user["kind"] == "OnlineEndpoint" or not is_over(user.get("status") or {})
 
 

@@ -20,7 +20,7 @@ from ultramarine_contract.meta import (
     Manifest,
 )
 
-from ...shared import environments
+from ...shared.environments import topics_of
 from ...shared.kind import ANY, READY, SERVICE_NAME, Column, Feature, Kind, PodGroup
 from .endpoint import GRPC_PORT, LABEL_GATEWAY_ONLY, PORT
 from .plan import plan, questions
@@ -28,11 +28,9 @@ from .plan import plan, questions
 
 def _topics(endpoint: Manifest) -> frozenset[str]:
     """Return the Models that its deployments serve, and their Environments; a pool may serve any Model."""
-    topics: set[str] = set()
+    topics = set(topics_of(endpoint))
     for deployment in endpoint["spec"].get("deployments") or []:
         topics.add(ANY if deployment.get("pool") else str(deployment.get("model", "")).partition("@")[0])
-        source = (deployment.get("scoring") or {}).get("source")
-        topics |= environments.topic(deployment.get("environment"), source=source)
     return frozenset(topics)
 
 

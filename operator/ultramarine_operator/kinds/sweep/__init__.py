@@ -21,8 +21,8 @@ from ultramarine_contract.meta import (
 )
 from ultramarine_contract.parameters import MOST_PODS
 
+from ...shared.environments import topics_of
 from ...shared.kind import MLFLOW, OPERATOR, SERVICE_NAME, Column, Kind, Peer, PodGroup
-from ...training import environment
 from ...training.trials import trial_name
 from .plan import plan, questions
 from .report import REPORTING
@@ -35,8 +35,7 @@ def _topics(sweep: Manifest) -> frozenset[str]:
     spec = sweep["spec"]
     others = (spec.get("algorithm") or {}).get("warmStartFrom") or []
     model = {str(spec["registerBest"])} if spec.get("registerBest") else set()
-    environments = environment.topics(spec["trialTemplate"]["spec"])
-    return frozenset({*model, *environments, *(f"sweep {name}" for name in (sweep["metadata"]["name"], *others))})
+    return frozenset({*model, *topics_of(sweep), *(f"sweep {name}" for name in (sweep["metadata"]["name"], *others))})
 
 
 KIND = Kind(

@@ -17,8 +17,8 @@ from ultramarine_contract.meta import (
     Manifest,
 )
 
+from ...shared.environments import topics_of
 from ...shared.kind import MLFLOW, OPERATOR, Column, Kind, Peer, PodGroup
-from ...training import environment
 from .plan import plan, questions
 from .report import REPORTING
 
@@ -27,7 +27,7 @@ def _topics(job: Manifest) -> frozenset[str]:
     """Return the Models that its outputs are registered as, and its Environment."""
     outputs = (job["spec"].get("outputs") or {}).values()
     models = frozenset(output["registerAs"] for output in outputs if output.get("registerAs"))
-    return models | environment.topics(job["spec"])
+    return models | topics_of(job)
 
 
 KIND = Kind(

@@ -53,7 +53,7 @@ class DeploymentHealth:
     may_sleep: bool = False  # then requests wait while no pod is ready
     transient: bool = True  # the deployment may become ready without user action
     tls: bool = field(default=False, kw_only=True)  # its ready pods speak TLS, or will
-    environment: str = field(default="", kw_only=True)  # name of its Environment
+    environment: str = field(default="", kw_only=True)  # name of the Environment of its pods
     create: tuple[Manifest, ...] = field(default=(), kw_only=True)  # the shared Environment, if it does not exist
 
     @property
@@ -77,7 +77,9 @@ def assess(
     environment = environment_of(endpoint, deployment, seen)
     target = _target(endpoint, deployment, seen, live, environment)
     made = (environment.create,) if isinstance(environment, Awaited) and environment.create else ()
-    of_all: Any = {"tls": tls, "environment": environment.name if environment else "", "create": made}
+    name = environment.name if environment else ""
+    former = _former_environment(endpoint, deployment.name, live)
+    of_all: Any = {"tls": tls, "environment": former or name, "create": made}
     if isinstance(target, Unresolved):
         # An alias without a version must not end what is served already.
         message = f"{target.message}; meanwhile {serves} is served" if serves else target.message
@@ -100,6 +102,7 @@ def assess(
     sleepy, count = may_sleep(deployment) and word != "Failing", deployment.replicas
     serves = serves if count or not sleepy else target.version
     state = (word, message, target.version, sleepy)
+    of_all["environment"] = name if word in SETTLED else former or name
     return DeploymentHealth(deployment.name, apply, len(ready), count, serves, *state, **of_all)
 
 
@@ -197,6 +200,12 @@ def _former_versions(endpoint: Endpoint, name: str, live: Manifest | None) -> se
     """Return the versions that the deployment's status and its Deployment record."""
     recorded = (former.model_version for former in endpoint.former.deployments if former.name == name)
     return {*recorded, _version_of(live)} - {""}
+
+
+def _former_environment(endpoint: Endpoint, name: str, live: Manifest | None) -> str:
+    """Return the Environment that pods of a deployment have had so far; empty without pods."""
+    recorded = (former.environment for former in endpoint.former.deployments if former.name == name)
+    return "" if live is None else next(recorded, "") or _annotation(live, ANNOTATION_ENVIRONMENT)
 
 
 def _loads(live: Manifest | None, uri: str) -> bool:

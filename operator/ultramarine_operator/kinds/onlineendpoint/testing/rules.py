@@ -16,6 +16,7 @@ SMALL: Manifest = {"selector": {"matchLabels": {"tier": "small"}}}
 KEPT = "s3://lake/team-a/kept/"
 NO_GATE = {"errorRateIncrease": None, "clientErrorRateIncrease": None, "p99Ratio": None, "agreement": None}
 SERVER: Manifest = {"image": "registry.example.com/chat:1", "ports": {"http": 8000}}
+DATA: Manifest = {"volumes": [{"claimName": "data", "mountPath": "/data"}]}
 A = {"name": "a", "model": "m@1"}
 B = {"name": "b", "model": "m@2"}
 
@@ -254,6 +255,11 @@ _CONTAINERS = (
         "a writable folder must be a whole path",
         container(writable=["/var/run", "/home/a.b"]),
         *(container(writable=[path]) for path in ("/tmp", "/mnt/model/a", "/proc/1", "/var/../dev", "/var/run/")),
+    ),
+    clash(
+        "a folder of container.writable is the mountPath of a volume",
+        blue(model=None, container={**SERVER, "writable": ["/cache"]}, podTemplate=DATA),
+        blue(model=None, container={**SERVER, "writable": ["/cache", "/data"]}, podTemplate=DATA),
     ),
     clash(
         "a container limits its requests by itself",
