@@ -14,7 +14,7 @@ from ultramarine_operator.kinds.environment.manifests import build_job, delete_j
 from ultramarine_operator.kinds.environment.plan import plan, questions
 from ultramarine_operator.kinds.environment.testing import INLINE, built, environment
 from ultramarine_operator.shared.conditions import timestamp
-from ultramarine_operator.shared.environments import LABEL_SHARED
+from ultramarine_operator.shared.environments import LABEL_SHARED, remedy_of_failure
 from ultramarine_operator.shared.plan import Obj
 from ultramarine_operator.shared.questions import ReadText
 
@@ -190,7 +190,7 @@ def test_a_final_failure_has_the_words_of_the_resolver():
     got = plan(of, seen(job_of(of, "Failed"), failed_pod(of, contract.EXIT_DO_NOT_RETRY, record)), NOW)
 
     assert got.status["state"] == "Failed"
-    assert condition(got, "Failed")["message"].startswith(record.message)
+    assert condition(got, "Failed")["message"] == f"{record.message}; {remedy_of_failure(of.manifest)}"
     assert condition(got, "Stalled")["status"] == "True"
     assert (got.apply, got.delete, got.after) == ((), (), None)
     again = plan(environment(status=got.status), seen(), NOW)

@@ -18,6 +18,7 @@ from ultramarine_operator.shared.environments import (
     Usable,
     find_environment,
     name_of,
+    remedy_of_failure,
     topic,
     topic_of,
 )
@@ -89,7 +90,9 @@ def test_an_environment_of_another_image_is_refused():
     of = environment({"image": "base:1", "python": {"requirements": ["a"]}}, built())
 
     assert isinstance(find(NAMED, of), Usable)
-    assert isinstance(find(NAMED, of, image="base:2"), Failed)
+    refused = find(NAMED, of, image="base:2")
+    assert isinstance(refused, Failed)
+    assert refused.message.endswith("name an Environment with that image, or leave the image out here")
 
 
 @pytest.mark.parametrize(
@@ -126,3 +129,22 @@ def test_an_environment_of_another_python_is_refused(monkeypatch):
     assert name_of(INLINE) != before
     assert name_of(INLINE, image="base:1") == on_image
     assert isinstance(find(NAMED, own), Usable)
+
+
+@pytest.mark.parametrize(
+    ("labels", "remedy"),
+    [
+        ({}, "apply it under another name, or delete Environment tools to have it built again"),
+        ({LABEL_SHARED: "true"}, "change the requirements of its jobs and endpoints, or delete Environment tools"),
+    ],
+)
+def test_the_remedy_of_a_failed_build_is_given_by_name(labels, remedy):
+    """A spec cannot be changed, and the remedy is read in statuses of other objects too."""
+    of = environment().manifest
+    of["metadata"]["labels"] = labels
+    assert remedy in remedy_of_failure(of)
+    status = {"type": "Failed", "status": "True", "message": f"no lightgbmm; {remedy_of_failure(of)}"}
+    of["status"] = {"conditions": [status]}
+    got = find_environment(environment(), NAMED, seen(related=(of,)))
+    assert isinstance(got, Failed)
+    assert got.message == f"Environment tools has failed: no lightgbmm; {remedy_of_failure(of)}"

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, ours, seen, version
 from ultramarine_contract import common as contract
+from ultramarine_contract.errors import InvalidSpec
 from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kinds.onlineendpoint.endpoint import selector
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
@@ -151,6 +152,12 @@ def test_the_archive_is_pinned_and_another_one_rolls_the_deployment():
 
     another = planned(own(environment={"name": "ours"}), environment(digest="sha256:" + "f" * 64))
     assert len({revision(got), revision(another), revision(planned(own()))}) == 3
+
+
+def test_an_entry_that_an_inline_source_lacks_is_refused():
+    """The author learns of it before a pod starts."""
+    with pytest.raises(InvalidSpec, match=r"deployment blue is scor\.py, but source\.inline has only: score\.py"):
+        planned(own(scoring={**INLINE, "entry": "scor.py"}))
 
 
 def test_an_inline_script_is_a_config_map_of_its_revision():

@@ -269,6 +269,15 @@ def test_a_script_that_cannot_start_names_its_line(folder: Path, entry: str, rea
     assert words in record.message
 
 
+def test_an_absent_config_map_is_named(folder: Path, tmp_path: Path) -> None:
+    """Its mount is an empty folder, and the name of the script is not the fault."""
+    (tmp_path / "empty").mkdir()
+    _, record, _ = refused(folder, scored_task(folder, "score.py"), "serve", "--scoring-dir", str(tmp_path / "empty"))
+
+    assert "scoring.source is missing or empty. Create its ConfigMap with score.py" in record.message
+    assert "Correct scoring.entry" not in record.message
+
+
 def test_an_init_that_hangs_is_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The start fails with the limit in words and the traces in the log, and the process is gone."""
     start = Start(

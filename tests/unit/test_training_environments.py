@@ -111,7 +111,8 @@ def test_the_image_of_an_environment_is_that_of_the_pods():
 
     got = plan(training_job(environment=NEEDED, image="team-a/other:1"), seen(related=(own,)), NOW)
     assert got.status["state"] == "Failed"
-    assert "set its spec.image to that image" in got.status["failure"]["message"]
+    assert got.status["failure"]["hint"].startswith("name an Environment with that image, or leave the image out here")
+    assert "leave the image out" not in got.status["failure"]["message"]
 
 
 def test_a_job_fails_with_the_words_of_a_failed_build():

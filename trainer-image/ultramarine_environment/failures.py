@@ -43,12 +43,12 @@ _CAUSES = (
     (
         "Unsatisfiable",
         r"No solution found|unsatisfiable|conclude that",
-        "loosen one of these requirements, or use an image with another Python",
+        "loosen one of these requirements, or choose an image with another Python",
     ),
     (
         "RequirementsInvalid",
         r"[Cc]ouldn't parse|[Ee]xpected|Unsupported|require-hashes|Invalid|not a valid|Distribution not f|Git \w+ f",
-        "correct this line; packages come from an index, as NAME==VERSION",
+        "correct the line; packages come from an index, as NAME==VERSION",
     ),
 )
 

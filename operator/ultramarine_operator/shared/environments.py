@@ -52,7 +52,13 @@ class Failed:
     """An environment whose build failed for good, or that cannot be used here, with the remedy."""
 
     name: str
-    message: str
+    problem: str
+    remedy: str
+
+    @property
+    def message(self) -> str:
+        """Return the problem with its remedy."""
+        return f"{self.problem}; {self.remedy}"
 
 
 def find_environment(
@@ -70,25 +76,35 @@ def find_environment(
         shared = _shared(owner, name, spec_of(reference, image, source), seen)
         return Awaited(name, f"Environment {name} is being made", shared)
     if not reference.name and _content_in(manifest) != _content(spec_of(reference, image, source)):
-        return Failed(name, f"Environment {name} does not have the content of its name; delete it")
+        return Failed(name, f"Environment {name} does not have the content of its name", "delete it")
     base = str((manifest.get("spec") or {}).get("image") or "")
     if image and base != image:
-        remedy = "set its spec.image to that image, or leave the image out here"
-        return Failed(name, f"Environment {name} was built on {base or 'the image of the platform'}; {remedy}")
+        remedy = "name an Environment with that image, or leave the image out here"
+        return Failed(name, f"Environment {name} was built on {base or 'the image of the platform'}", remedy)
     status = manifest.get("status") or {}
     python = ".".join(str(status.get("pythonVersion") or PYTHON).split(".")[:2])
     if not base and python != PYTHON:
         remedy = "delete it and apply it again"
-        return Failed(name, f"Environment {name} was built for Python {python}, the platform has {PYTHON}; {remedy}")
+        return Failed(name, f"Environment {name} was built for Python {python}, the platform has {PYTHON}", remedy)
     if is_true(status, "Ready") and status.get("uri") and status.get("digest"):
         size = status.get("bytes")
         archive = EnvironmentArchive(str(status["uri"]), str(status["digest"]), size if type(size) is int else 0)
         return Usable(name, archive, base)
     failed = find(status, "Failed")
     if failed is not None and failed.get("status") == "True":
-        return Failed(name, f"Environment {name} has failed: {failed.get('message') or failed.get('reason')}")
+        remedy = remedy_of_failure(manifest)
+        problem = str(failed.get("message") or failed.get("reason")).removesuffix(f"; {remedy}")
+        return Failed(name, f"Environment {name} has failed: {problem}", remedy)
     why = (find(status, "Ready") or {}).get("message") or "its build begins"
     return Awaited(name, f"Environment {name} is not ready: {why}")
+
+
+def remedy_of_failure(environment: Manifest) -> str:
+    """Return the remedy for a build that failed for good; the spec of an Environment cannot be changed."""
+    name = environment["metadata"]["name"]
+    is_shared = LABEL_SHARED in (environment["metadata"].get("labels") or {})
+    other = "change the requirements of its jobs and endpoints" if is_shared else "apply it under another name"
+    return f"{other}, or delete Environment {name} to have it built again"
 
 
 def name_of(reference: EnvironmentReference, image: str = "", source: Source | None = None) -> str:

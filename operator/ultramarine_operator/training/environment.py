@@ -83,9 +83,8 @@ def find_environment(run: Run, seen: Seen, now: datetime) -> EnvironmentPin | Wa
     assert spec.environment is not None
     answer = environments.find_environment(run, spec.environment, seen, image=spec.image or "", source=spec.source)
     match answer:
-        case Failed(name, message):
-            hint = f"correct the requirements, or delete Environment {name} to have it built again; then start again"
-            return Verdict(NOT_BUILT, "", None, message, "", hint)
+        case Failed(_, problem, remedy):
+            return Verdict(NOT_BUILT, "", None, problem, "", f"{remedy}; then start again")
         case Awaited(_, message, create):
             left = waiting.left(spec.pending_deadline_seconds, now - _since(run.status, now))
             if left == timedelta():

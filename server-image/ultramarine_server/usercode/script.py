@@ -77,7 +77,10 @@ class Script:
         specification = importlib.util.spec_from_file_location(_MODULE, path)
         if specification is None or specification.loader is None or not path.is_file():
             files = ", ".join(sorted(file.name for file in self._folder.glob("*.py"))) or "no Python file"
-            raise Failed("ScoringFailed", f"the source has no {self._entry}, but {files}. Correct scoring.entry.")
+            message = f"the source has no {self._entry}, but {files}. Correct scoring.entry."
+            if not any(file.name[:2] != ".." for file in self._folder.glob("*")):
+                message = f"scoring.source is missing or empty. Create its ConfigMap with {self._entry}."
+            raise Failed("ScoringFailed", message)
         module = sys.modules[_MODULE] = importlib.util.module_from_spec(specification)
         try:
             specification.loader.exec_module(module)

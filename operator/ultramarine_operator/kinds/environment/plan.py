@@ -16,7 +16,7 @@ from ultramarine_contract.meta import ENVIRONMENT, Manifest, Ref
 from ...runs import Closing, Done, Failed, JobView, Lost, PodView, ResultReader, Unanswered, first_trouble, waiting
 from ...shared import statuses
 from ...shared.conditions import Condition, find, health, is_true, merge, parse_timestamp, timestamp
-from ...shared.environments import LABEL_SHARED, topic_of, topics_of
+from ...shared.environments import LABEL_SHARED, remedy_of_failure, topic_of, topics_of
 from ...shared.plan import Event, Plan, Platform, Seen
 from ...shared.pods import statuses as container_statuses
 from ...shared.questions import Question
@@ -311,7 +311,7 @@ def _ending(environment: Environment, status: EnvironmentStatus, seen: Seen, now
 
 def _planned(environment: Environment, status: EnvironmentStatus, progress: Progress, now: datetime) -> Plan:
     is_ready, has_failed = progress.state == "Ready", progress.state == "Failed"
-    remedy = "; delete this Environment to build it again" if has_failed else ""
+    remedy = f"; {remedy_of_failure(environment.manifest)}" if has_failed else ""
     former = environment.status.get("conditions") or []
     message = progress.message
     if has_failed and not message.endswith(remedy):

@@ -31,7 +31,7 @@ from .deployment import autoscale
 from .deployment.container import has_container
 from .deployment.health import KEYS_MISSING, SETTLED, DeploymentHealth, assess, leaving, unchanged
 from .deployment.manifests import has_tls, needs_proof
-from .deployment.own_code import superfluous_scripts
+from .deployment.own_code import check_entry, superfluous_scripts
 from .endpoint import LABEL_GATEWAY_ONLY, Endpoint, deployment_name, gateway_only, pods_secret, proof_secret
 from .rollout.decide import decide
 from .routing.direct import DirectRouting
@@ -70,6 +70,8 @@ def plan(obj: Obj[OnlineEndpointSpec], seen: Seen, now: datetime) -> Plan:
     """Plan the children and the status of an endpoint."""
     endpoint = Endpoint.of(obj)
     own = {(c["kind"], c["metadata"]["name"]): c for c in seen.children if controller_uid(c) == endpoint.uid}
+    for deployment in endpoint.spec.deployments:
+        check_entry(deployment)
     _check_containers(endpoint, own)
     asked = questions(endpoint, seen)
     scalings = autoscale.scalings(endpoint, own, seen.answers.get(asked[0]) if asked else None, now)

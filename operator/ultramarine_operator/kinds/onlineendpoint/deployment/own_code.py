@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from ultramarine.resources.onlineendpoint import EndpointDeployment
 from ultramarine_contract import common as contract
+from ultramarine_contract.errors import InvalidSpec, listed
 from ultramarine_contract.meta import CONFIG_MAP, Manifest, Ref, child_metadata, content_hash
 from ultramarine_contract.serving_records import ScoringTask
 from ultramarine_contract.training_records import TrainingTask
@@ -29,9 +30,20 @@ def environment_of(endpoint: Endpoint, deployment: EndpointDeployment, seen: See
     if isinstance(environment, Usable) and environment.image not in ("", seen.platform.server_image):
         name, image = environment.name, environment.image
         remedy = "name an Environment without spec.image, or give a container"
-        message = f"Environment {name} was built on {image}, but the server has the image of the platform; {remedy}"
-        return Failed(name, message)
+        problem = f"Environment {name} was built on {image}, but the server has the image of the platform"
+        return Failed(name, problem, remedy)
     return environment
+
+
+def check_entry(deployment: EndpointDeployment) -> None:
+    """Raise InvalidSpec if the files of an inline source lack the script."""
+    scoring = deployment.scoring
+    files = scoring.source.inline if scoring else None
+    if scoring and files is not None and scoring.entry not in files:
+        raise InvalidSpec(
+            f"scoring.entry of deployment {deployment.name} is {scoring.entry}, but source.inline has only: "
+            f"{listed(sorted(files))}; correct scoring.entry"
+        )
 
 
 def scoring_task(deployment: EndpointDeployment) -> ScoringTask | None:
