@@ -94,7 +94,7 @@ def test_no_path_of_a_container_is_open(own: Platform, path: str) -> None:
     ("mode", "words"),
     [
         ("sick", "since GET /health at port 8000 did not succeed within startupSeconds"),
-        ("loopback", "Let it listen at 0.0.0.0 rather than 127.0.0.1"),
+        ("loopback", "let it listen at 0.0.0.0:8000 rather than 127.0.0.1"),
         ("exits", "exited with code 1: no weights in /mnt/model"),
         ("foreign", "exited with code 1: /bin/cat: /no/such/file"),
         ("absent", "cannot pull image ultramarine/no-such-image:1"),

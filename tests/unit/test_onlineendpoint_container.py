@@ -186,22 +186,44 @@ def ended(code=1, message="", reason="Error", finished="2030-01-01T11:00:01Z"):
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        ({"state": {"running": {}}, "started": False}, "GET /health at port 8000 has not succeeded yet.*0.0.0.0"),
+        (
+            {"state": {"running": {"startedAt": START}}, "started": False},
+            f"runs since {START}, but GET /health at port 8000 has not succeeded yet.*0.0.0.0:8000.*or correct "
+            r"container.ports.http.*200 to 399 within readiness.timeoutSeconds \(3\).*raise startupSeconds \(60\)",
+        ),
         ({"state": {"running": {}}, "started": True}, "no longer answers: GET /health at port 8000 fails"),
         (ended(), "exited with code 1; see kubectl -n team-a logs churn-blue-x -c container --previous"),
         (ended(message="Traceback\nKeyError: 'a'"), "exited with code 1: KeyError: 'a'; see"),
         (ended(0), r"exited with code 0, but a server must go on; correct container.command"),
-        (ended(137, finished=END), "was ended after 65 s, since GET /health at port 8000 did not .*Let it listen at 0"),
-        (ended(255, "exec /bin/serve: exec format error"), "built for another architecture than that of node node-1"),
+        (ended(137, finished=END), "was ended, since GET /health at port 8000 did not .*let it listen at 0"),
+        (
+            ended(255, "exec /bin/serve: exec format error"),
+            "built for another architecture than that of node node-1 .*or the file that it starts has no #! line",
+        ),
+        (
+            ended(1, "Traceback\nOSError: [Errno 30] Read-only file system: '/app'"),
+            "Read-only file system: '/app'; add the folder to container.writable; see",
+        ),
+        (ended(1, "bind() to 0.0.0.0:80 failed (13: Permission denied)"), "it runs as user 65532: set container.user"),
+        (
+            ended(
+                128,
+                "failed to create shim task: OCI runtime create failed: runc create "
+                "failed: unable to start container process: error during container init: "
+                'exec: "/start.sh": permission denied: unknown',
+                "StartError",
+            ),
+            r'cannot start: exec: "/start.sh": permission denied; make it executable by chmod \+x, .*\[sh, /start.sh\]',
+        ),
         (ended(128, 'exec: "x": executable file not found', "StartError"), "cannot start: .*correct container.command"),
         (ended(137, reason="OOMKilled"), "used more memory than its limit.*raise resources.limits.memory"),
         (
             {"state": {"waiting": {"reason": "ErrImagePull", "message": "no match for platform in manifest"}}},
-            "image chat:1 was built for another architecture",
+            r"image chat:1 was built for another architecture than that of node node-1\.",
         ),
         (
             {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}},
-            "cannot pull image chat:1 for pod churn-blue-x: not found",
+            "cannot pull image chat:1 for pod churn-blue-x: not found; .*name its registry.*load it onto the nodes",
         ),
     ],
 )
@@ -213,6 +235,48 @@ def test_what_keeps_a_container_from_answering_is_named(status, words):
 
     assert ready["status"] == "False"
     assert re.search(words, ready["message"]), ready["message"]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (ended(0), "code 0, but a server must go on; or GET /live at port 8000 of container.liveness failed and the"),
+        (ended(143), "exited with code 143, or GET /live at port 8000 of container.liveness failed and the kubelet"),
+        (ended(137, finished=END), "within startupSeconds, or GET /live at port 8000 of container.liveness failed"),
+    ],
+)
+def test_a_failure_of_liveness_is_a_possible_cause(status, words):
+    """A server that the kubelet ended may exit with code 0, so the probe is named beside the command."""
+    owner = chat(container={"liveness": {"path": "/live"}})
+    got = after(owner, policy(owner), live(owner), pod(owner, **status))
+
+    assert re.search(words, condition(got, "Ready")["message"]), condition(got, "Ready")["message"]
+
+
+def test_a_probe_by_connection_asks_for_no_status():
+    """The remedies fit the probe: a connection has no status of HTTP, and the port is that of gRPC."""
+    owner = chat(container={"ports": {"http": None, "grpc": 9001}, "readiness": None})
+    got = after(owner, policy(owner), live(owner), pod(owner, state={"running": {}}, started=False))
+    message = condition(got, "Ready")["message"]
+
+    assert re.search("0.0.0.0:9001.*container.ports.grpc; let it accept connections within", message), message
+    assert "399" not in message
+
+
+def test_a_failure_beside_an_old_pod_is_named_once():
+    """Ready names the deployment that answers, and then the failure."""
+    green = {"name": "green", "container": CHAT}
+    owner = endpoint(KEYS, deployments=[BLUE, green], traffic={"blue": 100})
+    config_map = kept(owner, after(owner))
+    service = address(owner, routes_in(config_map).port)
+    new = pod(owner, state={"waiting": {"reason": "ImagePullBackOff", "message": "not found"}})
+    new["metadata"]["name"] = "churn-blue-y"
+    older = live(owner)
+    older["status"]["updatedReplicas"] = 0
+    here = (policy(owner), older, pod(owner, ready=True), new, config_map, service)
+    message = condition(after(owner, *here, says=having(config_map)), "Ready")["message"]
+
+    assert re.match("blue answers; cannot pull image", message), message
 
 
 def test_a_rollout_starts_again_with_another_image():

@@ -162,7 +162,7 @@ def trouble(pod: Manifest) -> Trouble | None:
 def _waiting_sentence(pod: Manifest, status: Manifest, reason: str, message: str) -> str:
     name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
     if reason in IMAGE_REASONS:
-        remedy = "check the image's name, and that the node may pull it"
+        remedy = "correct the image's name, name its registry and the keys to pull it, or load it onto the nodes"
         return f"cannot pull image {status.get('image') or '?'} for pod {name}: {message}; {remedy}"
     if (missing := re.search(r'(secret|configmap) "([^"]+)" not found', message)) is not None:
         what = {"secret": "Secret", "configmap": "ConfigMap"}[missing[1]]

@@ -25,7 +25,16 @@ class Scoring(Schema):
     )
 
 
-Port = Annotated[int, Field(ge=1024, le=65535)]
+Port = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=65535,
+        json_schema_extra=rules(
+            rule("self >= 1024", "ports below 1024 need root, which containers do not have; choose a higher port")
+        ),
+    ),
+]
 
 
 class ContainerPorts(Schema):
@@ -93,18 +102,33 @@ class Container(Schema):
     startup_seconds: int = Field(
         default=600, ge=1, le=86400, description="Maximum time from the start to the first success of readiness."
     )
-    user: int = Field(default=65532, ge=1, le=2147483647, description="User ID of the process; root is not possible.")
+    user: int = Field(
+        default=65532,
+        ge=0,
+        le=2147483647,
+        description="User ID of the process; root is not possible.",
+        json_schema_extra=rules(
+            rule("self >= 1", "no container runs as root; choose a user ID such as 65532, and let the image allow it")
+        ),
+    )
     writable: list[Annotated[str, Field(max_length=253, pattern=r"^/[A-Za-z0-9._/-]+$")]] = Field(
         default=[],
         max_length=8,
-        description="Further folders in which the container may write, such as /var/run; they are empty at the start."
-        " /tmp is always writable, everything else read-only.",
+        description="Further folders in which the container may write, such as /var/run. They are empty at the start"
+        " and hide what the image has there. /tmp is always writable, everything else read-only.",
         json_schema_extra=rules(
             rule(
-                "self.all(path, !path.matches('(/[.][.]?(/|$)|/$|^/(tmp|proc|sys|dev|mnt/model)(/|$))'))",
-                "a writable folder must be a whole path without a slash at its end, and not one of /tmp, /mnt/model or "
-                "the system; choose another folder",
-            )
+                "self.all(path, !path.matches('/[.]{0,2}(/|$)'))",
+                "a writable folder must be a whole path without '.', '..', '//' and a slash at its end",
+            ),
+            rule(
+                "self.all(path, !path.matches('^/tmp(/|$)'))",
+                "/tmp is writable already; leave it and its folders out of writable",
+            ),
+            rule(
+                "self.all(path, !path.matches('^/(proc|sys|dev|mnt/model)(/|$)'))",
+                "/proc, /sys, /dev and /mnt/model cannot be writable; choose another folder",
+            ),
         )
         | {"x-kubernetes-list-type": "set"},
     )

@@ -135,10 +135,15 @@ def _serving(answering: list[DeploymentHealth], step: RoutingStep) -> str:
         [deployment] = answering
         if deployment.asleep:
             return f"{deployment.serves or deployment.name} sleeps: {deployment.message}"
-        answers = f"{deployment.serves} answers" if deployment.serves else deployment.message
+        answers = f"{deployment.serves} answers" if deployment.serves else _note(deployment)
         return answers or f"{deployment.name} answers"
-    contents = {d.name: f", {d.serves or d.message}" if d.serves or d.message else "" for d in answering}
+    contents = {d.name: f", {about}" if (about := d.serves or _note(d)) else "" for d in answering}
     return f"{_listed(f'{name} ({step.answering[name]} %{what})' for name, what in contents.items())} answer"
+
+
+def _note(deployment: DeploymentHealth) -> str:
+    """Return the message of a deployment without a failure; _message names failures."""
+    return deployment.message if deployment.state == "Ready" else ""
 
 
 def _diverted(step: RoutingStep, deployments: Mapping[str, DeploymentHealth]) -> str:

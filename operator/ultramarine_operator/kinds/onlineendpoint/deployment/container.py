@@ -23,7 +23,12 @@ from .own_code import TMP, authors_env
 CONTAINER = "container"  # name of the author's container in the pod
 GRACE_SECONDS = 50  # at least, from the end of the drain to SIGKILL
 _ARCHITECTURE = re.compile(r"exec format error|no match(?:ing)? (?:for platform|manifest)", re.IGNORECASE)
-_LACKS_PROGRAM = re.compile(r"executable file not found|no such file or directory", re.IGNORECASE)
+_NO_MATCH = re.compile(r"no match", re.IGNORECASE)  # of the architecture in the registry's list
+_LACKS_PROGRAM = re.compile(r"executable file .*not found|no such file or directory", re.IGNORECASE)
+_READ_ONLY = re.compile(r"read-only file ?system", re.IGNORECASE)
+_FORBIDDEN = re.compile(r"permission denied|operation not permitted", re.IGNORECASE)
+_RUNTIME = re.compile(r"^.*(?:unable to start container process|container init): |: unknown$", re.DOTALL)
+_PROGRAM = re.compile(r'exec: "([^"]+)"')
 _KILLED = (0, 137, 143)  # exit codes of a server that the kubelet ends
 
 
@@ -125,7 +130,7 @@ def why_unready(pod: Manifest, container: Container) -> tuple[str, str] | None:
     state, last = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
     waiting, ended = state.get("waiting") or {}, state.get("terminated") or last
     if waiting.get("reason") in pods.IMAGE_REASONS and _ARCHITECTURE.search(str(waiting.get("message"))):
-        return "Failing", _of_another_architecture(pod, container)
+        return "Failing", _of_another_architecture(pod, container, str(waiting["message"]))
     if ended and not status.get("ready"):
         return "Failing", _why_ended(pod, container, status, ended)
     if "running" not in state or status.get("ready"):
@@ -133,17 +138,31 @@ def why_unready(pod: Manifest, container: Container) -> tuple[str, str] | None:
     name, expected = pod["metadata"]["name"], _expected(container)
     look = f"kubectl -n {pod['metadata']['namespace']} describe pod {name}"
     if status.get("started"):
-        return "Updating", f"the container of pod {name} no longer answers: {expected} fails; see {look}"
+        limit = f"or takes longer than readiness.timeoutSeconds ({container.readiness.timeout_seconds})"
+        return "Updating", f"the container of pod {name} no longer answers: {expected} fails, {limit}; see {look}"
+    since = f" since {start}" if (start := state["running"].get("startedAt")) else ""
     return "Updating", (
-        f"the container of pod {name} runs, but {expected} has not succeeded yet. If that lasts, let it listen at "
-        f"0.0.0.0 rather than 127.0.0.1, and read the probe's failure with {look}"
+        f"the container of pod {name} runs{since}, but {expected} has not succeeded yet. If that lasts: "
+        f"{_remedies(container)}. Read the probe's failure with {look}"
     )
 
 
-def _expected(container: Container) -> str:
-    """Name the probe of readiness."""
-    port, path = container.ports.http or container.ports.grpc, container.readiness.path
+def _expected(container: Container, probe: ContainerProbe | None = None) -> str:
+    """Name a probe, by default that of readiness."""
+    port, path = container.ports.http or container.ports.grpc, (probe or container.readiness).path
     return f"GET {path} at port {port}" if path else f"a connection to port {port}"
+
+
+def _remedies(container: Container) -> str:
+    """Return what lets the first probe succeed, with the numbers of the spec."""
+    ports, probe = container.ports, container.readiness
+    port, name = (ports.http, "http") if ports.http else (ports.grpc, "grpc")
+    answer = "answer 200 to 399" if probe.path else "accept connections"
+    return (
+        f"let it listen at 0.0.0.0:{port} rather than 127.0.0.1, or correct container.ports.{name}; "
+        f"let it {answer} within readiness.timeoutSeconds ({probe.timeout_seconds}); "
+        f"or raise startupSeconds ({container.startup_seconds})"
+    )
 
 
 def _why_ended(pod: Manifest, container: Container, status: Manifest, ended: Manifest) -> str:
@@ -153,29 +172,47 @@ def _why_ended(pod: Manifest, container: Container, status: Manifest, ended: Man
     if ended.get("reason") == pods.OUT_OF_MEMORY:
         return pods.assess(pod, {**status, "state": {"terminated": ended}}).sentence
     if _ARCHITECTURE.search(words):
-        return _of_another_architecture(pod, container)
+        return _of_another_architecture(pod, container, words)
     if ended.get("reason") in ("StartError", "ContainerCannotRun"):
-        remedy = "correct container.command" if _LACKS_PROGRAM.search(words) else "see the events of the pod"
-        return f"{title} cannot start: {words}; {remedy}"
-    code, seconds = ended.get("exitCode"), _seconds(ended)
+        cause = _RUNTIME.sub("", words)
+        remedy = "correct container.command" if _LACKS_PROGRAM.search(cause) else "see the events of the pod"
+        if (program := _PROGRAM.search(cause)) and _FORBIDDEN.search(cause):
+            remedy = f"make it executable by chmod +x, or set container.command, as [sh, {program[1]}] for a script"
+        return f"{title} cannot start: {cause}; {remedy}"
+    code, seconds, live = ended.get("exitCode"), _seconds(ended), container.liveness
+    killed = f"{_expected(container, live)} of container.liveness failed and the kubelet ended it" if live else ""
     if code in _KILLED and seconds >= container.startup_seconds:
-        or_live = ", or container.liveness failed" if container.liveness else ""
         return (
-            f"{title} was ended after {seconds} s, since {_expected(container)} did not succeed within startupSeconds"
-            f"{or_live}. Let it listen at 0.0.0.0 rather than 127.0.0.1, and answer 200 to 399; see {log}"
+            f"{title} was ended, since {_expected(container)} did not succeed within startupSeconds"
+            f"{f', or {killed}' if killed else ''}. Remedies: {_remedies(container)}; see {log}"
         )
     if code == 0:
-        return f"{title} exited with code 0, but a server must go on; correct container.command or container.args"
+        cause = f"exited with code 0, but a server must go on{f'; or {killed}' if killed else ''}"
+        correct = f"correct container.command or container.args{', or liveness' if live else ''}"
+        return f"{title} {cause}; {correct}; see {log}"
     tail = last_words(words.splitlines())
-    return f"{title} exited with code {code}{f': {tail}' if tail else ''}; see {log}"
+    cause = f"exited with code {code}{f': {tail}' if tail else ''}"
+    if code in _KILLED and killed:
+        return f"{title} {cause}, or {killed}; see {log}"
+    return f"{title} {cause}; {_remedy_of_files(container, tail, words)}see {log}"
 
 
-def _of_another_architecture(pod: Manifest, container: Container) -> str:
+def _remedy_of_files(container: Container, *texts: str) -> str:
+    """Return the remedy for a file that the server may not write or open, by the first text that names the trouble."""
+    for text in texts:
+        if _READ_ONLY.search(text):
+            return "add the folder to container.writable; "
+        if _FORBIDDEN.search(text):
+            return f"it runs as user {container.user}: set container.user, or change the owner in the image; "
+    return ""
+
+
+def _of_another_architecture(pod: Manifest, container: Container, words: str) -> str:
     node = f" {name}" if (name := (pod.get("spec") or {}).get("nodeName")) else ""
-    return (
-        f"image {container.image} was built for another architecture than that of node{node} "
-        "(exec format error). Build it for that one, or choose nodes by podTemplate.nodeSelector"
-    )
+    built = f"image {container.image} was built for another architecture than that of node{node}"
+    if not _NO_MATCH.search(words):
+        built += " (exec format error), or the file that it starts has no #! line"
+    return f"{built}. Build it for that one, or choose nodes by podTemplate.nodeSelector"
 
 
 def _seconds(ended: Manifest) -> int:

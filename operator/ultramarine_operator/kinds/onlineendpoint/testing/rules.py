@@ -254,8 +254,16 @@ _CONTAINERS = (
     clash(
         "a writable folder must be a whole path",
         container(writable=["/var/run", "/home/a.b"]),
-        *(container(writable=[path]) for path in ("/tmp", "/mnt/model/a", "/proc/1", "/var/../dev", "/var/run/")),
+        *(container(writable=[path]) for path in ("/var//run", "/var/../dev", "/var/run/")),
     ),
+    clash("/tmp is writable already", container(writable=["/tmpfiles"]), container(writable=["/tmp/a"])),
+    clash(
+        "/proc, /sys, /dev and /mnt/model cannot be writable",
+        container(writable=["/mnt/models"]),
+        *(container(writable=[path]) for path in ("/mnt/model/a", "/proc/1", "/dev")),
+    ),
+    clash("no container runs as root", container(user=1), container(user=0)),
+    clash("ports below 1024 need root", container(ports={"http": 1024}), container(ports={"http": 80})),
     clash(
         "a folder of container.writable is the mountPath of a volume",
         blue(model=None, container={**SERVER, "writable": ["/cache"]}, podTemplate=DATA),
