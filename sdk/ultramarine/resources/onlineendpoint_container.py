@@ -37,6 +37,16 @@ Port = Annotated[
 ]
 
 
+Folder = Annotated[
+    str,
+    Field(
+        max_length=253,
+        pattern=r"^/[A-Za-z0-9._/-]+$",
+        json_schema_extra=says("must be an absolute path of letters, digits and ._-/, such as /var/run"),
+    ),
+]
+
+
 class ContainerPorts(Schema):
     """Ports at which the container listens, on all addresses."""
 
@@ -111,7 +121,7 @@ class Container(Schema):
             rule("self >= 1", "no container runs as root; choose a user ID such as 65532, and let the image allow it")
         ),
     )
-    writable: list[Annotated[str, Field(max_length=253, pattern=r"^/[A-Za-z0-9._/-]+$")]] = Field(
+    writable: list[Folder] = Field(
         default=[],
         max_length=8,
         description="Further folders in which the container may write, such as /var/run. They are empty at the start"

@@ -256,6 +256,7 @@ _CONTAINERS = (
         container(writable=["/var/run", "/home/a.b"]),
         *(container(writable=[path]) for path in ("/var//run", "/var/../dev", "/var/run/")),
     ),
+    clash("must be an absolute path of letters", container(writable=["/a-b"]), container(writable=["var/run"])),
     clash("/tmp is writable already", container(writable=["/tmpfiles"]), container(writable=["/tmp/a"])),
     clash(
         "/proc, /sys, /dev and /mnt/model cannot be writable",
