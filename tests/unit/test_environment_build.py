@@ -200,6 +200,13 @@ sys.exit(1)
         ("gamma", "BuildFailed", "gamma==1.0 has no wheel for this Python, and its build failed: error: command 'gcc'"),
         ("alpha 1.0", "RequirementsInvalid", "alpha 1.0"),
         ("./mine", "RequirementsInvalid", "packages come from an index"),
+        ("alpha\nbeta==", "RequirementsInvalid", "line 2 of the requirements"),
+        ("-r other.txt", "RequirementsInvalid", "line 1 of the requirements names a file by -r; write the lines"),
+        (
+            "# alpha\n \n--index-url http://127.0.0.1:9",
+            "RequirementsInvalid",
+            "the requirements name no package; name at least one",
+        ),
     ],
 )
 def test_a_resolvers_refusal_is_final_and_has_its_words(
@@ -217,6 +224,8 @@ def test_an_absent_index_is_tried_again(places: Places) -> None:
     code, record = build(places, "http://127.0.0.1:9/simple", "alpha")
     assert (code, record.reason) == (contract.EXIT_TRY_AGAIN, "IndexUnreachable")
     assert "Connection refused" in record.message
+    own = build(places, "http://127.0.0.1:9/simple", "alpha", "--index-url http://127.0.0.1:9/other")[1]
+    assert own.message.endswith("; check the index in line 2 of the requirements")
 
 
 def test_credentials_open_an_index_and_are_in_no_message(places: Places) -> None:

@@ -24,6 +24,7 @@ from ultramarine_contract.meta import API_VERSION, Manifest
 from ultramarine_contract.sweep_records import STOPPED_EARLY, TrialTask
 from ultramarine_contract.training_records import CheckpointRecord, Progress, TerminationRecord
 from ultramarine_operator.kinds.trainingjob.plan import plan, questions
+from ultramarine_operator.shared import pods
 from ultramarine_operator.shared.conditions import parse_timestamp, timestamp
 from ultramarine_operator.shared.plan import Obj, Plan, Seen
 from ultramarine_operator.training.trials import ANNOTATION_TRIAL
@@ -236,6 +237,25 @@ def test_an_image_that_cannot_start_our_entry_point_is_its_own_reason() -> None:
     assert "leave spec.image out" in got.status["failure"]["hint"]
 
 
+@pytest.mark.parametrize(
+    ("env", "program", "words"),
+    [
+        ([{"name": "PATH", "value": "/opt"}], "ultramarine-trainer", "remove PATH from env"),
+        ([], "python3", "team-a/alpine:3 has no python3"),
+        ([], "python3", "choose an image with Python 3.9 or newer"),
+    ],
+)
+def test_what_keeps_an_entry_point_from_starting_is_named(env: list[Manifest], program: str, words: str) -> None:
+    """The author's own PATH, or an image without Python; another base image would not help, or not be needed."""
+    ended = ended_container(128, "StartError", f'exec: "{program}": executable file not found in $PATH')
+    ended["containerStatuses"][0]["image"] = "team-a/alpine:3"
+    broken = pod(training_job(), phase="Failed", **ended)
+    broken["spec"]["containers"] = [{"name": "trainer", "env": env}]
+    verdict = pods.verdict(broken)
+
+    assert words in f"{verdict.message}; {verdict.hint}"
+
+
 def test_a_node_that_cannot_start_a_container_ends_no_training() -> None:
     """A runtime that is out of time or memory says nothing of the image: Kubernetes makes another attempt."""
     churn = training_job()
@@ -397,15 +417,15 @@ def test_attempts_stand_in_their_order_whatever_their_nodes_clocks_say() -> None
 def test_who_was_stopped_is_not_the_cause_whatever_its_clock_says() -> None:
     """Node 1 failed, its clock an hour ahead; node 0 was stopped for it, and its earlier time makes it no culprit."""
     churn = training_job(framework="torch", nodes=2)
-    pods = []
+    failed = []
     for node, finished, code, record in (
         (0, NOW, 143, TerminationRecord(reason="Stopped", message="SIGTERM came while the command ran")),
         (1, NOW + AHEAD, 7, TerminationRecord(reason="CommandFailed", message="command exited with code 7")),
     ):
         ended = ended_container(code, message=record.to_json())
         ended["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = at(finished)
-        pods.append(pod(churn, f"churn-{node}-a", "Failed", node=node, **ended))
-    got = plan(churn, seen(job(churn, "Failed", "BackoffLimitExceeded", failed=2), *pods), NOW)
+        failed.append(pod(churn, f"churn-{node}-a", "Failed", node=node, **ended))
+    got = plan(churn, seen(job(churn, "Failed", "BackoffLimitExceeded", failed=2), *failed), NOW)
 
     assert (got.status["failure"]["pod"], got.status["failure"]["exitCode"]) == ("churn-1-a", 7)
 

@@ -32,6 +32,9 @@ LOCK, BUILD = "requirements.lock", ".build"  # in the environment; what is in BU
 RESULT = f"{BUILD}/result.json"  # fields of the BuildRecord that the build knows
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)", re.MULTILINE)
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\+[a-z0-9.]+)?")  # PEP 440
+_OF_FILES = re.compile(r"(-r|-c|-e|--requirement|--constraint|--editable)(?![a-z-])")
+_OF_INDEX = re.compile(r"\s*(-i|-f|--index-url|--extra-index-url|--find-links)(?![a-z-])")
+_POSITION = re.compile(r"`([^`\s]*)` at position (\d+)")
 _LOOK_SECONDS = 2.0
 
 
@@ -73,6 +76,7 @@ class _Build:
         self._folder = places.environment
         self._work = places.environment / BUILD
         self._lock = places.environment / LOCK
+        self._lines: list[str] = []
         self._limit = int(task.get("max_bytes") or 0)
         # Everything that uv writes is on the disk of the environment: files are linked there, not copied.
         self._variables = {
@@ -95,6 +99,8 @@ class _Build:
         _clear(self._folder)
         self._work.mkdir()
         requirements, folder = self._requirements()
+        self._lines = requirements.read_text(errors="replace").splitlines()
+        self._check_lines(is_alone=not self._task.get("path"))
         _say("resolving")
         self._lock.write_text("".join(f"{line}\n" for line in installed()))
         words: list[str | Path] = [
@@ -149,6 +155,29 @@ class _Build:
             raise Failed("RequirementsMissing", f"{path.name} not found in {path.parent}; {remedy}", is_empty)
         return path, path.parent
 
+    def _check_lines(self, is_alone: bool) -> None:
+        """Check the lines of the requirements; those that are alone cannot name other files."""
+        lines = [line.split("#")[0].strip() for line in self._lines]
+        if all(not line or _OF_INDEX.match(line) for line in lines):
+            raise Failed("RequirementsInvalid", "the requirements name no package; name at least one")
+        for number, line in enumerate(lines, 1):
+            if is_alone and (option := _OF_FILES.match(line)):
+                remedy = "write the lines of that file here, or set requirementsFile with a source"
+                message = f"line {number} of the requirements names a file by {option[1]}; {remedy}"
+                raise Failed("RequirementsInvalid", message)
+
+    def _explained(self, text: str) -> Failed:
+        """Return the failure that uv's output means, with the lines of the requirements that it concerns."""
+        for name, position in _POSITION.findall(text) if not self._task.get("path") else ():
+            number = "\n".join(self._lines)[: int(position)].count("\n") + 1
+            text = text.replace(f"`{name}` at position {position}", f"line {number} of the requirements")
+        failed = explained(text)
+        numbers = [str(number) for number, line in enumerate(self._lines, 1) if _OF_INDEX.match(line)]
+        if numbers and failed.reason in ("IndexUnreachable", "IndexUnauthorized", "CertificateUnknown"):
+            remedy = f"check the index in line {', '.join(numbers)} of the requirements"
+            return Failed(failed.reason, f"{failed.message.rpartition('; ')[0]}; {remedy}", failed.transient)
+        return failed
+
     def _uv(self, words: Iterable[str | Path], folder: Path, count: int = 0) -> None:
         """Run uv, and say how far it is. Raises Failed in uv's own words."""
         try:
@@ -180,7 +209,7 @@ class _Build:
                 self._check_size(size)
         reader.join()
         if process.returncode:
-            raise explained("".join(lines))
+            raise self._explained("".join(lines))
 
     def _read(self, process: subprocess.Popen[str], lines: list[str]) -> None:
         for line in process.stderr or ():

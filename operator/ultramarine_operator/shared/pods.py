@@ -38,6 +38,7 @@ EVICTED = "Evicted"  # the kubelet's word
 IMAGE_NOT_SUITABLE = "ImageNotSuitable"
 _LACKS_WHOLE = re.compile(r"Insufficient \S+/")  # a resource that cannot be shared, in the scheduler's words
 _OVER_LIMIT = re.compile(r"exceed(?:s|ed) (?:the|its) .*limit")  # of local disk, in the kubelet's words
+_OTHER_IMAGE = "build the image FROM the platform's trainer image, or leave spec.image out"
 _LACKS_PROGRAM = re.compile(r'executable file .*not found|exec: "[^"]*": (exec format|permission)', re.IGNORECASE)
 IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 
@@ -276,14 +277,13 @@ def assess(pod: Manifest, status: Manifest) -> Verdict:
         if not _LACKS_PROGRAM.search(last):  # trouble of the node, which another attempt may not meet
             message = f"container {status.get('name')} of pod {name} cannot start: {last}"
             return Verdict(kubelets, name, code, message, "", "see the events of the pod")
-        return Verdict(
-            IMAGE_NOT_SUITABLE,
-            name,
-            code,
-            f"image {status.get('image')} cannot start our entry point: {last}",
-            "",
-            "build the image FROM the platform's trainer image, or leave spec.image out",
-        )
+        message, hint = f"image {status.get('image')} cannot start our entry point: {last}", _OTHER_IMAGE
+        if _sets_path(pod, str(status.get("name"))):
+            hint = "remove PATH from env, or keep the folders of the image in it"
+        elif 'exec: "python3"' in last:
+            message = f"image {status.get('image')} has no python3: {last}"
+            hint = "choose an image with Python 3.9 or newer as python3"
+        return Verdict(IMAGE_NOT_SUITABLE, name, code, message, "", hint)
     if not reason:
         reason = "CommandFailed"
     message = message or f"pod {name} exited with code {code}"
@@ -300,6 +300,12 @@ def assess(pod: Manifest, status: Manifest) -> Verdict:
         if reason in ("CommandFailed", contract.SAME_FAILURE):
             hint = _with_remedy(hint, message)
     return Verdict(reason, name, code, message, tail, hint)
+
+
+def _sets_path(pod: Manifest, container: str) -> bool:
+    spec = pod.get("spec") or {}
+    containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    return any(v["name"] == "PATH" for c in containers if c["name"] == container for v in c.get("env") or [])
 
 
 def command_failed(namespace: str, pod: str, message: str) -> str:
