@@ -31,7 +31,7 @@ def missing_libraries(site: Path, others: Iterable[str]) -> str:
     lacks = [f"{package} needs {', '.join(sorted(names))}" for package, names in sorted(missing.items())]
     if not lacks:
         return ""
-    return f"the image lacks native libraries: {'; '.join(lacks[:5])}. Set spec.image to an image with them"
+    return f"the image lacks native libraries: {'; '.join(lacks[:5])}. Use an Environment whose spec.image has them"
 
 
 def needed(path: Path) -> Iterator[str]:

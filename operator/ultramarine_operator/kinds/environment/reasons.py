@@ -13,11 +13,17 @@ _FAILURES: Lines = {
     "IndexUnauthorized": ("The index refused the credentials.", "Correct the Secret environments.secretName."),
     "IndexUnreachable": ("The package index does not answer.", "Check environments.indexUrl; another attempt follows."),
     "NotFound": ("A package, or its version, does not exist.", "Correct the name or the version."),
-    "PythonMismatch": ("The image has another Python version.", "Correct spec.python.version or spec.image."),
-    "RequirementsInvalid": ("A line of the requirements cannot be used.", "Correct it."),
+    "PythonMismatch": (
+        "The image has another Python version.",
+        "Apply it under another name, with that version or another image.",
+    ),
+    "RequirementsInvalid": (
+        "A line of the requirements cannot be used.",
+        "Apply it under another name with a correct line.",
+    ),
     "RequirementsMissing": ("The ConfigMap or the file is missing.", "Create it, or correct the reference."),
     "TooLarge": ("The packages exceed the chart's environments.maxSize.", "Remove packages, or raise the limit."),
-    "Unsatisfiable": ("The requirements contradict each other.", "Loosen one of them."),
+    "Unsatisfiable": ("The requirements contradict each other.", "Apply it under another name with looser ones."),
     "BuildTimeout": ("The build exceeded one hour.", "Require fewer packages, or packages with wheels."),
     "ResultLost": ("The build left no readable result.", "Wait; another attempt follows."),
 }
