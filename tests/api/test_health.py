@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from bare import ROOT, Api, eventually
-from builders import WEIGHTS, WEIGHTS_DIGEST, searching
+from bare import ROOT, Api, eventually, whole
+from builders import WEIGHTS, WEIGHTS_DIGEST
 from stories import serving, status, there, training, until
 from ultramarine_cluster import build
 from ultramarine_contract.meta import API_VERSION, Manifest
@@ -95,15 +95,9 @@ def end_badly(api: Api, name: str) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_an_object_that_nobody_has_looked_at_is_in_progress(api, kind):
     """Before its first pass, or where no operator runs, an object is not taken for done."""
-    examples = {
-        "TrainingJob": training("new"),
-        "Model": model("new"),
-        "ModelVersion": version("new", "new.onnx"),
-        "OnlineEndpoint": serving("new", "new@1"),
-        "Sweep": searching("new"),
-    }
-    api.apply(examples[kind.name])
-    name = examples[kind.name]["metadata"]["name"]
+    example = whole(kind.name)
+    api.apply(example)
+    name = example["metadata"]["name"]
     assert kstatus(api.get(kind.short, name)) == "InProgress"
 
 
