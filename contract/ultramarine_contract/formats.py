@@ -24,6 +24,8 @@ FORMAT_BY_SUFFIX = {
     ".pickle": "pickle",
     ".joblib": "joblib",
 }
+# Suffixes that files of a named format may have too.
+_MORE_SUFFIXES = {"joblib": {".pkl", ".pickle"}}
 # Suffixes that other files have too, and the beginning of a model's file, without spaces.
 _BEGINNINGS = {".json": ("xgboost", b'{"learner":'), ".txt": ("lightgbm", b"treeversion=")}
 # Names of files that make their whole folder a model.
@@ -63,6 +65,7 @@ def models_among(files: Iterable[str], format: str, head: Callable[[str], bytes]
                 models[file] = detected
     if not models and format:  # The loader has the best message about a file with the right name.
         suffixes = {suffix for suffix, (owner, _) in _BEGINNINGS.items() if owner == format}
+        suffixes |= _MORE_SUFFIXES.get(format, set())
         models = {file: format for file in files if PurePosixPath(file).suffix in suffixes}
     return models
 

@@ -96,15 +96,15 @@ def test_a_model_is_trusted_once_and_says_what_servers_will(platform):
     platform.ready("odd", "odd-1")
 
     dated = pickle.dumps(Dated().fit([[0.0], [1.0]], [0, 1]))
-    missing = b"cnowhere_to_be_found\nModel\n."
+    damaged = b"no pickle"
     platform.apply(model_version("odd", 2, platform.put("odd-2.pkl", dated), dated, "pickle"))
     platform.ready("odd", "odd-2")
     status = platform.wait("mv", "odd-2", lambda s: condition(s, "Compatible").get("status") == "False")
     assert "saved by scikit-learn 1.5.2, the server has" in condition(status, "Compatible")["message"]
     assert "VersionMismatch" in platform.kubectl("describe", "mv", "odd-2")
-    platform.apply(model_version("odd", 3, platform.put("odd-3.pkl", missing), missing, "pickle"))
-    status = platform.wait("mv", "odd-3", lambda s: condition(s, "Ready").get("reason") == "DependencyMissing")
-    assert "nowhere_to_be_found" in condition(status, "Stalled")["message"]
+    platform.apply(model_version("odd", 3, platform.put("odd-3.pkl", damaged), damaged, "pickle"))
+    status = platform.wait("mv", "odd-3", lambda s: condition(s, "Ready").get("reason") == "ModelCorrupt")
+    assert "not a readable pickle model" in condition(status, "Stalled")["message"]
     platform.wait("mdl", "odd", lambda s: s.get("latestReadyVersion") == "2")
     platform.ready("odd", "odd-2")
     platform.delete("oe", "odd", "swift")

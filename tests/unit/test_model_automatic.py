@@ -166,6 +166,23 @@ def test_a_model_that_no_server_can_load_is_not_ready():
     assert (again.status, again.apply, again.events) == (got.status, (), ())
 
 
+def test_a_model_with_consent_waits_for_its_environment():
+    """What lacks a package in the server image stays ready, also if an older verdict was Invalid; others do not."""
+    lacking = replace(REFUSAL, load_error="DependencyMissing", message="model.pkl needs code: no module seaborn")
+    refused = verdict(lacking)
+    assert (refused.status["state"], condition(refused, "Ready")["reason"]) == ("Invalid", "DependencyMissing")
+
+    allowed = one_version(refused.status, allowCodeExecution=True)
+    twin = one_version(refused.status, allowCodeExecution=True, compile={"to": "onnx"})
+    got = plan_version(allowed, seen(compile_job_of(twin, "Complete"), wording(twin, lacking)), LATER)
+    assert (got.status["state"], condition(got, "Ready")["status"]) == ("Ready", "True")
+    assert condition(got, "Compiled")["reason"] == "NotConvertible"
+    assert "no module seaborn; a deployment with its packages" in condition(got, "Compiled")["message"]
+    assert condition(got, "Stalled") == {}
+    again = plan_version(one_version(got.status, allowCodeExecution=True), seen(), LATER)
+    assert (again.status, again.apply, again.events) == (got.status, (), ())
+
+
 def test_a_verdict_with_an_unknown_word_is_taken_for_the_models_fault():
     """A model that runs code can write the verdict too; the reason is one of ours."""
     got = verdict(replace(REFUSAL, load_error="Nonsense\n"))

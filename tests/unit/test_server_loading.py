@@ -9,6 +9,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 import skops.io
@@ -140,7 +141,19 @@ def test_code_of_the_training_script_has_its_own_remedy(tmp_path: Path) -> None:
 
     with pytest.raises(LoadError, match="make the output a python model") as caught:
         load(ModelFile(path, "pickle"), ServingTask("m", "1", "", "", "pickle", allow_code_execution=True), 1)
-    assert caught.value.reason == "DependencyMissing"
+    assert caught.value.reason == "ModelUnsupported", "an environment could not help"
+
+
+@pytest.mark.parametrize("compress", [0, 3])
+@pytest.mark.parametrize("format", ["pickle", "joblib"])
+def test_a_file_of_joblib_may_have_the_suffix_of_a_pickle(tmp_path: Path, format: str, compress: int) -> None:
+    """Azure's name model.pkl, written by joblib.dump, with arrays outside the pickle or compressed."""
+    (tmp_path / "written").mkdir()
+    path = tmp_path / "written" / "model.pkl"
+    joblib.dump(LogisticRegression().fit(X, [0, 0, 1, 1]), path, compress=compress)
+    task = task_for(tmp_path, {"model.pkl": path.read_bytes()}, format=format, allow_code_execution=True)
+
+    assert ask({"inputs": [matrix()]}, load(find_model(tmp_path, task), task, 1))["outputs"]
 
 
 @pytest.mark.attack(

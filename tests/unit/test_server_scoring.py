@@ -257,6 +257,11 @@ def test_predict_answers_the_protocol(folder: Path) -> None:
         ("needs_module.py", "DependencyMissing", "needs the module package_that_is_missing, which is not installed"),
         ("needs_module.py", "DependencyMissing", "(needs_module.py, line 3). Add its package to environment"),
         ("no_run.py", "ScoringFailed", "no_run.py has no function run()"),
+        (
+            "takes_more.py",
+            "ScoringFailed",
+            "has a parameter 'request_header', which no request fills. Define run(data)",
+        ),
         ("init_ends.py", "ScoringFailed", "was ended by SIGKILL; it may have needed more memory"),
         ("absent.py", "ScoringFailed", "the source has no absent.py, but azure_sklearn.py, behaves.py"),
     ],
@@ -326,6 +331,7 @@ def test_a_hanging_run_is_ended_and_replaced(folder: Path) -> None:
     assert hanging.status_code == 504
     assert "time.sleep(3600)" not in hanging.text
     assert "in hang" in log_of(folder), "the log does not show where the script hung"
+    assert "was ended by SIG" not in log_of(folder), "the log names another cause than the timeout"
     assert 'ultramarine_server_worker_ends_total{reason="timeout"} 1.0' in metrics
 
 

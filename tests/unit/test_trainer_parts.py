@@ -220,6 +220,7 @@ def output(base: Path, *files: str) -> Path:
         (["model.skops", "card.md"], "auto", "sklearn"),
         (["deep/model.onnx"], "auto", "onnx"),
         (["model.pkl"], "auto", "pickle"),
+        (["model.pkl"], "joblib", "joblib"),
         (["model.onnx", "model.pkl"], "onnx", "onnx"),
         (["model.gguf", "tokens.pkl", "words.pkl"], "custom", "custom"),
         (["report.html"], "", ""),

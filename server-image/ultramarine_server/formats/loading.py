@@ -82,7 +82,9 @@ def load_file(file: ModelFile, options: Options) -> Model:
         if not options.isolated:
             remedy += ", or store a model of the libraries in the image (docs/formats.md)"
         if "__main__" in str(error):
-            from ultramarine_contract.trusted_types import SCRIPT_REMEDY as remedy
+            from ultramarine_contract.trusted_types import SCRIPT_REMEDY
+
+            raise LoadError(f"{message}; {SCRIPT_REMEDY}", "ModelUnsupported") from error
         raise LoadError(f"{message}; {remedy}", "DependencyMissing") from error
     except Exception as error:  # A parser of a damaged file raises any exception.
         message = f"{file.path.name} is not a readable {file.format} model: {type(error).__name__}: {error}"

@@ -41,7 +41,7 @@ def load(path: Path, options: Options) -> Model:
     document = yaml.safe_load((path / "MLmodel").read_bytes())
     if options.isolated and _flavor(document) is None:
         return _PyfuncModel(path, options.signature, document)
-    file, signature = _logged(path, document)
+    file, signature = _logged(path, document, options)
     return load_file(file, replace(options, signature=options.signature or signature))
 
 
@@ -112,7 +112,7 @@ def _flavor(document: Any) -> str | None:
     return next((name for name in _FILE_KEYS if isinstance(flavors.get(name), dict)), None)
 
 
-def _logged(folder: Path, document: Any) -> tuple[ModelFile, Signature | None]:
+def _logged(folder: Path, document: Any, options: Options) -> tuple[ModelFile, Signature | None]:
     """Return the model's file, with its inputs if MLmodel has them."""
     flavor = _flavor(document)
     flavors = document["flavors"]
@@ -120,7 +120,7 @@ def _logged(folder: Path, document: Any) -> tuple[ModelFile, Signature | None]:
         message = f"{folder.name}/MLmodel has no flavor but {', '.join(map(str, flavors))}"
         remedy = f"log the model with one of {', '.join(_FILE_KEYS)}, or set environment with mlflow and the model's"
         remedy += " requirements on the deployment, and allowCodeExecution on the ModelVersion"
-        raise LoadError(f"{message}; {remedy}", "ModelUnsupported")
+        raise LoadError(f"{message}; {remedy}", "DependencyMissing" if options.code_allowed else "CodeExecutionRefused")
     # An ONNX file has its inputs; MLflow's names of them are those of a data frame.
     signature = None if flavor == "onnx" else _signature(document.get("signature"))
     return _file(folder, flavor, flavors[flavor]), signature

@@ -96,6 +96,10 @@ class Script:
         if not data or any(parameter.kind not in kinds for parameter in parameters):
             message = f"run() of {self._entry} must take its data by name, without *args. Define run(data)."
             raise Failed("ScoringFailed", message)
+        more = [parameter.name for parameter in data[1:] if parameter.default is _NO_DEFAULT]
+        if more and self._schema is None:
+            message = f"run() of {self._entry} has a parameter {more[0]!r}, which no request fills"
+            raise Failed("ScoringFailed", f"{message}. Define run(data) or run(data, request_headers).")
         return data, len(data) < len(parameters)
 
     def _arguments(self, header: Mapping[str, Any], body: bytearray) -> dict[str, Any]:

@@ -237,7 +237,8 @@ def _keep(state: _State) -> None:
             if state.closed:
                 return
             state.ended["timeout" if process.timed_out else "crash"] += 1
-            _log(f"the process of {state.start.name} {_ending(code)}, and starts again")
+            ending = "was too slow" if process.timed_out else _ending(code)
+            _log(f"the process of {state.start.name} {ending}, and starts again")
         pause = 0.0 if time.monotonic() - began > _STEADY_SECONDS else min(max(2 * pause, 0.5), _MAX_PAUSE_SECONDS)
         time.sleep(pause)
 

@@ -29,12 +29,13 @@ CONDITION = "Compiled"
 COMPATIBLE, MISMATCH = "Compatible", "VersionMismatch"
 COMPILED, COMPILING, FAILED, NOT_ASKED = "Compiled", "Compiling", "CompileFailed", "NotAsked"
 SUPERSEDED = "Superseded"  # the only reason that is not final
-VERDICTS = ("ParityFailed", "NotConvertible")  # reasons of the server image
-REFUSED = "CodeExecutionRefused"
+NOT_CONVERTIBLE = "NotConvertible"
+VERDICTS = ("ParityFailed", NOT_CONVERTIBLE)  # reasons of the server image
+REFUSED, DEPENDENCY_MISSING = "CodeExecutionRefused", "DependencyMissing"
 # Reasons of the server image too: no server can load the model.
 LOAD_ERRORS = (
     REFUSED,
-    "DependencyMissing",
+    DEPENDENCY_MISSING,
     "DigestMismatch",
     "FormatUnknown",
     "ModelCorrupt",
@@ -98,13 +99,13 @@ def wish(version: Version) -> Compile | None:
 
 
 def former(version: Version) -> Compilation:
-    """Return the outcome in the status, which is final unless it was a refusal of code that is allowed by now."""
+    """Return the outcome in the status, which is final unless it came of code that is allowed by now."""
     condition = find(version.status, CONDITION)
     if wish(version) is None:
         return _not_asked(version, condition)
     if condition is None:
         return _under_way("its artifact is checked first")
-    if condition.get("reason") == REFUSED and version.spec.allow_code_execution:
+    if condition.get("reason") in (REFUSED, DEPENDENCY_MISSING) and version.spec.allow_code_execution:
         return _under_way("it is tried again, since it may run code now")
     outcome = (condition.get("status") == "True", str(condition["reason"]), str(condition.get("message", "")))
     mismatch = str((find(version.status, COMPATIBLE) or {}).get("message", ""))
@@ -226,6 +227,11 @@ def _reader(version: Version, settings: Compile, platform: Platform) -> ResultRe
 
 
 def _verdict(record: CompileRecord, version: Version, settings: Compile, platform: Platform) -> Compilation:
+    if record.load_error == DEPENDENCY_MISSING and version.spec.allow_code_execution:
+        message = (
+            f"the server image cannot load it: {record.message}; a deployment with its packages in environment can"
+        )
+        return Compilation(Condition(CONDITION, False, NOT_CONVERTIBLE, message[:MAX_MESSAGE]))
     if record.load_error:
         reason = record.load_error if record.load_error in LOAD_ERRORS else "ModelInvalid"
         return Compilation(Condition(CONDITION, False, reason, record.message))
