@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import joblib
 import lightgbm
 import numpy as np
 import pandas as pd
@@ -431,7 +432,7 @@ def test_a_pod_without_room_says_nothing_of_the_model(tmp_path, monkeypatch, err
     def load_without_room(*_):
         raise error
 
-    monkeypatch.setattr(pickle, "load", load_without_room)
+    monkeypatch.setattr(joblib, "load", load_without_room)
     with pytest.raises(LoadError):
         compile_model(task_for(path, format="pickle", allow_code_execution=True), tmp_path, tmp_path / "out", threads=1)
     assert not (tmp_path / "out" / VERDICT_NAME).exists()
