@@ -45,7 +45,7 @@ def test_the_columns_tell_the_story(platform):
     line = next(line for line in shown.splitlines() if line.startswith("trainingjob.ultramarine.dev/early"))
     assert line.split()[1:4] == ["Succeeded", "accuracy=1", "early-1"]
     line = next(line for line in shown.splitlines() if line.startswith("onlineendpoint.ultramarine.dev/early"))
-    assert line.split()[1:5] == ["True", "early-1", "1/1", "http://early.ultramarine-e2e.svc"]
+    assert line.split()[1:6] == ["True", "Serving", "early-1", "1/1", "http://early.ultramarine-e2e.svc"]
 
 
 def test_nothing_foreign_is_written_into_our_objects(platform):
