@@ -456,8 +456,9 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" fo
          "map for a key", "keys", "circle", "documents", "NUL"],
 )  # fmt: skip
 def test_a_document_that_is_a_trap_is_refused(tmp_path: Path, text: str) -> None:
-    """Documents that would grow, recurse or make objects are refused as unreadable or unknown."""
-    assert refusal(mlflow_folder(tmp_path / "m", text), "mlflow").reason in ("ModelCorrupt", "ModelUnsupported")
+    """Documents that would grow, recurse or make objects are refused as unreadable, unknown or without consent."""
+    reason = refusal(mlflow_folder(tmp_path / "m", text), "mlflow").reason
+    assert reason in ("ModelCorrupt", "ModelUnsupported", "CodeExecutionRefused")
 
 
 # Signatures

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import os
-import socket
+import stat
 import subprocess
 import sys
 import tarfile
@@ -142,8 +142,7 @@ def test_a_result_that_foreign_code_wrote_is_not_trusted(places: Places, storage
         case "pipe":
             os.mkfifo(result)
         case "socket":
-            with socket.socket(socket.AF_UNIX) as server:
-                server.bind(os.path.relpath(result))
+            os.mknod(result, stat.S_IFSOCK | 0o600)  # the path may be too long to bind to
         case "document":
             result.write_text("[")
         case "huge":
