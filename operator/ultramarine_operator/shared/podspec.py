@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from ultramarine.resources.pods import PodTemplate
 from ultramarine_contract import common as contract
-from ultramarine_contract.meta import Manifest
+from ultramarine_contract.meta import Manifest, child_labels, child_metadata
 from ultramarine_contract.tls import AUTHORITY
 
 from .plan import Platform
@@ -132,3 +133,46 @@ def scratch(name: str, resources: Manifest) -> Manifest:
     """Return the volume of a folder on the node's disk that may grow as large as the pod's limit."""
     most = (resources.get("limits") or {}).get(DISK)
     return {"name": name, "emptyDir": {"sizeLimit": str(most)} if most else {}}
+
+
+def platform_pod(platform: Platform, placement: Manifest, **fields: Any) -> Manifest:
+    """Return the spec of a pod of the platform's own programs, which runs once; `fields` are its containers and more.
+
+    Its `volumes` get those of TLS.
+    """
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        **pull_secrets(platform),
+        "enableServiceLinks": False,
+        "securityContext": POD_SECURITY,
+        **placed(placement),
+        **fields,
+        "volumes": [*fields["volumes"], *tls_volumes(platform)],
+    }
+
+
+def platform_job(
+    owner: Manifest, name: str, pod: Manifest, *, retries: int, deadline_seconds: int, kept_seconds: int
+) -> Manifest:
+    """Return a Job of the platform's own programs, which is kept for a while after its end."""
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": child_metadata(owner, name),
+        "spec": {
+            "backoffLimit": retries,
+            "activeDeadlineSeconds": deadline_seconds,
+            "ttlSecondsAfterFinished": kept_seconds,
+            # An eviction is not the pod's fault: it does not count against backoffLimit.
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                ]
+            },
+            "template": {
+                "metadata": {"labels": child_labels(owner["kind"], owner["metadata"]["name"])},
+                "spec": pod,
+            },
+        },
+    }

@@ -8,21 +8,19 @@ from ultramarine.resources.environment import EnvironmentSpec
 from ultramarine.resources.pods import Source
 from ultramarine_contract import common as contract
 from ultramarine_contract.environment_records import BuildTask
-from ultramarine_contract.meta import Manifest, child_labels, child_metadata
+from ultramarine_contract.meta import Manifest
 from ultramarine_contract.training_records import TrainingTask
 
 from ...shared.environments import lines_of
 from ...shared.plan import Obj, Platform
 from ...shared.podspec import (
     CONTAINER_SECURITY,
-    POD_SECURITY,
     outside_env,
-    placed,
-    pull_secrets,
+    platform_job,
+    platform_pod,
     scratch,
     storage_env,
     tls_mounts,
-    tls_volumes,
     with_disk,
 )
 from ...training import pods as training
@@ -89,36 +87,15 @@ def delete_job(environment: Environment, platform: Platform) -> Manifest:
 def _job(environment: Environment, name: str, pod: Manifest, platform: Platform) -> Manifest:
     disk = _resources(platform)
     volumes = [scratch(volume, disk) if isinstance(volume, str) else volume for volume in pod["volumes"]]
-    spec = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        **pull_secrets(platform),
-        "enableServiceLinks": False,
-        "securityContext": POD_SECURITY,
-        **placed(platform.pods.training),
-        **pod,
-        "volumes": [*volumes, *tls_volumes(platform)],
-    }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": child_metadata(environment.manifest, name),
-        "spec": {
-            # The operator makes the next attempt: a failure is final, or the pause until then is longer each time.
-            "backoffLimit": 0,
-            "activeDeadlineSeconds": DEADLINE_SECONDS,
-            "ttlSecondsAfterFinished": KEPT_SECONDS,
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                ]
-            },
-            "template": {
-                "metadata": {"labels": child_labels(environment.manifest["kind"], environment.name)},
-                "spec": spec,
-            },
-        },
-    }
+    spec = platform_pod(platform, platform.pods.training, **{**pod, "volumes": volumes})
+    return platform_job(
+        environment.manifest,
+        name,
+        spec,
+        retries=0,  # the operator makes the next attempt: a failure is final, or the pause is longer each time
+        deadline_seconds=DEADLINE_SECONDS,
+        kept_seconds=KEPT_SECONDS,
+    )
 
 
 def _building_pod(environment: Environment, platform: Platform) -> Manifest:

@@ -6,19 +6,17 @@ from typing import Any
 
 from ultramarine.resources.model import Compile, ModelSpec, ModelVersionSpec, version_name
 from ultramarine_contract import common as contract
-from ultramarine_contract.meta import Manifest, child_labels, child_metadata, content_hash
+from ultramarine_contract.meta import Manifest, content_hash
 from ultramarine_contract.version_records import CompileTask, DeleteTask
 
 from ...shared.plan import Obj, Platform
 from ...shared.podspec import (
     CONTAINER_SECURITY,
-    POD_SECURITY,
-    placed,
-    pull_secrets,
+    platform_job,
+    platform_pod,
     scratch,
     storage_env,
     tls_mounts,
-    tls_volumes,
     with_disk,
 )
 
@@ -85,26 +83,9 @@ def delete_job(model: Model, number: str, uri: str, platform: Platform) -> Manif
 
 
 def _job(owner: Obj[Any], name: str, pod: Manifest) -> Manifest:
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": child_metadata(owner.manifest, name),
-        "spec": {
-            "backoffLimit": RETRIES,
-            "activeDeadlineSeconds": DEADLINE_SECONDS,
-            "ttlSecondsAfterFinished": KEPT_SECONDS,
-            # An eviction is not the pod's fault: it does not count against backoffLimit.
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                ]
-            },
-            "template": {
-                "metadata": {"labels": child_labels(owner.manifest["kind"], owner.name)},
-                "spec": pod,
-            },
-        },
-    }
+    return platform_job(
+        owner.manifest, name, pod, retries=RETRIES, deadline_seconds=DEADLINE_SECONDS, kept_seconds=KEPT_SECONDS
+    )
 
 
 def _compiling_pod(task: str, platform: Platform) -> Manifest:
@@ -145,16 +126,5 @@ def _keys(platform: Platform) -> Manifest:
 
 
 def _pod(platform: Platform, *, volumes: tuple[str, ...], **containers: list[Manifest]) -> Manifest:
-    return {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        **pull_secrets(platform),
-        "enableServiceLinks": False,
-        "securityContext": POD_SECURITY,
-        **placed(platform.pods.serving),
-        **containers,
-        "volumes": [
-            *(scratch(name, with_disk(RESOURCES, platform.serving_disk)) for name in volumes),
-            *tls_volumes(platform),
-        ],
-    }
+    folders = [scratch(name, with_disk(RESOURCES, platform.serving_disk)) for name in volumes]
+    return platform_pod(platform, platform.pods.serving, **containers, volumes=folders)
