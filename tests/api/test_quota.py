@@ -15,7 +15,7 @@ from ultramarine_operator.shared.conditions import find
 def quota(api: Api, name: str, **hard: int) -> None:
     """Let the namespace have that much, all of which is used, as the quota's controller would write it.
 
-    Returns when the API server counts: it learns of a status by a watch. A kind that nobody here makes tells it.
+    Returns when the API server counts: it learns of a status by a watch. A kind that no test makes shows it.
     """
     limits = {kind.replace("_", "/", 1).replace("_", "."): str(most) for kind, most in hard.items()}
     limits["count/limitranges"] = "0"

@@ -167,7 +167,7 @@ def test_a_model_that_no_server_can_load_is_not_ready():
 
 
 def test_a_model_with_consent_waits_for_its_environment():
-    """What lacks a package in the server image stays ready, also if an older verdict was Invalid; others do not."""
+    """A version that lacks a package in the server image stays ready, also after an older Invalid; others do not."""
     lacking = replace(REFUSAL, load_error="DependencyMissing", message="model.pkl needs code: no module seaborn")
     refused = verdict(lacking)
     assert (refused.status["state"], condition(refused, "Ready")["reason"]) == ("Invalid", "DependencyMissing")

@@ -196,7 +196,7 @@ def test_an_inline_script_is_a_config_map_of_its_revision():
     ],
 )
 def test_a_script_elsewhere_is_fetched_by_its_own_container(source, credentials, keys):
-    """That container alone has the credentials of a repository, and storage keys only for an archive."""
+    """The fetching container alone has the credentials of a repository, and storage keys only for an archive."""
     got = planned(own(scoring={"source": source, "entry": "src/score.py"}))
     every = containers(pod_of(got))
     assert mounts(every["source"])[contract.SCORING_DIR]

@@ -301,7 +301,7 @@ def test_a_config_map_that_is_not_there_may_come(fetched: Any) -> None:
 def test_a_server_gets_a_repository_or_an_archive_without_older_files(
     git: GitServer, tmp_path: Path, storage: Storage, bucket: str
 ) -> None:
-    """A container that starts again fetches anew."""
+    """A container that starts again fetches once more."""
     storage.write(uri := f"s3://{bucket}/code.tar.gz", archive((tarfile.TarInfo("score.py"), b"pass")))
     environment = {contract.ENV_STORAGE_ENDPOINT: storage.name}
     folder = tmp_path / "scoring"
