@@ -127,7 +127,9 @@ def from_schema(schema: Manifest) -> Values:
         case "boolean":
             return st.booleans()
         case "integer":
-            return st.integers(schema.get("minimum", -(2**63)), schema.get("maximum", 2**63 - 1))
+            found = _found(schema, r"^self >= (\d+)$")
+            least = int(found[1]) if found else schema.get("minimum", -(2**63))
+            return st.integers(least, schema.get("maximum", 2**63 - 1))
         case "number":
             return st.floats(schema.get("minimum"), schema.get("maximum"), allow_nan=False, allow_infinity=False)
         case "string" if schema.get("format") == "date-time":

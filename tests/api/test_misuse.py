@@ -95,7 +95,8 @@ def test_the_generator_makes_what_is_admitted(empty, kind):
             refusals.append(answer["message"])
 
     each()
-    assert answers[201] >= 0.95 * answers.total(), refusals[:5]
+    # Few are made in `make test`, so that one alone may be more than 5 %.
+    assert len(refusals) <= max(1, 0.05 * answers.total()), refusals[:5]
 
 
 @pytest.mark.parametrize("kind", NAMES)
