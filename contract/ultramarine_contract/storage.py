@@ -49,6 +49,13 @@ class Size(NamedTuple):
     bytes: int
 
 
+class Keys(NamedTuple):
+    """Credentials of the storage, as a Secret holds them."""
+
+    AWS_ACCESS_KEY_ID: str
+    AWS_SECRET_ACCESS_KEY: str
+
+
 class Part(NamedTuple):
     """Answer to a read: its size in bytes, the Content-Range if it is not the whole object, and its content."""
 
@@ -61,20 +68,29 @@ Progress = Callable[[int, int], None]  # gets the bytes so far and in all, from 
 
 
 class Storage:
-    """Client of one object storage; an empty `endpoint` is AWS. The credentials are boto3's.
+    """Client of one object storage; an empty `endpoint` is AWS. Without `keys` the credentials are boto3's.
 
-    For https the storage needs a certificate of the system's authorities, or of those in the file that ENV_STORAGE_CA
-    or boto3's own variable names.
+    For https the storage needs a certificate of the system's authorities, or of those in the file `authority`. Its
+    default is the file that ENV_STORAGE_CA or boto3's own variable names. `proxies` has a proxy for each scheme.
 
     A request has `attempts`, and each attempt waits `read_seconds` for data. A storage that hangs raises StorageError
     after about the product of both.
     """
 
     def __init__(
-        self, endpoint: str, region: str = "", read_seconds: float = _READ_SECONDS, attempts: int = _ATTEMPTS
+        self,
+        endpoint: str,
+        region: str = "",
+        read_seconds: float = _READ_SECONDS,
+        attempts: int = _ATTEMPTS,
+        *,
+        keys: Keys | None = None,
+        authority: str = "",
+        proxies: dict[str, str] | None = None,
     ) -> None:
         self.name = endpoint or "AWS S3"
-        authorities = [os.environ[name] for name in (ENV_STORAGE_CA, "AWS_CA_BUNDLE") if os.environ.get(name)]
+        named = [authority, *(os.environ.get(name, "") for name in (ENV_STORAGE_CA, "AWS_CA_BUNDLE"))]
+        authorities = [path for path in named if path]
         for path in authorities:
             if not Path(path).exists():
                 remedy = "create the ConfigMap or Secret that the chart's value ca names, in this namespace"
@@ -86,11 +102,13 @@ class Storage:
             read_timeout=read_seconds,
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=16,
+            proxies=proxies,
             # Custom endpoints rarely have a DNS name for every bucket.
             s3={"addressing_style": "path"} if endpoint else {},
         )
         # A session of its own: boto3's shared one keeps the credentials that it found first.
-        session = boto3.Session(region_name=region or None)
+        access_key, secret_key = keys or (None, None)
+        session = boto3.Session(access_key, secret_key, region_name=region or None)
         try:
             self._client: S3Client = session.client(
                 "s3", endpoint_url=endpoint or None, config=config, verify=next(iter(authorities), None)
@@ -262,6 +280,26 @@ class Storage:
                     return False
                 raise
         return True
+
+    def exists(self, uri: str) -> bool:
+        """Return True if the object exists."""
+        location = parse_uri(uri)
+        with self._explained(uri):
+            try:
+                self._client.head_object(Bucket=location.bucket, Key=location.key)
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                    return False
+                raise
+        return True
+
+    def upload(self, file: Path, uri: str, progress: Progress | None = None) -> None:
+        """Store a file as one object, large ones in parallel parts."""
+        location = parse_uri(uri)
+        subscribers = [_Counter(file.stat().st_size, progress)] if progress else None
+        with self._explained(uri), create_transfer_manager(self._client, _TRANSFER) as transfers:
+            extra = {"ChecksumAlgorithm": "SHA256"}
+            transfers.upload(str(file), location.bucket, location.key, extra, subscribers).result()
 
     def delete(self, uri: str) -> None:
         """Delete one object, if it exists."""

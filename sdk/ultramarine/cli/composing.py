@@ -1,0 +1,183 @@
+"""Manifests of `submit`: from a file of manifests or from a script, with the options of the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import typer
+import yaml
+from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.meta import API_VERSION, Manifest
+
+RUNS = ("TrainingJob", "Sweep")
+_INTERPRETERS = {".py": ["python"], ".sh": ["sh"], ".R": ["Rscript"], ".r": ["Rscript"]}
+_MAX_STEM = 30  # characters of a name before its suffix
+
+
+class Options(NamedTuple):
+    """Options of `submit` that change a manifest."""
+
+    name: str
+    data: list[str]
+    register: str
+    env: str
+    image: str
+    cpu: str
+    memory: str
+    gpu: int
+    set: list[str]
+    arguments: list[str]
+
+
+def is_run(kind: str) -> bool:
+    """Return True for a kind whose objects end by themselves, so that each submission is a new object."""
+    return kind in RUNS
+
+
+def manifests_of(file: Path, options: Options) -> list[Manifest]:
+    """Return the manifests of a file, changed by the options. Raises InvalidSpec."""
+    if not file.exists():
+        hint = "Run `ultramarine init` to begin a project." if file.name == "ultramarine.yaml" else "Correct the path."
+        raise InvalidSpec(f"{file} does not exist. {hint}")
+    manifests = [script_job(file)] if file.suffix in _INTERPRETERS else read_manifests(file)
+    runs = [manifest for manifest in manifests if is_run(str(manifest.get("kind")))]
+    if len(runs) != 1 and options != Options("", [], "", "", "", "", "", 0, [], []):
+        raise InvalidSpec(
+            f"{file} has {len(runs)} runs. Options change exactly one; leave them out, or split the file."
+        )
+    for run in runs:
+        _change(run, options, file)
+    return manifests
+
+
+def read_manifests(file: Path) -> list[Manifest]:
+    """Return the manifests of a YAML or JSON file. Raises InvalidSpec with line and column."""
+    try:
+        documents = [document for document in yaml.safe_load_all(file.read_text()) if document is not None]
+    except yaml.YAMLError as error:
+        raise InvalidSpec(f"{file} is not YAML: {' '.join(str(error).split())}. Correct it.") from None
+    except UnicodeDecodeError:
+        raise InvalidSpec(f"{file} is not text. Give a manifest, or a script that ends in .py, .R or .sh.") from None
+    for document in documents:
+        if not isinstance(document, dict) or "kind" not in document:
+            raise InvalidSpec(
+                f"{file} is not a manifest: a document has no kind. Give apiVersion, kind, metadata, spec."
+            )
+    if not documents:
+        raise InvalidSpec(f"{file} is empty.")
+    return documents
+
+
+def script_job(file: Path) -> Manifest:
+    """Return the TrainingJob of a script: its folder is the source."""
+    stem = re.sub(r"[^a-z0-9]+", "-", f"{file.resolve().parent.name}-{file.stem}".lower()).strip("-")
+    if not stem[:1].isalpha():
+        stem = f"run-{stem}"
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "TrainingJob",
+        "metadata": {"generateName": f"{stem[:_MAX_STEM].strip('-')}-"},
+        "spec": {"source": {"path": "."}, "command": [*_INTERPRETERS[file.suffix], file.name]},
+    }
+
+
+def _change(run: Manifest, options: Options, file: Path) -> None:
+    meta, spec = run.setdefault("metadata", {}), run.setdefault("spec", {})
+    trial = spec.setdefault("trialTemplate", {}) if run["kind"] == "Sweep" else spec
+    if options.name:
+        meta.pop("generateName", None)
+        meta["name"] = options.name
+    if prefix := meta.pop("generateName", ""):
+        meta["name"] = f"{prefix}{secrets.token_hex(2)}"
+    for item in options.data:
+        name, equals, place = item.partition("=")
+        if not equals or not name or not place:
+            raise InvalidSpec(f"--data {item}: write NAME=PATH or NAME=s3://BUCKET/KEY.")
+        trial.setdefault("inputs", {})[name] = (
+            {"uri": place} if place.startswith("s3://") else {"path": str(Path(place).absolute())}
+        )
+    if options.register:
+        trial.setdefault("outputs", {}).setdefault("model", {})["registerAs"] = options.register
+    if options.env:
+        trial["environment"] = _environment(options.env, file)
+    if options.image:
+        trial["image"] = options.image
+    resources = trial.setdefault("resources", {}) if options.cpu or options.memory or options.gpu else {}
+    if options.cpu:
+        resources.setdefault("requests", {})["cpu"] = options.cpu
+    if options.memory:
+        resources.setdefault("requests", {})["memory"] = options.memory
+        resources.setdefault("limits", {})["memory"] = options.memory
+    if options.gpu:
+        resources.setdefault("limits", {})["nvidia.com/gpu"] = options.gpu
+    if options.arguments:
+        trial["args"] = [*trial.get("args", []), *options.arguments]
+    for item in options.set:
+        assign(run, item)
+
+
+def _environment(text: str, file: Path) -> Manifest:
+    path = Path(text)
+    if not path.exists():
+        if "/" in text or text.endswith(".txt"):
+            raise InvalidSpec(f"--env {text} does not exist. Give a requirements.txt, or the name of an Environment.")
+        return {"name": text}
+    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    return {"requirements": [line for line in lines if line]}
+
+
+def assign(manifest: Manifest, item: str) -> None:
+    """Set one field, as in spec.parameters.rate=0.1; the value is YAML. Raises InvalidSpec."""
+    place, equals, text = item.partition("=")
+    keys = place.split(".")
+    if not equals or not all(keys):
+        raise InvalidSpec(f"--set {item}: write a.b.c=VALUE, such as spec.parameters.rate=0.1.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    node: Any = manifest
+    for index, key in enumerate(keys[:-1]):
+        if isinstance(node, list):
+            node = _member(node, key, item)
+        elif isinstance(node, dict):
+            node = node.setdefault(key, {})
+        if not isinstance(node, (dict, list)):
+            raise InvalidSpec(f"--set {item}: {'.'.join(keys[: index + 1])} is not a group of fields.")
+    if isinstance(node, list):
+        _member(node, keys[-1], item)
+        node[int(keys[-1])] = value
+    else:
+        node[keys[-1]] = value
+
+
+def _member(items: list[Any], key: str, item: str) -> Any:
+    if not key.isdigit() or int(key) >= len(items):
+        raise InvalidSpec(f"--set {item}: {key} is not the number of a member; the list has {len(items)}, from 0.")
+    return items[int(key)]
+
+
+def without_noise(manifest: Manifest) -> Manifest:
+    """Return an object without what the server adds for itself."""
+    meta = {
+        key: value
+        for key, value in manifest["metadata"].items()
+        if key in ("name", "namespace", "labels", "annotations")
+    }
+    return {
+        "apiVersion": manifest["apiVersion"],
+        "kind": manifest["kind"],
+        "metadata": meta,
+        "spec": manifest.get("spec"),
+    }
+
+
+def show(manifest: Manifest) -> None:
+    """Print a manifest as YAML."""
+    typer.echo(
+        "---\n" + yaml.safe_dump(json.loads(json.dumps(manifest)), sort_keys=False, allow_unicode=True), nl=False
+    )

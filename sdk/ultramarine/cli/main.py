@@ -1,0 +1,104 @@
+"""The application: groups of commands, global options, and the one place where errors end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import typer
+from ultramarine_contract.errors import UltramarineError
+
+from .session import Session
+
+_HELP = """Train, register and serve models on Kubernetes.
+
+Start with `ultramarine init`, then `ultramarine submit`. `ultramarine doctor` checks the way to the cluster.
+-n, --context, --kubeconfig and --debug may stand anywhere before `--`.
+"""
+
+# Modules with commands, in the order of the help; each has a function `register(app)`.
+_GROUPS = ("submit", "objects", "doctor")
+
+app = typer.Typer(
+    name="ultramarine",
+    help=_HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    namespace: Annotated[
+        str, typer.Option("-n", "--namespace", help="Namespace.", show_default="that of the context")
+    ] = "",
+    kube_context: Annotated[
+        str, typer.Option("--context", help="Context of the kubeconfig.", show_default="the current one")
+    ] = "",
+    kubeconfig: Annotated[
+        str, typer.Option("--kubeconfig", help="Kubeconfig file.", show_default="KUBECONFIG, or ~/.kube/config")
+    ] = "",
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+) -> None:
+    session = Session(namespace, kube_context, kubeconfig, debug)
+    context.obj = session
+    context.call_on_close(session.close)
+
+
+for group in _GROUPS:
+    import_module(f"{__package__}.{group}").register(app)
+
+_GLOBAL = {"-n": True, "--namespace": True, "--context": True, "--kubeconfig": True, "--debug": False}
+
+
+def global_first(argv: list[str]) -> list[str]:
+    """Move the global options to the front, so that they may stand behind the command as kubectl allows."""
+    front, rest = [], []
+    words = iter(argv)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if word == "--":
+            rest += [word, *words]
+        elif name in _GLOBAL and (equals or not _GLOBAL[name]):
+            front.append(word)
+        elif name in _GLOBAL:
+            front += [word, *([value] if (value := next(words, None)) is not None else [])]
+        else:
+            rest.append(word)
+    return [*front, *rest]
+
+
+def main() -> None:
+    """Run the command of this process's arguments; exit with 1 and one sentence after an error."""
+    argv = global_first(sys.argv[1:])
+    debug = "--debug" in argv
+    try:
+        app(args=argv, prog_name="ultramarine")
+    except UltramarineError as error:
+        if debug:
+            raise
+        typer.secho(f"Error: {_sentence(error.message)}", fg="red" if _colours() else None, err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of the pipe has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if debug:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"Error: {place}{error.strerror or error}.", err=True)
+        sys.exit(1)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "`")) else f"{text}."
+
+
+def _colours() -> bool:
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")

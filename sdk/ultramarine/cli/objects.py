@@ -1,0 +1,167 @@
+"""The commands of any object: get, describe, apply, delete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .session import Format, Output, Session, print_documents, session_of
+
+if TYPE_CHECKING:
+    from ultramarine_contract.meta import Manifest
+
+_KIND = Annotated[
+    str, typer.Argument(help="Kind by any name (tj, trainingjobs, ...), or KIND/NAME.", show_default=False)
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(get)
+    app.command()(describe)
+    app.command()(apply)
+    app.command()(delete)
+
+
+def get(
+    context: typer.Context,
+    kind: _KIND = "",
+    names: Annotated[list[str] | None, typer.Argument(help="Names.", show_default="all")] = None,
+    output: Output = Format.TABLE,
+    selector: Annotated[str, typer.Option("-l", "--selector", help="Labels, as in team=a,stage!=old.")] = "",
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with changes.")] = False,
+) -> None:
+    """List objects of one kind, or of all kinds."""
+    session = session_of(context)
+    client = session.client
+    kind, slash, rest = kind.partition("/")
+    if slash:
+        names = [rest, *(names or [])]
+    resources = (
+        [client.kinds.named(name) for name in kind.split(",")]
+        if kind
+        else [entry.resource for entry in client.kinds.ours()]
+    )
+    if output in (Format.TABLE, Format.WIDE):
+        shown = False
+        for resource in resources:
+            tables = (
+                [client.cluster.table(resource, name) for name in names]
+                if names
+                else [client.cluster.table(resource, selector=selector)]
+            )
+            lines = table_lines(tables, output == Format.WIDE)
+            if len(lines) > 1:
+                if len(resources) > 1:
+                    typer.echo(("\n" if shown else "") + resource.plural)
+                typer.echo("\n".join(lines))
+                shown = True
+        if not shown and not watch:
+            session.note(f"No {kind or 'objects'} in namespace {client.namespace}.")
+    else:
+        documents = [
+            document
+            for resource in resources
+            for document in (
+                [client.cluster.get(resource, name) for name in names]
+                if names
+                else client.cluster.list(resource, selector)
+            )
+        ]
+        if output == Format.NAME:
+            for document in documents:
+                typer.echo(f"{client.kinds.of(document).plural}/{document['metadata']['name']}")
+        else:
+            print_documents(documents, output)
+    if watch:
+        _watch(session, resources[0], names or [], selector, output)
+
+
+def _watch(session: Session, resource: Any, names: list[str], selector: str, output: Format) -> None:
+    cluster = session.cluster
+    first = {item["metadata"]["uid"]: item["metadata"]["resourceVersion"] for item in cluster.list(resource, selector)}
+    for event in cluster.watch(resource, names[0] if len(names) == 1 else "", selector):
+        meta = event.object["metadata"]
+        if event.type == "ADDED" and first.get(meta["uid"]) == meta["resourceVersion"]:
+            continue
+        if event.type == "DELETED":
+            session.note(f"{resource.plural}/{meta['name']} deleted")
+        elif output in (Format.TABLE, Format.WIDE):
+            typer.echo("\n".join(table_lines([cluster.table(resource, meta["name"])], output == Format.WIDE)[1:]))
+        elif output == Format.NAME:
+            typer.echo(f"{resource.plural}/{meta['name']}")
+        else:
+            print_documents([event.object], output)
+
+
+def table_lines(tables: list[Manifest], wide: bool) -> list[str]:
+    """Return the server's tables as lines of aligned columns, with one heading."""
+    columns = [
+        (index, column)
+        for index, column in enumerate(tables[0]["columnDefinitions"])
+        if wide or column.get("priority", 0) == 0
+    ]
+    rows = [[column["name"].upper() for _, column in columns]]
+    for table in tables:
+        for row in table.get("rows") or []:
+            cells = row["cells"]
+            rows.append([_cell(cells[index]) for index, _ in columns])
+    widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def apply(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(help="Manifests.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the server check, and change nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Take over fields that another writer owns.")] = False,
+) -> None:
+    """Create or change objects; local paths in them are uploaded."""
+    from ultramarine.uploads import upload_local_paths
+
+    from .composing import read_manifests
+
+    session = session_of(context)
+    client = session.client
+    for file in files:
+        for manifest in read_manifests(file):
+            manifest = upload_local_paths(client.platform, manifest, dry_run, file.parent, session.note)
+            made = client.apply(manifest, dry_run, force)
+            suffix = " (dry run)" if dry_run else ""
+            typer.echo(f"{client.kinds.of(made).plural}/{made['metadata']['name']} applied{suffix}")
+
+
+def delete(
+    context: typer.Context,
+    kind: _KIND,
+    names: Annotated[list[str] | None, typer.Argument(help="Names.", show_default=False)] = None,
+) -> None:
+    """Delete objects and what belongs to them."""
+    session = session_of(context)
+    kind, slash, rest = kind.partition("/")
+    chosen = [rest, *(names or [])] if slash else names or []
+    if not chosen:
+        raise typer.BadParameter("name at least one object, as in `ultramarine delete tj churn`")
+    for name in chosen:
+        session.client.delete(kind, name)
+        typer.echo(f"{session.client.kinds.named(kind).plural}/{name} deleted")
+
+
+def describe(
+    context: typer.Context,
+    kind: _KIND,
+    name: Annotated[str, typer.Argument(help="Name.", show_default=False)] = "",
+) -> None:
+    """Explain an object: its state, what happened, why, and what to do."""
+    from .describing import describe_object
+
+    session = session_of(context)
+    kind, slash, rest = kind.partition("/")
+    resource = session.client.kinds.named(kind)
+    describe_object(session, resource, rest if slash else name)

@@ -1,0 +1,97 @@
+"""State that all commands share: the cluster, the streams, the formats of output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ultramarine.client import Client
+    from ultramarine.kube.client import Cluster
+
+
+class Format(StrEnum):
+    """Format of a command's output."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+Output = Annotated[Format, typer.Option("-o", "--output", help="Format of the output.", show_default=True)]
+
+
+@dataclass
+class Session:
+    """The global options of one call, and what they lead to."""
+
+    namespace: str = ""
+    context: str = ""
+    kubeconfig: str = ""
+    debug: bool = False
+    _closing: list[Any] = field(default_factory=list)
+
+    @cached_property
+    def client(self) -> Client:
+        """The SDK's client on the chosen cluster and namespace."""
+        from ultramarine.client import Client
+
+        client = Client(self.context, self.namespace, self.kubeconfig)
+        self._closing.append(client)
+        return client
+
+    @property
+    def cluster(self) -> Cluster:
+        """The Kubernetes API of the chosen cluster."""
+        return self.client.cluster
+
+    @cached_property
+    def console(self) -> Console:
+        """Terminal of the results."""
+        from rich.console import Console
+
+        return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+    @cached_property
+    def progress(self) -> Console:
+        """Terminal of what is not a result: progress, notes, warnings."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print a line beside the results, on standard error."""
+        typer.echo(text, err=True)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for client in self._closing:
+            client.close()
+
+
+def session_of(context: typer.Context) -> Session:
+    """Return the session of a call."""
+    session = context.find_object(Session)
+    assert session is not None
+    return session
+
+
+def print_documents(documents: list[Any], output: Format) -> None:
+    """Print objects as JSON or YAML without colours: an object alone, several as a list."""
+    content = documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": documents}
+    if output == Format.JSON:
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        import yaml
+
+        typer.echo(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), nl=False)

@@ -1,0 +1,162 @@
+"""The commands of a run: submit, logs, cancel, suspend, resume."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .session import Session, session_of
+
+if TYPE_CHECKING:
+    from ultramarine_contract.meta import Manifest
+
+    from ultramarine.runs import Run
+
+_RUN = Annotated[str, typer.Argument(metavar="RUN", help="Name, or KIND/NAME such as sw/churn. Kind: trainingjob.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command(context_settings={"allow_interspersed_args": True})(submit)
+    app.command()(logs)
+    app.command()(cancel)
+    app.command()(suspend)
+    app.command()(resume)
+
+
+def submit(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Manifest (.yaml), Azure ML job, or script (.py, .R, .sh).")] = Path(
+        "ultramarine.yaml"
+    ),
+    arguments: Annotated[list[str] | None, typer.Argument(help="After `--`: arguments of the script.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the run.", show_default="of the file, with a suffix")] = "",
+    data: Annotated[list[str] | None, typer.Option(help="Input NAME=PATH or NAME=s3://...; repeatable.")] = None,
+    register: Annotated[str, typer.Option(help="Model that gets the output `model` as its next version.")] = "",
+    env: Annotated[str, typer.Option(help="requirements.txt, or the name of an Environment.")] = "",
+    image: Annotated[str, typer.Option(help="Container image.")] = "",
+    cpu: Annotated[str, typer.Option(help="CPU request, such as 2 or 500m.")] = "",
+    memory: Annotated[str, typer.Option(help="Memory request and limit, such as 4Gi.")] = "",
+    gpu: Annotated[int, typer.Option(help="Number of GPUs.")] = 0,
+    set: Annotated[list[str] | None, typer.Option("--set", help="spec.a.b=VALUE; repeatable.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the run is created.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the manifest; the server checks it.")] = False,
+) -> None:
+    """Create a run, and follow it to its end.
+
+    The folder of the script, or source.path of the manifest, is uploaded. Ctrl-C detaches: the run goes on.
+
+    ultramarine submit train.py --data churn=churn.csv --register churn -- --lr 0.1
+    """
+    from ultramarine.uploads import upload_local_paths
+
+    from . import composing
+
+    session = session_of(context)
+    options = composing.Options(name, data or [], register, env, image, cpu, memory, gpu, set or [], arguments or [])
+    manifests = composing.manifests_of(file, options)
+    client = session.client
+    run: Run | None = None
+    for manifest in manifests:
+        manifest = upload_local_paths(client.platform, manifest, dry_run, file.parent, session.note)
+        if dry_run:
+            made = client.cluster.create(client.kinds.of(manifest), manifest, dry_run=True)
+            composing.show(composing.without_noise(made))
+            continue
+        resource = client.kinds.of(manifest)
+        if not composing.is_run(resource.kind):
+            client.apply(manifest)
+            session.note(f"{resource.kind} {manifest['metadata']['name']} applied.")
+            continue
+        made = client.cluster.create(resource, manifest)
+        run = client.run(str(made["metadata"]["name"]), resource.plural)
+        session.note(f"{resource.kind} {run.name} created in namespace {client.namespace}.")
+    if run and not detach:
+        follow(session, run)
+
+
+def follow(session: Session, run: Run) -> None:
+    """Print a run's states and log lines until it ends; exit with 1 unless it succeeds."""
+    last = ""
+    pods: set[str] = set()
+    try:
+        for update in run.stream():
+            if update.type == "log":
+                pods.add(update.pod)
+                prefix = f"[{update.pod}] " if len(pods) > 1 else ""
+                typer.echo(f"{prefix}{update.text}")
+            elif (line := f"{update.state}: {update.text}") != last:
+                last = line
+                session.note(line)
+            state = update.state
+    except KeyboardInterrupt:
+        session.note(f"\nDetached; the run goes on. Follow it again: ultramarine logs -f {run.name}")
+        sys.exit(130)
+    for line in results(run.object):
+        session.note(line)
+    if state != "Succeeded":
+        raise typer.Exit(1)
+
+
+def results(object: Manifest) -> list[str]:
+    """Return lines about what a run gave: time, metrics, registered models."""
+    status: dict[str, Any] = object.get("status") or {}
+    lines = []
+    if status.get("duration"):
+        lines.append(f"Duration: {status['duration']}")
+    if status.get("score"):
+        lines.append(f"Metrics: {status['score']}")
+    if status.get("modelVersion"):
+        lines.append(f"Registered: {status['modelVersion']}")
+    return lines
+
+
+def run_of(session: Session, name: str) -> Run:
+    """Return the run of a command's argument: NAME, or KIND/NAME."""
+    kind, slash, rest = name.partition("/")
+    return session.client.run(rest, kind) if slash else session.client.run(name)
+
+
+def logs(
+    context: typer.Context,
+    run: _RUN,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+) -> None:
+    """Print the log of a run; from the storage if its pods are gone."""
+    from ultramarine.runs import ENDED
+
+    session = session_of(context)
+    chosen = run_of(session, run)
+    if follow and chosen.state not in ENDED:
+        globals()["follow"](session, chosen)
+        return
+    count = 0
+    for update in chosen.logs():
+        typer.echo(update.text)
+        count += 1
+    if not count:
+        session.note(f"{chosen.resource.kind} {chosen.name} has no log yet; it is {chosen.state}.")
+
+
+def cancel(context: typer.Context, run: _RUN) -> None:
+    """End a run's pods. Its object and results stay; `resume` continues it."""
+    session = session_of(context)
+    chosen = run_of(session, run)
+    chosen.cancel()
+    session.note(f"{chosen.name} is suspended. Continue it with `ultramarine resume {run}`.")
+
+
+def suspend(context: typer.Context, run: _RUN) -> None:
+    """End a run's pods and hold it."""
+    cancel(context, run)
+
+
+def resume(context: typer.Context, run: _RUN) -> None:
+    """Continue a suspended run from its newest checkpoint."""
+    session = session_of(context)
+    chosen = run_of(session, run)
+    chosen.resume()
+    session.note(f"{chosen.name} continues.")

@@ -1,0 +1,105 @@
+"""The client: objects, runs, endpoints and files of one namespace."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ultramarine_contract.meta import Manifest, Resource
+
+from .kinds import Kinds
+from .kube.client import Cluster, Manifests
+from .platform import Platform
+
+if TYPE_CHECKING:
+    from .resources.base import Schema
+    from .runs import Run
+
+
+class Client:
+    """A connection to one namespace of a cluster, found as kubectl finds it.
+
+    Nothing is sent before the first call. Raises NoAccess if no cluster is configured.
+    """
+
+    def __init__(self, context: str = "", namespace: str = "", kubeconfig: str = "") -> None:
+        self.cluster = Cluster.connect(context, namespace, kubeconfig)
+        self.kinds = Kinds(self.cluster)
+        self.platform = Platform(self.cluster)
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of the objects."""
+        return self.cluster.namespace
+
+    def close(self) -> None:
+        """Close all connections and forwarded ports."""
+        self.platform.close()
+        self.cluster.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- Objects
+
+    def get(self, kind: str, name: str) -> Manifest:
+        """Return an object by kind (tj, trainingjob, ...) and name. Raises NotFound."""
+        return self.cluster.get(self.kinds.named(kind), name)
+
+    def list(self, kind: str, selector: str = "") -> Manifests:
+        """Return the objects of a kind, perhaps only those with the labels of `selector`."""
+        return self.cluster.list(self.kinds.named(kind), selector)
+
+    def apply(self, manifest: Manifest | Schema, dry_run: bool = False, force: bool = False) -> Manifest:
+        """Create or change an object. `force` takes over fields that another writer owns."""
+        manifest = as_manifest(manifest)
+        return self.cluster.apply(self.kinds.of(manifest), manifest, dry_run, force)
+
+    def delete(self, kind: str, name: str) -> None:
+        """Delete an object and what belongs to it. Raises NotFound."""
+        self.cluster.delete(self.kinds.named(kind), name)
+
+    # ---- Runs
+
+    def submit(self, manifest: Manifest | Schema, dry_run: bool = False) -> Run:
+        """Create a TrainingJob, Sweep or another run, after the upload of the local paths that it names.
+
+        Raises Exists if the name is taken, and Rejected with the fields that are wrong.
+        """
+        from .uploads import upload_local_paths
+
+        manifest = upload_local_paths(self.platform, as_manifest(manifest), dry_run)
+        resource = self.kinds.of(manifest)
+        made = self.cluster.create(resource, manifest, dry_run)
+        return self._run(resource, str(made["metadata"]["name"]))
+
+    def run(self, name: str, kind: str = "trainingjob") -> Run:
+        """Return a run that exists. Raises NotFound."""
+        resource = self.kinds.named(kind)
+        self.cluster.get(resource, name)
+        return self._run(resource, name)
+
+    def _run(self, resource: Resource, name: str) -> Run:
+        from .runs import Run
+
+        return Run(self, resource, name)
+
+    @cached_property
+    def storage(self) -> Any:
+        """The object storage of the platform, opened by the namespace's keys."""
+        return self.platform.storage
+
+
+def as_manifest(resource: Manifest | Schema) -> Manifest:
+    """Return a copy of a manifest, or the manifest of a typed resource."""
+    if isinstance(resource, Mapping):
+        return copy.deepcopy(dict(resource))
+    return dict(resource.model_dump(mode="json", by_alias=True, exclude_unset=True))

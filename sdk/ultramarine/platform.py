@@ -1,0 +1,123 @@
+"""The platform in one namespace: where its gateway, storage and MLflow are, and the ways to them from this machine."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ultramarine_contract.errors import UltramarineError
+from ultramarine_contract.meta import CONFIG_MAP, POD, SECRET
+
+from .kube.client import Cluster
+from .kube.errors import Forbidden, NotFound
+from .kube.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from ultramarine_contract.storage import Storage
+
+PLATFORM = "ultramarine-platform"  # ConfigMap of each namespace
+GATEWAY_SELECTOR = "app.kubernetes.io/name=ultramarine,app.kubernetes.io/component=gateway"
+
+
+class NoPlatform(UltramarineError):
+    """The namespace does not belong to an installation of Ultramarine."""
+
+    reason = "NoPlatform"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Content of a namespace's ConfigMap: addresses and names, no secrets."""
+
+    release: str
+    version: str
+    storage_endpoint: str
+    storage_secret: str
+    bucket: str
+    storage_ca: str
+    storage_port: int
+    mlflow_port: int
+
+
+class Platform:
+    """The installation that serves one namespace."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._open = ExitStack()
+
+    def close(self) -> None:
+        """Close the ways that were opened."""
+        self._open.close()
+
+    @cached_property
+    def facts(self) -> Facts:
+        """The namespace's ConfigMap. Raises NoPlatform if the namespace has none."""
+        namespace = self.cluster.namespace
+        try:
+            data = self.cluster.get(CONFIG_MAP, PLATFORM).get("data") or {}
+        except NotFound:
+            raise NoPlatform(
+                f"namespace {namespace} is not one of Ultramarine's: it has no ConfigMap {PLATFORM}. Choose another"
+                " with -n, or ask your administrator to add it to the chart's `namespaces`."
+            ) from None
+        return Facts(
+            release=data.get("release", ""),
+            version=data.get("version", ""),
+            storage_endpoint=data.get("storageEndpoint", ""),
+            storage_secret=data.get("storageSecret", "ultramarine-storage"),
+            bucket=data.get("bucket", ""),
+            storage_ca=data.get("storageCA", ""),
+            storage_port=int(data.get("storagePort") or 0),
+            mlflow_port=int(data.get("mlflowPort") or 0),
+        )
+
+    def gateway_pod(self) -> str:
+        """Return the name of a ready gateway pod. Raises NoPlatform if there is none."""
+        for pod in self.cluster.list(POD, GATEWAY_SELECTOR):
+            conditions = (pod.get("status") or {}).get("conditions") or []
+            ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+            if ready and not pod["metadata"].get("deletionTimestamp"):
+                return str(pod["metadata"]["name"])
+        raise NoPlatform(
+            f"no gateway pod is ready in namespace {self.cluster.namespace}. Wait a moment, then run"
+            " `ultramarine doctor`."
+        )
+
+    def tunnel(self, port: int, pod: str = "", as_proxy: bool = False) -> Tunnel:
+        """Open a way to a port of the gateway's pod, or of another one; it stays until the platform is closed."""
+        return self._open.enter_context(Tunnel(self.cluster, pod or self.gateway_pod(), port, as_proxy))
+
+    @property
+    def prefix(self) -> str:
+        """URI of the namespace's own part of the bucket, with a slash at its end."""
+        return f"s3://{self.facts.bucket}/{self.cluster.namespace}/"
+
+    @cached_property
+    def storage(self) -> Storage:
+        """The object storage, by the namespace's own keys and through the gateway's pod."""
+        from ultramarine_contract.storage import Keys, Storage
+
+        facts = self.facts
+        try:
+            secret = self.cluster.get(SECRET, facts.storage_secret).get("data") or {}
+        except (NotFound, Forbidden) as error:
+            raise NoPlatform(f"the storage's keys cannot be read: {error.message}") from None
+        keys = Keys(*(base64.b64decode(secret.get(name, "")).decode() for name in Keys._fields))
+        if not facts.storage_port:
+            return Storage(facts.storage_endpoint, keys=keys)
+        if not facts.storage_endpoint.startswith("https:"):
+            return Storage(f"http://{self.tunnel(facts.storage_port).address}", keys=keys, proxies={})
+        authority = ""
+        if facts.storage_ca:
+            file = Path(self._open.enter_context(tempfile.TemporaryDirectory()), "ca.crt")
+            file.write_text(facts.storage_ca)
+            authority = str(file)
+        # TLS ends at the storage, which signs for its own name: the way looks like a proxy.
+        proxy = f"http://{self.tunnel(facts.storage_port, as_proxy=True).address}"
+        return Storage(facts.storage_endpoint, keys=keys, authority=authority, proxies={"https": proxy})

@@ -1,0 +1,228 @@
+"""Runs: objects that end by themselves, followed through states and logs."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import httpx
+from ultramarine_contract.errors import UltramarineError
+from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, Manifest, Resource
+
+from .kube.errors import ApiError, NotFound, Rejected
+
+if TYPE_CHECKING:
+    from .client import Client
+
+ENDED = ("Succeeded", "Failed", "Stopped", "Invalid")
+_CONTAINER = "trainer"
+_LAST_LINES_SECONDS = 20  # after the end, for the rest of the logs
+
+
+class RunFailed(UltramarineError):
+    """The run ended without success; the message has the cause that its object names."""
+
+    reason = "RunFailed"
+
+
+class Update(NamedTuple):
+    """News of a run: a state with its explanation, or a line of a pod's log."""
+
+    type: Literal["state", "log"]
+    text: str
+    pod: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A TrainingJob, a Sweep or another object that ends by itself."""
+
+    client: Client
+    resource: Resource
+    name: str
+
+    @property
+    def object(self) -> Manifest:
+        """The object as it is now."""
+        return self.client.cluster.get(self.resource, self.name)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """Status of the object as it is now; empty if the operator has not seen it."""
+        return dict(self.object.get("status") or {})
+
+    @property
+    def state(self) -> str:
+        """Pending, Running, Suspended, Succeeded, Failed, Stopped or Invalid."""
+        return str(self.status.get("state") or "Pending")
+
+    def wait(self, timeout: float | None = None) -> Run:
+        """Return after success. Raises RunFailed with the cause, or TimeoutError after `timeout` seconds."""
+        for event in self.client.cluster.watch(self.resource, self.name, seconds=timeout):
+            if self._over(event.type, event.object):
+                return self
+        raise TimeoutError(f"{self.resource.kind} {self.name} has not ended within {timeout} seconds")
+
+    def _over(self, type: str, object: Manifest) -> bool:
+        """Return True after success. Raises RunFailed."""
+        if type == "DELETED":
+            raise RunFailed(f"{self.resource.kind} {self.name} was deleted before it ended.")
+        state = state_of(object)
+        if state in ENDED and state != "Succeeded":
+            raise RunFailed(explanation(object))
+        return state == "Succeeded"
+
+    def stream(self) -> Iterator[Update]:
+        """Yield states and log lines until the run ends, across lost connections; all from the start."""
+        return _Follower(self).updates()
+
+    def logs(self) -> Iterator[Update]:
+        """Yield the log lines that exist: those of living pods, and stored ones of others."""
+        from .logs import log_lines
+
+        return log_lines(self)
+
+    def cancel(self) -> None:
+        """Suspend the run: its pods end, its object and its results stay, and resume() continues it."""
+        self.suspend()
+
+    def suspend(self) -> None:
+        """End the running pods and hold the run until resume()."""
+        self.client.cluster.patch(self.resource, self.name, {"spec": {"suspend": True}})
+
+    def resume(self) -> None:
+        """Continue a suspended run."""
+        self.client.cluster.patch(self.resource, self.name, {"spec": {"suspend": False}})
+
+    def delete(self) -> None:
+        """Delete the object and its pods. Registered models and stored results stay."""
+        self.client.cluster.delete(self.resource, self.name)
+
+
+def state_of(object: Manifest) -> str:
+    """Return the state that an object's status shows; Pending before the operator has seen it."""
+    return str((object.get("status") or {}).get("state") or "Pending")
+
+
+def explanation(object: Manifest) -> str:
+    """Return a sentence about the state: the failure's cause, or what the run waits for."""
+    status = object.get("status") or {}
+    what = f"{object['kind']} {object['metadata']['name']}"
+    failure = status.get("failure") or {}
+    if failure.get("message"):
+        return f"{what} failed: {failure['message']}"
+    conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
+    for type, value in (("Accepted", "False"), ("Failed", "True"), ("Succeeded", "True"), ("Ready", "False")):
+        entry = conditions.get(type)
+        if entry and entry["status"] == value and entry.get("message"):
+            return f"{what}: {entry['message']}"
+    running = [entry for entry in conditions.values() if entry["status"] != "True" and entry.get("message")]
+    return f"{what}: {running[0]['message']}" if running else f"{what} is {state_of(object)}"
+
+
+class _Follower:
+    """Threads that watch a run's object, its pods and their logs, and put what they see into one queue."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.cluster = run, run.client.cluster
+        self.queue: queue.Queue[Update | Manifest | UltramarineError | None] = queue.Queue()
+        self.stop = threading.Event()
+        self.readers: dict[str, threading.Thread] = {}
+
+    def updates(self) -> Iterator[Update]:
+        for target in (self._object, self._pods):
+            threading.Thread(target=self._guarded, args=(target,), daemon=True).start()
+        last, end = ("", ""), None
+        try:
+            while end is None:
+                news = self.queue.get()
+                if isinstance(news, UltramarineError):
+                    raise news
+                if isinstance(news, Update):
+                    yield news
+                elif news is None:
+                    raise RunFailed(f"{self.run.resource.kind} {self.run.name} was deleted before it ended.")
+                else:
+                    state = state_of(news)
+                    text = explanation(news)
+                    if (state, text) != last:
+                        last = (state, text)
+                        if state in ENDED:
+                            end = Update("state", text, state=state)
+                        else:
+                            yield Update("state", text, state=state)
+            yield from self._rest()
+            yield end
+        finally:
+            self.stop.set()
+
+    def _rest(self) -> Iterator[Update]:
+        """Yield the lines that the log's readers still get after the end."""
+        deadline = time.monotonic() + _LAST_LINES_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                news = self.queue.get(timeout=0.2)
+            except queue.Empty:
+                if not any(reader.is_alive() for reader in self.readers.values()):
+                    return
+                continue
+            if isinstance(news, Update):
+                yield news
+
+    def _guarded(self, target: Any) -> None:
+        try:
+            target()
+        except (UltramarineError, httpx.HTTPError, RuntimeError) as error:
+            if not self.stop.is_set():
+                wrapped = error if isinstance(error, UltramarineError) else ApiError(str(error))
+                self.queue.put(wrapped)
+
+    def _object(self) -> None:
+        for event in self.cluster.watch(self.run.resource, self.run.name, stop=self.stop):
+            self.queue.put(None if event.type == "DELETED" else event.object)
+
+    def _pods(self) -> None:
+        selector = f"{LABEL_KIND}={self.run.resource.kind},{LABEL_NAME}={self.run.name}"
+        for event in self.cluster.watch(POD, selector=selector, stop=self.stop):
+            if event.type == "DELETED":
+                continue
+            for container in (event.object.get("status") or {}).get("containerStatuses") or []:
+                begun = "running" in container["state"] or "terminated" in container["state"]
+                name = event.object["metadata"]["name"]
+                if container["name"] == _CONTAINER and begun and name not in self.readers:
+                    reader = threading.Thread(
+                        target=self._guarded, args=(lambda pod=name: self._log(pod),), daemon=True
+                    )
+                    self.readers[name] = reader
+                    reader.start()
+
+    def _log(self, pod: str) -> None:
+        """Put the lines of a pod into the queue until its container ends; go on after a lost connection."""
+        since, shown = "", set[str]()
+        while not self.stop.is_set():
+            try:
+                for line in self.cluster.logs(pod, _CONTAINER, follow=True, since=since):
+                    moment, _, text = line.partition(" ")
+                    if moment[:19] == since[:19] and line in shown:
+                        continue
+                    if moment[:19] != since[:19]:
+                        since, shown = moment, set()
+                    shown.add(line)
+                    self.queue.put(Update("log", text, pod))
+                if self._ended(pod):
+                    return
+            except (httpx.HTTPError, ApiError):
+                pass
+            except (NotFound, Rejected):
+                return
+            self.stop.wait(1)
+
+    def _ended(self, pod: str) -> bool:
+        status = self.cluster.get(POD, pod).get("status")
+        statuses = (status or {}).get("containerStatuses") or []
+        return not any(entry["name"] == _CONTAINER and "running" in entry["state"] for entry in statuses)
