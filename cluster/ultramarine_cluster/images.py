@@ -55,7 +55,7 @@ def table() -> dict[str, Image]:
     addons = ("coredns", "metrics-server", "local-path-provisioner")
     examples = sorted(file.parent.name for file in (REPOSITORY / "examples").glob("*/Dockerfile"))
     return {
-        "operator": Image("operator/Dockerfile", (*common, "sdk", "operator"), seconds=45),
+        "operator": Image("operator/Dockerfile", (*common, "sdk/ultramarine/resources", "operator"), seconds=45),
         "trainer": Image("trainer-image/Dockerfile", (*common, "trainer-image"), seconds=90),
         "server": Image("server-image/Dockerfile", (*common, "server-image"), seconds=90),
         "gateway": Image("gateway-image/Dockerfile", (*common, "gateway-image"), seconds=60),
