@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Imported when they are used: the command starts without the models of the resources.
 _PLACES = {"Client": "client", "Run": "runs", "RunFailed": "runs"}
-__all__ = sorted(_PLACES)  # noqa: PLE0605
+__all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import httpx
+import urllib3
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, Manifest, Resource
 
@@ -177,7 +177,7 @@ class _Follower:
     def _guarded(self, target: Any) -> None:
         try:
             target()
-        except (UltramarineError, httpx.HTTPError, RuntimeError) as error:
+        except (UltramarineError, urllib3.exceptions.HTTPError, RuntimeError) as error:
             if not self.stop.is_set():
                 wrapped = error if isinstance(error, UltramarineError) else ApiError(str(error))
                 self.queue.put(wrapped)
@@ -216,7 +216,7 @@ class _Follower:
                     self.queue.put(Update("log", text, pod))
                 if self._ended(pod):
                     return
-            except (httpx.HTTPError, ApiError):
+            except (urllib3.exceptions.HTTPError, ApiError):
                 pass
             except (NotFound, Rejected):
                 return

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import random
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import httpx
+import urllib3
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import Manifest, Resource
 
@@ -20,7 +23,8 @@ from .errors import Gone, error_of
 Manifests = list[Manifest]  # by another name, since a Cluster has a method `list`
 FIELD_MANAGER = "ultramarine-client"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
-_TIMEOUT = httpx.Timeout(30, connect=10)
+_CONNECT_SECONDS, _READ_SECONDS = 10, 30
+_TIMEOUT = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
 _WATCH_SECONDS = 60  # after which the server ends a watch, and the client begins the next one
 _PATIENCE = 60.0  # seconds for which a read is tried again
 _TRANSIENT = (429, 500, 502, 503, 504)
@@ -39,16 +43,9 @@ class Cluster:
     def __init__(self, access: Access) -> None:
         self.access = access
         self.namespace = access.namespace
-        self._extensions = {"sni_hostname": access.server_name} if access.server_name else {}
         try:
             self.ssl = access.ssl()
-            self.http = httpx.Client(
-                base_url=access.server,
-                verify=self.ssl,
-                timeout=_TIMEOUT,
-                proxy=access.proxy or None,
-                auth=access.basic(),
-            )
+            self.http = _pool(access, self.ssl)
         except (OSError, ValueError) as error:
             raise NoAccess(f"context {access.context} cannot be used: {error}. Correct {access.source}.") from None
 
@@ -59,7 +56,7 @@ class Cluster:
 
     def close(self) -> None:
         """Close all connections."""
-        self.http.close()
+        self.http.clear()
 
     # ---- Objects
 
@@ -172,7 +169,7 @@ class Cluster:
                     yield event
                     if stop and stop.is_set():
                         return
-            except (Gone, httpx.HTTPError):
+            except (Gone, urllib3.exceptions.HTTPError):
                 continue
 
     def logs(
@@ -192,9 +189,7 @@ class Cluster:
         query |= {"previous": "true"} if previous else {}
         query |= {"tailLines": tail} if tail else {}
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
-        timeout = httpx.Timeout(30, read=None if follow else 60)
-        with self._stream(path, query, timeout, f"log of pod {pod}") as answer:
-            yield from answer.iter_lines()
+        yield from self._lines(path, query, None if follow else _READ_SECONDS, f"log of pod {pod}")
 
     def _list(self, resource: Resource, selector: str, fields: str) -> tuple[Manifests, str]:
         items: list[Manifest] = []
@@ -213,18 +208,35 @@ class Cluster:
         """Yield the changes after a version until the server ends the watch. Raises Gone."""
         query: dict[str, Any] = {"watch": "true", "resourceVersion": version, "timeoutSeconds": seconds}
         query |= {"labelSelector": selector, "fieldSelector": fields}
-        timeout = httpx.Timeout(30, read=seconds + 30)
-        with self._stream(resource.path(self.namespace), query, timeout, self._named(resource)) as answer:
-            for line in answer.iter_lines():
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    raise Gone(str(event["object"].get("message", "")))
-                yield Event(event["type"], event["object"])
+        path = resource.path(self.namespace)
+        for line in self._lines(path, query, seconds + _READ_SECONDS, self._named(resource)):
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                raise Gone(str(event["object"].get("message", "")))
+            yield Event(event["type"], event["object"])
 
     # ---- Requests
 
-    def _stream(self, path: str, query: dict[str, Any], timeout: httpx.Timeout, what: str) -> _Stream:
-        return _Stream(self, path, query, timeout, what)
+    def _lines(self, path: str, query: dict[str, Any], seconds: float | None, what: str) -> Iterator[str]:
+        """Yield the lines of an answer as they come; `seconds` is the longest silence."""
+        url = f"{self.access.server}{path}?{urlencode(query)}"
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds)
+        headers = self.authorization()
+        answer = self.http.request(
+            "GET", url, headers=headers, timeout=timeout, retries=False, preload_content=False, decode_content=True
+        )
+        try:
+            if answer.status != 200:
+                raise error_of(answer.status, answer.read(), what, self.access)
+            rest = b""
+            for chunk in answer.stream(1 << 16):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line.decode(errors="replace")
+            if rest:
+                yield rest.decode(errors="replace")
+        finally:
+            answer.close()
 
     def _json(
         self,
@@ -261,22 +273,23 @@ class Cluster:
         renew: bool,
     ) -> tuple[Manifest | UltramarineError, bool]:
         """Send one request; return its answer or error, and True if it may be sent again."""
-        headers = headers | self._authorization(renew)
+        url = f"{self.access.server}{path}" + (f"?{urlencode(params)}" if params else "")
+        headers = headers | self.authorization(renew)
         try:
-            answer = self.http.request(
-                method, path, params=params, content=content, headers=headers, extensions=self._extensions
-            )
-        except httpx.ConnectError as error:  # an address without a server stays without one
-            return unreachable(self.access, error), False
-        except httpx.HTTPError as error:
-            return unreachable(self.access, error), method == "GET"
-        if answer.is_success:
-            return dict(answer.json()), False
-        code = answer.status_code
-        again = code == 429 or (method == "GET" and code in _TRANSIENT)
-        return error_of(code, answer.content, what, self.access), again
+            answer = self.http.request(method, url, body=content, headers=headers, timeout=_TIMEOUT, retries=False)
+        except urllib3.exceptions.HTTPError as error:
+            # An address without a server stays without one.
+            silent = isinstance(error, (urllib3.exceptions.ReadTimeoutError, urllib3.exceptions.ProtocolError))
+            return unreachable(self.access, error), method == "GET" and silent
+        if 200 <= answer.status < 300:
+            return dict(json.loads(answer.data)), False
+        again = answer.status == 429 or (method == "GET" and answer.status in _TRANSIENT)
+        return error_of(answer.status, answer.data, what, self.access), again
 
-    def _authorization(self, renew: bool = False) -> dict[str, str]:
+    def authorization(self, renew: bool = False) -> dict[str, str]:
+        """Return the header of the user's credentials, if they are not a certificate."""
+        if pair := self.access.basic():
+            return dict(urllib3.make_headers(basic_auth=":".join(pair)))
         token = self.access.token(renew)
         return {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -286,35 +299,25 @@ class Cluster:
         )
 
 
-class _Stream:
-    """An answer that is read line by line."""
+def _pool(access: Access, context: ssl.SSLContext) -> urllib3.PoolManager:
+    named: dict[str, Any] = {"server_hostname": access.server_name, "assert_hostname": access.server_name}
+    options = {"ssl_context": context, "maxsize": 16, **(named if access.server_name else {})}
+    if proxy := access.proxy or _proxy_of_environment(access.server):
+        return urllib3.ProxyManager(proxy, **options)
+    return urllib3.PoolManager(**options)
 
-    def __init__(self, cluster: Cluster, path: str, query: dict[str, Any], timeout: httpx.Timeout, what: str) -> None:
-        self.cluster, self.what = cluster, what
-        self.context = cluster.http.stream(
-            "GET",
-            path,
-            params=query,
-            timeout=timeout,
-            headers=cluster._authorization(),
-            extensions=cluster._extensions,
-        )
 
-    def __enter__(self) -> httpx.Response:
-        answer = self.context.__enter__()
-        if not answer.is_success:
-            body = answer.read()
-            self.context.__exit__(None, None, None)
-            raise error_of(answer.status_code, body, self.what, self.cluster.access)
-        return answer
-
-    def __exit__(self, *error: Any) -> None:
-        self.context.__exit__(*error)
+def _proxy_of_environment(server: str) -> str:
+    """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY choose for an address, or nothing."""
+    address = urlsplit(server)
+    if proxy_bypass(address.hostname or ""):
+        return ""
+    return getproxies().get(address.scheme, "")
 
 
 def unreachable(access: Access, error: Exception) -> NoAccess:
     """Return the error of a cluster that does not answer, with its address and the context's name."""
-    cause = str(error) or type(error).__name__
+    cause = _cause(error)
     if "CERTIFICATE_VERIFY_FAILED" in cause:
         return NoAccess(
             f"{access.server} shows a certificate that the authority of context {access.context} did not sign: {cause}."
@@ -324,3 +327,12 @@ def unreachable(access: Access, error: Exception) -> NoAccess:
         f"the cluster at {access.server} (context {access.context}) does not answer: {cause}. Check that it is up and"
         " that you have a network path to it, or choose another --context."
     )
+
+
+def _cause(error: Exception) -> str:
+    """Return the innermost reason of a failed connection, without the library's own words around it."""
+    reason: Any = error
+    while isinstance(getattr(reason, "reason", None), Exception):
+        reason = reason.reason
+    text = str(getattr(reason, "__cause__", None) or reason)
+    return text.rpartition(": ")[2] if "HTTP" in text.partition(":")[0] else text or type(reason).__name__

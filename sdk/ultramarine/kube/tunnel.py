@@ -34,7 +34,7 @@ def open_port(cluster: Cluster, pod: str, port: int) -> ClientConnection:
     scheme = "wss" if address.scheme == "https" else "ws"
     path = POD.path(cluster.namespace, pod, "portforward")
     uri = f"{scheme}://{address.netloc}{address.path}{path}?{urlencode({'ports': port})}"
-    headers = dict(cluster._authorization())
+    headers = cluster.authorization()
     try:
         return connect(
             uri,
