@@ -55,7 +55,8 @@ def upload_local_paths(
 
 def _trial(spec: Any) -> Any:
     """Return the part of a Sweep's spec that describes its trials."""
-    return spec.get("trialTemplate") if isinstance(spec, dict) else None
+    template = spec.get("trialTemplate") if isinstance(spec, dict) else None
+    return template.get("spec") if isinstance(template, dict) else None
 
 
 def _code(platform: Platform, path: Path, dry_run: bool, note: Note | None) -> Manifest:

@@ -87,7 +87,7 @@ def script_job(file: Path) -> Manifest:
 
 def _change(run: Manifest, options: Options, file: Path) -> None:
     meta, spec = run.setdefault("metadata", {}), run.setdefault("spec", {})
-    trial = spec.setdefault("trialTemplate", {}) if run["kind"] == "Sweep" else spec
+    trial = spec.setdefault("trialTemplate", {}).setdefault("spec", {}) if run["kind"] == "Sweep" else spec
     if options.name:
         meta.pop("generateName", None)
         meta["name"] = options.name
