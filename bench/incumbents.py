@@ -239,7 +239,7 @@ def lay_out(server: Server, model: str, folder: Path) -> dict[str, str]:
     trusted = server.form == "skops"
     task = ServingTask("cancer", "1", f"s3://b/{file.name}", digest, "auto", trusted, max_concurrent_requests=100)
     # As in the image: compiled, and no more places to look for modules, each of which costs every import a look.
-    packages = [REPOSITORY / "operator", REPOSITORY / "server-image"]
+    packages = [REPOSITORY / "contract", REPOSITORY / "server-image"]
     subprocess.run([sys.executable, "-m", "compileall", "-q", *packages], check=True)
     path = os.pathsep.join(map(str, (*packages, sysconfig.get_path("purelib"))))
     return environment() | QUIET | {"PYTHONPATH": path, "ULTRAMARINE_TASK": task.to_json()}
