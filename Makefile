@@ -15,6 +15,9 @@ TENANT := tests/security/test_tenant.py
 LESS := $(if $(ALL),,and not slow)
 SWEEPS := PYTHONPATH=tests/e2e:tests:tests/api:tests/chaos $(BIN)/python bench
 
+# The tests start hundreds of processes. Without cached bytecode each one compiles its modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: $(shell grep -oE '^[a-z0-9-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
