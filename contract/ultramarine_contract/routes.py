@@ -17,6 +17,9 @@ LABEL_ROUTES = "ultramarine.dev/routes"
 ROUTES_ENTRY = "routes.json"
 GATEWAY_PORT = 9902
 GATEWAY_READY_PORT = 9901  # answers from when Envoy has all of its routes
+# Ports on loopback of a gateway pod for clients behind a port-forward, which lead to the object storage and MLflow.
+STORAGE_FORWARD_PORT = 7070
+MLFLOW_FORWARD_PORT = 5000
 GATEWAY_PODS = {"app.kubernetes.io/name": "ultramarine", "app.kubernetes.io/component": "gateway"}  # their labels
 PIN_HEADER = "x-ultramarine-deployment"  # a request that carries it goes to the deployment that it names
 KEY_SET_URI = r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?"
@@ -157,7 +160,7 @@ class EndpointRoutes(Task, frozen=True):
     def from_json(cls, data: bytes | str) -> EndpointRoutes:
         """Read what `to_json` wrote. Raises ValueError for anything else, and for an unknown field."""
         routes = decode(cls, data, cls.NOUN)
-        if routes.port in (GATEWAY_PORT, GATEWAY_READY_PORT):
+        if routes.port in (GATEWAY_PORT, GATEWAY_READY_PORT, STORAGE_FORWARD_PORT, MLFLOW_FORWARD_PORT):
             raise ValueError(f"port {routes.port} is the gateway's own. Choose another.")
         names = [deployment.name for deployment in routes.deployments]
         if len(set(names)) < len(names):

@@ -15,6 +15,7 @@ from ultramarine_contract.logs import JsonLines
 from ultramarine_contract.routes import GATEWAY_PORT
 
 from ultramarine_gateway import envoy
+from ultramarine_gateway.config.forwards import Forward
 
 if TYPE_CHECKING:
     from ultramarine_gateway.agent import Agent
@@ -26,7 +27,7 @@ def main() -> int:
     """Run the command of the arguments."""
     arguments = _arguments()
     if arguments.command == "envoy":
-        envoy.start(arguments.folder, arguments.concurrency)
+        envoy.start(arguments.folder, arguments.concurrency, arguments.forward)
     if arguments.command == "drain":
         asyncio.run(envoy.drain(arguments.folder, arguments.least_seconds, arguments.most_seconds))
         return 0
@@ -99,6 +100,14 @@ def _arguments() -> argparse.Namespace:
     agent.add_argument("--linger-seconds", type=float, default=60.0, help="after SIGTERM, for an Envoy that drains")
     cpus = len(os.sched_getaffinity(0))
     starting.add_argument("--concurrency", type=int, default=min(cpus, 4), help="threads that answer requests")
+    starting.add_argument(
+        "--forward",
+        type=Forward.parse,
+        action="append",
+        default=[],
+        metavar="PORT=URL",
+        help="a port on loopback whose bytes go to this server",
+    )
     draining.add_argument("--least-seconds", type=float, default=10.0)
     draining.add_argument("--most-seconds", type=float, default=50.0)
     return parser.parse_args()

@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import aiohttp
 
 from ultramarine_gateway.config.bootstrap import ADMIN_SOCKET, bootstrap
+from ultramarine_gateway.config.forwards import Forward
 
 # Requests on a changed listener may go on for this long; clients that send another one are asked to reconnect.
 DRAIN_SECONDS = 600
 
 
-def start(folder: Path, concurrency: int) -> NoReturn:
-    """Become Envoy, with `concurrency` threads that answer requests."""
+def start(folder: Path, concurrency: int, forwards: Sequence[Forward]) -> NoReturn:
+    """Become Envoy, with `concurrency` threads that answer requests, and with forwarded ports."""
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder / "bootstrap.json"
-    configuration.write_text(json.dumps(bootstrap(str(folder))))
+    configuration.write_text(json.dumps(bootstrap(str(folder), forwards)))
     (folder / ADMIN_SOCKET).unlink(missing_ok=True)
     options = ["--concurrency", str(concurrency), "--drain-time-s", str(DRAIN_SECONDS), "--drain-strategy", "immediate"]
     # One JSON object a line, as in all logs of the platform.

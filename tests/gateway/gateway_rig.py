@@ -133,6 +133,7 @@ class Gateway:
     envoy: asyncio.subprocess.Process | None = None
     running: asyncio.Task[None] | None = None
     ready_port: int = 0
+    forwards: tuple[str, ...] = ()
 
     def begin(self) -> None:
         """Start the agent, as a new process of it would find things."""
@@ -154,6 +155,7 @@ class Gateway:
     async def start_envoy(self) -> None:
         log = (self.folder / "envoy.log").open("a")
         command = [sys.executable, "-m", "ultramarine_gateway", "envoy", "--folder", str(self.folder)]
+        command += [f"--forward={forward}" for forward in self.forwards]
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": path}
         self.envoy = await asyncio.create_subprocess_exec(
@@ -216,12 +218,13 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running(name: str = "t") -> AsyncIterator[Gateway]:
-    """Envoy and agent, of a namespace where nothing is yet."""
+async def running(name: str = "t", forwards: tuple[str, ...] = ()) -> AsyncIterator[Gateway]:
+    """Envoy with these forwarded ports, and agent, of a namespace where nothing is yet."""
     folder = short_folder(name)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("ultramarine_gateway.config.listeners.GATEWAY_READY_PORT", ready_port := free_port())
-        made = Gateway(Agent(NAMESPACE, folder, "127.0.0.1", ["127.0.0.0/8"]), folder, ready_port=ready_port)
+        agent = Agent(NAMESPACE, folder, "127.0.0.1", ["127.0.0.0/8"])
+        made = Gateway(agent, folder, ready_port=ready_port, forwards=forwards)
         made.begin()
         made.see_nothing_yet()
         await made.start_envoy()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ultramarine_gateway.config.forwards import Forward, forward_cluster, forward_listener
 from ultramarine_gateway.xds.resources import FROM_AGENT, TYPES, Document
 
 AGENT_SOCKET = "agent.sock"
@@ -46,8 +49,11 @@ def fine_milliseconds() -> list[int]:
     return bounds
 
 
-def bootstrap(folder: str) -> Document:
-    """Return Envoy's configuration; Envoy and the agent use sockets in `folder` for the rest."""
+def bootstrap(folder: str, forwards: Sequence[Forward] = ()) -> Document:
+    """Return Envoy's configuration with these forwarded ports.
+
+    Envoy and the agent use sockets in `folder` for the rest.
+    """
     typed = {
         "@type": TYPES + "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
         "max_active_downstream_connections": _CLIENTS_LIMIT,
@@ -64,13 +70,17 @@ def bootstrap(folder: str) -> Document:
             "thresholds": [{"max_requests": _CLIENTS_LIMIT, "max_pending_requests": _CLIENTS_LIMIT}],
         },
     }
+    servers = [forward_cluster(forward) for forward in forwards]
     # Envoy reconnects to a restarted agent within a second, and keeps its configuration meanwhile.
     retry = {"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}}
     service = {"envoy_grpc": {"cluster_name": "agent", "retry_policy": retry}}
     return {
         "node": {"id": "gateway", "cluster": "ultramarine"},
         "admin": {"address": {"pipe": {"path": f"{folder}/{ADMIN_SOCKET}", "mode": 0o600}}},
-        "static_resources": {"clusters": [agent, _by_socket(KEY_SETS_CLUSTER, f"{folder}/{KEY_SETS_SOCKET}")]},
+        "static_resources": {
+            "clusters": [agent, _by_socket(KEY_SETS_CLUSTER, f"{folder}/{KEY_SETS_SOCKET}"), *servers],
+            "listeners": [forward_listener(forward) for forward in forwards],
+        },
         "dynamic_resources": {
             "ads_config": {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [service]},
             "lds_config": FROM_AGENT,
