@@ -27,6 +27,9 @@ ANNOTATION_REQUESTED_BY = f"{GROUP}/requested-by"
 # Who allowed a Model or a ModelVersion to run code when it is loaded, as the chart's admission policy writes it down.
 ANNOTATION_TRUSTED_BY = f"{GROUP}/trusted-by"
 
+# ConfigMap that the chart writes into each namespace: addresses and names for clients outside the cluster.
+PLATFORM_MAP = "ultramarine-platform"
+
 # Child names add a suffix, and a pod's host name must fit 63 characters.
 MAX_NAME = 40
 

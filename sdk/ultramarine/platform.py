@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ultramarine_contract.errors import UltramarineError
-from ultramarine_contract.meta import CONFIG_MAP, POD, SECRET
+from ultramarine_contract.meta import CONFIG_MAP, PLATFORM_MAP, POD, SECRET
 
 from .kube.client import Cluster
 from .kube.errors import Forbidden, NotFound
@@ -20,7 +20,6 @@ from .kube.tunnel import Tunnel
 if TYPE_CHECKING:
     from ultramarine_contract.storage import Storage
 
-PLATFORM = "ultramarine-platform"  # ConfigMap of each namespace
 GATEWAY_SELECTOR = "app.kubernetes.io/name=ultramarine,app.kubernetes.io/component=gateway"
 
 
@@ -60,10 +59,10 @@ class Platform:
         """The namespace's ConfigMap. Raises NoPlatform if the namespace has none."""
         namespace = self.cluster.namespace
         try:
-            data = self.cluster.get(CONFIG_MAP, PLATFORM).get("data") or {}
+            data = self.cluster.get(CONFIG_MAP, PLATFORM_MAP).get("data") or {}
         except NotFound:
             raise NoPlatform(
-                f"namespace {namespace} is not one of Ultramarine's: it has no ConfigMap {PLATFORM}. Choose another"
+                f"namespace {namespace} is not one of Ultramarine's: it has no ConfigMap {PLATFORM_MAP}. Choose another"
                 " with -n, or ask your administrator to add it to the chart's `namespaces`."
             ) from None
         return Facts(

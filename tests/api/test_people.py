@@ -83,7 +83,9 @@ def test_a_viewer_sees_everything_and_changes_nothing(person):
     """All kinds, pods, their logs and events can be read; nothing can be written, and no Secret be read."""
     viewer = person("viewer")
     assert all(viewer.may(verb, f"{plural}.ultramarine.dev") for plural in PLURALS for verb in READ)
-    assert all(viewer.may("get", what) for what in ("pods", "pods:log", "services", "events"))
+    seen = ("pods", "pods:log", "services", "events", "configmaps/ultramarine-platform")
+    assert all(viewer.may("get", what) for what in seen)
+    assert not any(viewer.may(*words) for words in (("get", "configmaps"), ("list", "configmaps")))
     assert not any(viewer.may(verb, f"{plural}.ultramarine.dev") for plural in PLURALS for verb in (*WRITE, "approve"))
     assert not viewer.may("get", "secrets/ultramarine-storage")
     assert "forbidden" in viewer.apply(whole("TrainingJob"))
@@ -98,6 +100,7 @@ def test_a_data_scientist_works_and_reads_no_ones_secrets(person, api):
     assert scientist.patch("mdl", "churn", {"aliases": {"champion": "1"}}) == ""
     assert scientist.may("create", "pods:portforward")
     assert scientist.may("get", "pods:portforward")
+    assert scientist.may("get", "configmaps/ultramarine-platform")
 
     api.run("create", "secret", "generic", "ultramarine-storage", "--from-literal=key=own")
     assert scientist.run("create", "secret", "generic", "churn-keys", "--from-literal=primary=x").returncode == 0
@@ -122,6 +125,7 @@ def test_no_role_opens_more_than_it_says(person, role):
         ("create", "pods:attach"),
         ("delete", "pods"),
         ("list", "secrets"),
+        ("get", "configmaps/churn-routes"),
         ("watch", "secrets"),
         ("update", "secrets"),
         ("patch", "secrets/ultramarine-storage"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ultramarine_contract.meta import GROUP
+from ultramarine_contract.meta import GROUP, PLATFORM_MAP
 
 from ..kinds import KINDS
 
@@ -33,10 +33,11 @@ def manifests() -> list[Manifest]:
         _rule([""], ["pods", "services", "events"], READ),
         _rule(["events.k8s.io"], ["events"], READ),
         _rule([""], ["pods/log"], ["get"]),
+        {**_rule([""], ["configmaps"], ["get"]), "resourceNames": [PLATFORM_MAP]},
     ]
     work = [
         _rule([GROUP], kinds, WRITE),
-        # To reach an endpoint from one's own machine; older and newer kubectl ask in two ways.
+        # To reach endpoints, storage and MLflow from one's own machine; older and newer kubectl ask in two ways.
         _rule([""], ["pods/portforward"], ["create", "get"]),
         # Keys for an endpoint or a git server can be put there, and not be read: no rule knows patterns of names.
         _rule([""], ["secrets"], ["create"]),
