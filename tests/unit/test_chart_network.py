@@ -6,7 +6,7 @@ import pytest
 from builders import endpoint
 from ultramarine_contract.common import SWEEP_PORT
 from ultramarine_contract.meta import Manifest
-from ultramarine_contract.routes import GATEWAY_PORT
+from ultramarine_contract.routes import GATEWAY_PODS, GATEWAY_PORT
 from ultramarine_operator.kinds.onlineendpoint.endpoint import GRPC_PORT, PORT
 from ultramarine_operator.kinds.onlineendpoint.routing.manifests import FIRST_PORT, PORTS, network_policy
 from unit.rendered import names, of
@@ -173,7 +173,7 @@ def test_policies_select_the_pods_that_the_chart_makes(chart):
     for item in of(got, "Pod", "Deployment"):
         metadata = item["metadata"] if item["kind"] == "Pod" else item["spec"]["template"]["metadata"]
         labels[metadata["labels"]["app.kubernetes.io/component"]] = metadata["labels"]
-    ours, pods_of_kinds = policy(got, "platform", "ultramarine-storage")["ingress"][0]["from"]
+    ours, pods_of_kinds, gateways = policy(got, "platform", "ultramarine-storage")["ingress"][0]["from"]
 
     for component in ("operator", "storage"):
         selector = policy(got, "platform", f"ultramarine-{component}")["podSelector"]["matchLabels"]
@@ -184,6 +184,7 @@ def test_policies_select_the_pods_that_the_chart_makes(chart):
         assert labels[component][expression["key"]] in expression["values"]
     expression = {"key": "ultramarine.dev/kind", "operator": "Exists"}
     assert pods_of_kinds["podSelector"]["matchExpressions"] == [expression]
+    assert gateways["podSelector"]["matchLabels"] == GATEWAY_PODS
 
 
 @pytest.mark.attack(
@@ -204,7 +205,7 @@ def test_the_storage_answers_the_namespaces_looked_after(chart, values, selector
     """Pods of other namespaces reach the storage only where the operator looks after the whole cluster."""
     peers = policy(chart.render(values), "platform", "ultramarine-storage")["ingress"][0]["from"]
 
-    assert peers[1]["namespaceSelector"] == selector
+    assert [peer.get("namespaceSelector") for peer in peers] == [None, selector, selector]
 
 
 @pytest.mark.attack(
@@ -261,7 +262,11 @@ def test_training_pods_and_coordinators_alone_reach_the_embedded_mlflow(chart):
     assert spec["podSelector"] == server["spec"]["selector"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     assert "egress" not in spec
-    assert [peer["podSelector"] for peer in peers] == [COORDINATORS, NODES["podSelector"]]
+    assert [peer["podSelector"] for peer in peers] == [
+        COORDINATORS,
+        NODES["podSelector"],
+        {"matchLabels": GATEWAY_PODS},
+    ]
     for peer in peers:
         assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == ["platform", "team-a", "team-b"]
     for namespace in ("platform", "team-a", "team-b"):

@@ -289,6 +289,32 @@ endpoints' Services. */ -}}
 {{- $made | toJson }}
 {{- end }}
 
+{{- /* The chart's own authority, as its Secret has it: that of the cluster, or a new one, made once a rendering. */ -}}
+{{- define "ultramarine.authority" -}}
+{{- if not (hasKey .Values "authority") }}
+{{- $data := ((lookup "v1" "Secret" .Release.Namespace "ultramarine-ca") | default dict).data }}
+{{- if not $data }}
+{{- $made := genCAWithKey (printf "ultramarine %s" .Release.Namespace) 3650 (genPrivateKey "ecdsa") }}
+{{- $data = dict "tls.crt" ($made.Cert | b64enc) "tls.key" ($made.Key | b64enc) }}
+{{- end }}
+{{- $_ := set .Values "authority" $data }}
+{{- end }}
+{{- .Values.authority | toJson }}
+{{- end }}
+
+{{- /* The authorities by which clients check the storage's certificate, as PEM; empty if those of the system do. An issuer's
+authority is known at the first upgrade after it has made the certificate. */ -}}
+{{- define "ultramarine.storageAuthority" -}}
+{{- $tls := and .Values.tls.internal.enabled (not .Values.storage.endpoint) }}
+{{- if and $tls .Values.tls.internal.issuerRef }}
+{{- dig "data" "ca.crt" "" (lookup "v1" "Secret" .Release.Namespace "ultramarine-tls-storage") | b64dec }}
+{{- else if $tls }}
+{{- get (include "ultramarine.authority" . | fromJson) "tls.crt" | b64dec }}
+{{- else if and .Values.storage.endpoint .Values.ca.configMap }}
+{{- get (dig "data" dict (lookup "v1" "ConfigMap" .Release.Namespace .Values.ca.configMap)) .Values.ca.key }}
+{{- end }}
+{{- end }}
+
 {{- /* Volume and mount of a certificate's Secret, and the scheme of probes. */ -}}
 {{- define "ultramarine.tlsVolume" -}}
 {{- if .root.Values.tls.internal.enabled }}
