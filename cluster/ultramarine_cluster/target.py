@@ -82,8 +82,14 @@ class Target:
             address = self.json("get", "service", "-n", namespace, service)["spec"]["clusterIP"]
             yield f"http://{address}:{port}"
             return
+        with self.forward(namespace, f"service/{service}", port) as local:
+            yield f"https://localhost:{local}" if tls else f"http://127.0.0.1:{local}"
+
+    @contextmanager
+    def forward(self, namespace: str, to: str, port: int) -> Iterator[int]:
+        """Yield a port of loopback that kubectl forwards to `pod/NAME` or `service/NAME` during the block."""
         with subprocess.Popen(
-            [*self.kubectl, "port-forward", "-n", namespace, f"service/{service}", f":{port}"],
+            [*self.kubectl, "port-forward", "-n", namespace, to, f":{port}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -92,9 +98,9 @@ class Target:
                 assert process.stdout is not None
                 line = process.stdout.readline()
                 if (forwarded := re.search(r"127\.0\.0\.1:(\d+)", line)) is None:
-                    raise ClusterError(f"kubectl port-forward: {line.strip()}", "check that the Service has ready pods")
+                    raise ClusterError(f"kubectl port-forward: {line.strip()}", f"check that {to} is ready")
                 threading.Thread(target=process.stdout.read, daemon=True).start()  # a line for each connection
-                yield f"https://localhost:{forwarded[1]}" if tls else f"http://127.0.0.1:{forwarded[1]}"
+                yield int(forwarded[1])
             finally:
                 process.terminate()
 

@@ -19,6 +19,7 @@ from load import OpenLoad
 from manifests import endpoint
 from sklearn.datasets import load_wine
 from ultramarine_cluster import cluster, pki, target
+from ultramarine_contract.routes import STORAGE_FORWARD_PORT
 from ultramarine_operator.generate import people
 
 NAME, COLLEAGUE = "wine", "ada"
@@ -159,10 +160,11 @@ def colleague(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
 def test_a_data_scientist_in_a_second_namespace_needs_no_other_rights(cellar, colleague):
     """With that role alone: her own CSV, a forest, an endpoint with her own key, and an answer; not the neighbour's."""
     keys = colleague.secret("ultramarine-storage")
-    with cellar[0].target.reach(NAMESPACE, "ultramarine-storage", 7070) as url:
+    gateway, *_ = colleague.get("pod", "", "-l", "app.kubernetes.io/component=gateway")
+    with colleague.target.forward(SECOND, f"pod/{gateway['metadata']['name']}", STORAGE_FORWARD_PORT) as port:
         storage = boto3.client(
             "s3",
-            endpoint_url=url,
+            endpoint_url=f"http://127.0.0.1:{port}",
             region_name="us-east-1",
             aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
