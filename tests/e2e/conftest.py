@@ -169,6 +169,18 @@ class Platform:
         ):
             yield client
 
+    @contextmanager
+    def by_gateway(self, port: int) -> Iterator[int]:
+        """Yield a port of this machine that leads to a port of the namespace's gateway."""
+        found = self.kubectl("get", "pods", "-l", "app.kubernetes.io/component=gateway", "-o", "json")
+        name, *_ = (
+            pod["metadata"]["name"]
+            for pod in json.loads(found)["items"]
+            if not pod["metadata"].get("deletionTimestamp")
+        )
+        with self.target.forward(self.namespace, f"pod/{name}", port) as local:
+            yield local
+
     def kill_operator(self) -> None:
         """End the operator's pod at once, as a dying node would: no signal to prepare for, no Lease given back."""
         pods = self.get("pod", "", "-l", "app.kubernetes.io/component=operator")

@@ -19,6 +19,7 @@ from load import Load
 from manifests import endpoint, infer, model_version, onnx_model, sweep, training_job
 from ultramarine_cluster import target
 from ultramarine_cluster.console import run
+from ultramarine_contract.meta import PLATFORM_MAP
 
 pytestmark = [pytest.mark.slow, pytest.mark.exclusive]
 
@@ -142,7 +143,10 @@ def test_turned_on_everything_goes_by_tls(release):
     "renewed without a restart",
 )
 def test_each_port_proves_its_name_and_refuses_plain_text(release):
-    """Every port shows the certificate of its own Secret, which the release's authority signed; `helm test` agrees."""
+    """Every port shows the certificate of its own Secret, which the release's authority signed; `helm test` agrees.
+
+    A team's client finds that authority in its ConfigMap, and the storage behind its gateway.
+    """
     run(*release.home.target.helm, "test", "ultramarine", "--namespace", HOME)
     authority = b64decode(release.home.get("secret", "ultramarine-ca")["data"]["tls.crt"]).decode()
     certificates = release.certificates()
@@ -153,6 +157,12 @@ def test_each_port_proves_its_name_and_refuses_plain_text(release):
         context = ssl.create_default_context(cadata=authority)
         assert serial_at(port, *ALPN, host=host, context=context, name=name) == certificates[name]
         assert not speaks_plainly(port, host=host), (name, port)
+
+    facts, storage = release.team.get("configmap", PLATFORM_MAP)["data"], f"ultramarine-storage.{HOME}.svc"
+    context = ssl.create_default_context(cadata=facts["storageCA"])
+    with release.team.by_gateway(int(facts["storagePort"])) as port:
+        for name in (storage, "localhost"):
+            assert serial_at(port, *ALPN, context=context, name=name) == certificates[storage]
 
 
 @pytest.mark.attack("network/plain-text")

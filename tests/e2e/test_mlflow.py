@@ -13,6 +13,7 @@ from conftest import Manifest, Platform, restricted
 from manifests import endpoint, infer, onnx_model, sweep, training_job
 from ultramarine_cluster import images, target
 from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY
+from ultramarine_contract.routes import MLFLOW_FORWARD_PORT
 
 pytestmark = pytest.mark.slow
 
@@ -352,6 +353,17 @@ def test_nobody_asks_mlflow_without_the_password(recorded, password):
         for path in ("/experiments/search?max_results=1", "/registered-models/search"):
             assert client.get(path).status_code == 401
         assert client.get(str(client.base_url).replace("/api/2.0/mlflow", "")).status_code == 401
+
+
+def test_a_team_reaches_mlflow_by_its_own_gateway(recorded):
+    """Behind a port-forward to its gateway pod MLflow opens the second namespace's experiment to its account."""
+    other = Platform(recorded.target, OTHER)
+    own = other.secret("ultramarine-mlflow")
+    account = (own["MLFLOW_TRACKING_USERNAME"], own["MLFLOW_TRACKING_PASSWORD"])
+    named = "/api/2.0/mlflow/experiments/get-by-name?experiment_name="
+    with other.by_gateway(MLFLOW_FORWARD_PORT) as port, httpx.Client(base_url=f"http://localhost:{port}") as client:
+        answers = [client.get(f"{named}{space}", auth=account).status_code for space in (OTHER, NAMESPACE)]
+    assert answers == [200, 403]
 
 
 def test_what_was_recorded_before_there_were_accounts_is_its_namespaces(recorded):

@@ -160,8 +160,7 @@ def colleague(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
 def test_a_data_scientist_in_a_second_namespace_needs_no_other_rights(cellar, colleague):
     """With that role alone: her own CSV, a forest, an endpoint with her own key, and an answer; not the neighbour's."""
     keys = colleague.secret("ultramarine-storage")
-    gateway, *_ = colleague.get("pod", "", "-l", "app.kubernetes.io/component=gateway")
-    with colleague.target.forward(SECOND, f"pod/{gateway['metadata']['name']}", STORAGE_FORWARD_PORT) as port:
+    with colleague.by_gateway(STORAGE_FORWARD_PORT) as port:
         storage = boto3.client(
             "s3",
             endpoint_url=f"http://127.0.0.1:{port}",
