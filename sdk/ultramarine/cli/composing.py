@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from pathlib import Path
@@ -12,6 +11,8 @@ import typer
 import yaml
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import API_VERSION, Manifest
+
+from .session import yaml_text
 
 RUNS = ("TrainingJob", "Sweep")
 _INTERPRETERS = {".py": ["python"], ".sh": ["sh"], ".R": ["Rscript"], ".r": ["Rscript"]}
@@ -178,6 +179,4 @@ def without_noise(manifest: Manifest) -> Manifest:
 
 def show(manifest: Manifest) -> None:
     """Print a manifest as YAML."""
-    typer.echo(
-        "---\n" + yaml.safe_dump(json.loads(json.dumps(manifest)), sort_keys=False, allow_unicode=True), nl=False
-    )
+    typer.echo(f"---\n{yaml_text(manifest)}", nl=False)
