@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .client import Client as Client
+    from .endpoints import Endpoint as Endpoint
     from .runs import Run as Run
 
 # Imported when they are used: the command starts without the models of the resources.
-_PLACES = {"Client": "client", "Run": "runs", "RunFailed": "runs"}
+_PLACES = {"Client": "client", "Endpoint": "endpoints", "Run": "runs", "RunFailed": "runs"}
 __all__ = sorted(_PLACES)
 
 

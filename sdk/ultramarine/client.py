@@ -15,6 +15,8 @@ from .kube.client import Cluster, Manifests
 from .platform import Platform
 
 if TYPE_CHECKING:
+    from .endpoints import Endpoint
+    from .models import Models
     from .resources.base import Schema
     from .runs import Run
 
@@ -91,6 +93,21 @@ class Client:
         from .runs import Run
 
         return Run(self, resource, name)
+
+    # ---- Models and endpoints
+
+    def endpoint(self, name: str, key: str = "") -> Endpoint:
+        """Return an endpoint, which asks the cluster when it is used. `key` is a key or a token."""
+        from .endpoints import Endpoint
+
+        return Endpoint(self, name, key)
+
+    @cached_property
+    def models(self) -> Models:
+        """The models of the namespace."""
+        from .models import Models
+
+        return Models(self)
 
     @cached_property
     def storage(self) -> Any:

@@ -3,70 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import NAMESPACE, Platform
+from conftest import Platform
 from manifests import TRAIN, training_job
-from ultramarine_cluster import cluster, pki
-
-COMMAND = Path(sys.executable).parent / "ultramarine"
-API = {"apiVersion": "ultramarine.dev/v1alpha1"}
-
-
-class Person:
-    """A user of the command, in a folder of her own."""
-
-    def __init__(self, folder: Path, kubeconfig: Path) -> None:
-        self.folder = folder
-        self.environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "NO_COLOR": "1", "COLUMNS": "200"}
-
-    def begin(self, *words: str) -> subprocess.Popen[str]:
-        """Start the command."""
-        return subprocess.Popen(
-            [str(COMMAND), *words],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end; another exit code than `code` fails with what it printed."""
-        process = self.begin(*words)
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == code, f"{words}: {process.returncode}\n{out}\n{err}"
-        return subprocess.CompletedProcess(words, code, out, err)
-
-    def write(self, name: str, *manifests: object) -> str:
-        """Write a file of manifests; return its name."""
-        (self.folder / name).write_text(yaml.safe_dump_all([API | dict(manifest) for manifest in manifests]))  # type: ignore[call-overload]
-        return name
+from person import Person, data_scientist
 
 
 @pytest.fixture(scope="module")
 def kubeconfig(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The kubeconfig of a data scientist: her own certificate, and one ClusterRole in one namespace."""
-    running = cluster.up()
-    authority = pki.Authority(running.state.pki, "ca")
-    name = "command-ada"
-    path = tmp_path_factory.mktemp("ada") / "kubeconfig"
-    made = pki.kubeconfig(path, running.url, authority, authority.issue(name, pki.Leaf(name)))
-    binding = ("rolebinding", name, "--clusterrole=ultramarine-data-scientist", f"--user={name}")
-    platform.kubectl("delete", "rolebinding", name, "--ignore-not-found")
-    platform.kubectl("create", *binding)
-    content = yaml.safe_load(made.read_text())
-    content["contexts"][0]["context"]["namespace"] = NAMESPACE
-    made.write_text(yaml.safe_dump(content))
-    return made
+    return data_scientist(platform, "command-ada", tmp_path_factory.mktemp("ada"))
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def _change(run: Manifest, options: Options, file: Path) -> None:
     if options.register:
         trial.setdefault("outputs", {}).setdefault("model", {})["registerAs"] = options.register
     if options.env:
-        trial["environment"] = _environment(options.env, file)
+        trial["environment"] = environment_of(options.env)
     if options.image:
         trial["image"] = options.image
     resources = trial.setdefault("resources", {}) if options.cpu or options.memory or options.gpu else {}
@@ -121,7 +121,8 @@ def _change(run: Manifest, options: Options, file: Path) -> None:
         assign(run, item)
 
 
-def _environment(text: str, file: Path) -> Manifest:
+def environment_of(text: str) -> Manifest:
+    """Return the environment of `--env`: packages of a requirements.txt, or a name. Raises InvalidSpec."""
     path = Path(text)
     if not path.exists():
         if "/" in text or text.endswith(".txt"):

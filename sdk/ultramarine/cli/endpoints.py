@@ -1,0 +1,305 @@
+"""The commands of endpoints: deploy, invoke, test, traffic, keys, logs."""
+
+from __future__ import annotations
+
+import json
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .session import Session, session_of
+
+if TYPE_CHECKING:
+    from ultramarine_contract.meta import Manifest
+
+    from ultramarine.endpoints import Endpoint
+
+_NAME = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.")]
+_PINNED = Annotated[str, typer.Option("--deployment", help="Deployment to ask, whatever its traffic is.")]
+_KEY = Annotated[
+    str, typer.Option("--key", envvar="ULTRAMARINE_KEY", help="Key or token.", show_default="that of the Secret")
+]
+
+group = typer.Typer(no_args_is_help=True, help="Endpoints that answer requests with models.")
+
+
+class Shape(StrEnum):
+    """Format of predictions."""
+
+    JSON = "json"
+    TABLE = "table"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of this file."""
+    app.add_typer(group, name="endpoints")
+
+
+def _endpoint(session: Session, name: str, key: str = "") -> Endpoint:
+    from ultramarine.endpoints import Endpoint
+
+    return Endpoint(session.client, name, key, session.note)
+
+
+@group.command()
+def deploy(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="MODEL, MODEL@VERSION or MODEL@ALIAS, which is followed.")],
+    name: Annotated[str, typer.Option(help="Name of the endpoint.", show_default="that of the model")] = "",
+    deployment: Annotated[
+        str, typer.Option(help="Deployment to change; a new one gets no traffic.", show_default="the only one")
+    ] = "",
+    scoring: Annotated[Path | None, typer.Option(help="Folder of a score.py, or a script.")] = None,
+    env: Annotated[str, typer.Option(help="requirements.txt, or the name of an Environment.")] = "",
+    replicas: Annotated[int, typer.Option(min=1, help="Number of pods.", show_default="1, or as it is")] = 0,
+    cpu: Annotated[str, typer.Option(help="CPU request of each pod, such as 500m.")] = "",
+    memory: Annotated[str, typer.Option(help="Memory request and limit of each pod, such as 1Gi.")] = "",
+    gpu: Annotated[int, typer.Option(help="GPUs of each pod.")] = 0,
+    timeout: Annotated[int, typer.Option(help="Seconds to wait until it is ready.")] = 1200,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the manifest; the server checks it.")] = False,
+) -> None:
+    """Serve a model: create an endpoint, or change one, and wait until it answers.
+
+    ultramarine endpoints deploy churn@champion --replicas 2
+    """
+    from ultramarine_contract.meta import ONLINE_ENDPOINT
+
+    from ultramarine import deploying
+    from ultramarine.kube.errors import NotFound
+
+    from .composing import environment_of, show, without_noise
+
+    session = session_of(context)
+    client = session.client
+    reference = deploying.reference_of(model)
+    client.models.version(reference)
+    content = deploying.Content(
+        reference,
+        _scoring(session, scoring, dry_run) if scoring else None,
+        environment_of(env) if env else None,
+        replicas,
+        _resources(cpu, memory, gpu),
+    )
+    name = name or reference.partition("@")[0]
+    endpoint = _endpoint(session, name)
+    try:
+        live: Manifest | None = client.cluster.get(ONLINE_ENDPOINT, name)
+    except NotFound:
+        live = None
+    if dry_run:
+        if live is None:
+            made = client.cluster.create(
+                ONLINE_ENDPOINT, deploying.new_endpoint(name, deployment, content), dry_run=True
+            )
+        else:
+            spec = deploying.changed_spec(live, deployment, content)
+            made = client.cluster.patch(ONLINE_ENDPOINT, name, {"spec": spec}, dry_run=True)
+        show(without_noise(made))
+        return
+    if live is None:
+        _create(session, deploying.new_endpoint(name, deployment, content))
+    else:
+        endpoint.change(lambda manifest: deploying.changed_spec(manifest, deployment, content))
+        session.note(f"OnlineEndpoint {name} changed.")
+    if detach:
+        return
+    try:
+        endpoint.wait(timeout, session.note)
+    except TimeoutError as error:
+        from ultramarine.endpoints import NotReady
+
+        raise NotReady(f"{error}. It goes on; `ultramarine describe oe {name}` shows its state.") from None
+    _report(session, endpoint, deployment)
+
+
+def _create(session: Session, manifest: Manifest) -> None:
+    """Create an endpoint, and before it the Secret of its keys, which its author could not read otherwise."""
+    from ultramarine_contract.meta import ONLINE_ENDPOINT
+
+    from ultramarine.kube.errors import Forbidden
+    from ultramarine.serving import keys
+
+    name = manifest["metadata"]["name"]
+    cluster = session.cluster
+    cluster.create(ONLINE_ENDPOINT, manifest, dry_run=True)
+    try:
+        if keys.create(cluster, f"{name}-keys"):
+            session.note(f"Made two keys in Secret {name}-keys; you keep them in {keys.file()}.")
+    except Forbidden:
+        session.note(f"You may not create Secret {name}-keys; the operator makes the keys.")
+    cluster.create(ONLINE_ENDPOINT, manifest)
+    session.note(f"OnlineEndpoint {name} created in namespace {cluster.namespace}.")
+
+
+def _scoring(session: Session, path: Path, dry_run: bool) -> dict[str, Any]:
+    from ultramarine.uploads import upload_local_paths
+
+    manifest = {"spec": {"source": {"path": str(path)}}}
+    uploaded = upload_local_paths(session.client.platform, manifest, dry_run, None, session.note)
+    entry = {"entry": path.name} if path.is_file() and path.name != "score.py" else {}
+    return {"source": uploaded["spec"]["source"], **entry}
+
+
+def _resources(cpu: str, memory: str, gpu: int) -> dict[str, Any]:
+    requests = {name: value for name, value in (("cpu", cpu), ("memory", memory)) if value}
+    limits = {name: value for name, value in (("memory", memory), ("nvidia.com/gpu", gpu)) if value}
+    return {name: values for name, values in (("requests", requests), ("limits", limits)) if values}
+
+
+def _report(session: Session, endpoint: Endpoint, deployment: str) -> None:
+    """Print the address of an endpoint, and the command that asks it."""
+    typer.echo(f"{endpoint.name} is ready: {endpoint.url}")
+    pin = f" --deployment {deployment}" if deployment and not endpoint.traffic.get(deployment) else ""
+    session.note(f"Ask it: ultramarine endpoints test {endpoint.name}{pin}")
+    session.note(f"Or:     ultramarine endpoints invoke {endpoint.name}{pin} --data @rows.csv")
+
+
+@group.command()
+def invoke(
+    context: typer.Context,
+    name: _NAME,
+    data: Annotated[str, typer.Option(help="JSON of rows, or @FILE: .json, .jsonl, .csv, .tsv, .parquet.")] = "",
+    deployment: _PINNED = "",
+    model: Annotated[str, typer.Option(help="Model of a pool.")] = "",
+    path: Annotated[str, typer.Option(help="Path of a container or script; the data is sent as it is.")] = "",
+    key: _KEY = "",
+    output: Annotated[Shape, typer.Option("-o", "--output", help="Format of the answer.")] = Shape.JSON,
+) -> None:
+    """Send rows to an endpoint, and print its answer. The request is made from the model's signature.
+
+    ultramarine endpoints invoke churn --data '[[20, "basic"], [70, "gold"]]'
+    """
+    from ultramarine.serving.reading import path_of, read_data
+
+    session = session_of(context)
+    endpoint = _endpoint(session, name, key)
+    if path:
+        body = Path(data[1:]).read_bytes() if data.startswith("@") else data.encode() or None
+        answer = endpoint.request("POST" if body else "GET", f"/{path.lstrip('/')}", body, {}, deployment)
+        typer.echo(answer.body.decode(errors="replace"))
+        return
+    if not data:
+        raise typer.BadParameter("give --data: JSON of rows, or @FILE; `ultramarine endpoints test` makes a row")
+    signature = endpoint.signature(deployment, model)
+    rows = read_data(data, signature)
+    if ready := path_of(rows, signature):
+        answer = endpoint.request("POST", ready, json.dumps(rows).encode(), {}, deployment, repeat=True)
+        document = json.loads(answer.body)
+    else:
+        document = endpoint.infer(rows, deployment, model)
+    _print(document, output)
+
+
+def _print(document: Any, output: Shape) -> None:
+    """Print outputs as JSON or, if they have a value for each row, as a table."""
+    columns = _columns(document) if output == Shape.TABLE else None
+    if not columns:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+        return
+    names = list(columns)
+    rows = [names, *([_cell(value) for value in row] for row in zip(*columns.values(), strict=True))]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(names))]
+    for row in rows:
+        typer.echo("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _columns(document: Any) -> dict[str, list[Any]]:
+    """Return a column for each output, or several for a matrix; empty if the answer is not a table."""
+    columns: dict[str, list[Any]] = {}
+    for name, values in document.items() if isinstance(document, dict) else ():
+        if not isinstance(values, list):
+            return {}
+        if values and isinstance(values[0], list):
+            columns |= {f"{name}.{index}": [row[index] for row in values] for index in range(len(values[0]))}
+        else:
+            columns[name] = values
+    return columns if len({len(values) for values in columns.values()}) == 1 else {}
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+@group.command()
+def test(
+    context: typer.Context,
+    name: _NAME,
+    deployment: _PINNED = "",
+    model: Annotated[str, typer.Option(help="Model of a pool.")] = "",
+    key: _KEY = "",
+) -> None:
+    """Send a row that is made from the model's signature, and print the row, the answer and its time."""
+    from ultramarine.endpoints import EndpointError
+
+    session = session_of(context)
+    endpoint = _endpoint(session, name, key)
+    signature = endpoint.signature(deployment, model)
+    if signature is None:
+        raise EndpointError(
+            f"endpoint {name} has a script or a container without a signature, so no row can be made. Use"
+            f" `ultramarine endpoints invoke {name} --data ...`."
+        )
+    row = signature.example()
+    session.note(f"Row: {json.dumps(row, ensure_ascii=False)}")
+    begin = time.monotonic()
+    answer = endpoint.infer(row if isinstance(row, dict) else [row], deployment, model)
+    _print(answer, Shape.JSON)
+    session.note(f"Answered in {(time.monotonic() - begin) * 1000:.0f} ms, with the way from this machine.")
+
+
+@group.command()
+def traffic(
+    context: typer.Context,
+    name: _NAME,
+    shares: Annotated[list[str] | None, typer.Argument(help="As in blue=90 green=10.", show_default="print")] = None,
+) -> None:
+    """Show the percentage of requests by deployment, or change it and wait until it holds."""
+    from ultramarine.deploying import parse_traffic
+
+    session = session_of(context)
+    endpoint = _endpoint(session, name)
+    if shares:
+        endpoint.set_traffic(parse_traffic(shares))
+        endpoint.wait(300, session.note)
+    for deployment, share in endpoint.traffic.items():
+        typer.echo(f"{deployment}={share}")
+
+
+@group.command()
+def keys(
+    context: typer.Context,
+    name: _NAME,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Make a new primary key; the former one becomes secondary.")
+    ] = False,
+) -> None:
+    """Print the keys of an endpoint."""
+    session = session_of(context)
+    endpoint = _endpoint(session, name)
+    for kind, key in (endpoint.rotate_keys() if rotate else endpoint.keys).items():
+        typer.echo(f"{kind}: {key}")
+    if rotate:
+        session.note("The new key opens the endpoint within 90 seconds; the secondary key until the next rotation.")
+
+
+@group.command()
+def logs(
+    context: typer.Context,
+    name: _NAME,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    deployment: Annotated[str, typer.Option(help="Deployment.", show_default="all")] = "",
+) -> None:
+    """Print the logs of the pods that answer."""
+    session = session_of(context)
+    endpoint = _endpoint(session, name)
+    pods = len(endpoint.object["spec"]["deployments"]) > 1 and not deployment
+    count = 0
+    for update in endpoint.logs(deployment, follow):
+        typer.echo(f"[{update.pod}] {update.text}" if pods else update.text)
+        count += 1
+    if not count:
+        session.note(f"No pod of endpoint {name} has a log; `ultramarine describe oe {name}` shows its state.")

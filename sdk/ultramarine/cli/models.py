@@ -1,0 +1,144 @@
+"""The commands of models: list, show, promote, import, download, delete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .session import Format, Output, print_documents, session_of
+
+_REFERENCE = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Or MODEL@ALIAS, or MODEL for the newest.")]
+
+group = typer.Typer(no_args_is_help=True, help="Models and their versions.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of this file."""
+    app.add_typer(group, name="models")
+
+
+@group.command("list")
+def list_models(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="Model whose versions to list.", show_default="all models")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """List models, or the versions of one model."""
+    from ultramarine_contract.meta import MODEL, MODEL_VERSION
+
+    from .objects import table_lines
+
+    session = session_of(context)
+    cluster, models = session.cluster, session.client.models
+    resource = MODEL_VERSION if model else MODEL
+    objects = models.versions(model) if model else cluster.list(MODEL)
+    if output == Format.NAME:
+        for item in objects:
+            typer.echo(f"{resource.plural}/{item['metadata']['name']}")
+    elif output in (Format.TABLE, Format.WIDE):
+        table = cluster.table(resource)
+        names = [item["metadata"]["name"] for item in objects]
+        rows = {row["object"]["metadata"]["name"]: row for row in table.get("rows") or []}
+        table["rows"] = [rows[name] for name in names if name in rows]
+        if names:
+            typer.echo("\n".join(table_lines([table], output == Format.WIDE)))
+        else:
+            session.note(f"No models in namespace {cluster.namespace}. `ultramarine submit --register` makes one.")
+    else:
+        print_documents(objects, output)
+
+
+@group.command()
+def show(context: typer.Context, reference: _REFERENCE) -> None:
+    """Show a version: state, files, signature, origin, metrics, aliases, and the endpoints that serve it."""
+    import yaml
+
+    from ultramarine.models import is_ready, why
+
+    session = session_of(context)
+    models = session.client.models
+    version = models.version(reference)
+    spec, status = version["spec"], version.get("status") or {}
+    lineage = dict(spec.get("lineage") or {})
+    metrics = lineage.pop("metrics", {})
+    aliases = models.aliases(spec["model"])
+    details: dict[str, Any] = {
+        "state": "Ready" if is_ready(version) else f"{status.get('state') or 'Waiting'}: {why(version)}",
+        "aliases": ", ".join(sorted(alias for alias, target in aliases.items() if target == spec["version"])),
+        "endpoints": ", ".join(models.users(version)),
+        "created": version["metadata"]["creationTimestamp"],
+        "format": spec["format"]["name"],
+        "bytes": status.get("bytes"),
+        "uri": spec["uri"],
+        "digest": spec["digest"],
+        "compiled": status.get("compiled"),
+        "codeExecution": status.get("codeExecution"),
+        "signature": spec.get("signature"),
+        "metrics": metrics,
+        "lineage": lineage,
+    }
+    typer.echo(f"ModelVersion {session.client.namespace}/{version['metadata']['name']}")
+    shown = {key: value for key, value in details.items() if value not in (None, "", {}, [])}
+    typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=110), nl=False)
+
+
+@group.command()
+def promote(
+    context: typer.Context,
+    reference: _REFERENCE,
+    alias: Annotated[str, typer.Option(help="Alias that leads to the version.")] = "champion",
+) -> None:
+    """Let an alias lead to a version. Endpoints that name the alias follow without a failed request."""
+    session = session_of(context)
+    version = session.client.models.promote(reference, alias)
+    model = version["spec"]["model"]
+    typer.echo(f"{model}@{alias} is {version['metadata']['name']}")
+    followers = [
+        endpoint["metadata"]["name"]
+        for endpoint in session.client.list("onlineendpoints")
+        for deployment in endpoint["spec"]["deployments"]
+        if deployment.get("model") == f"{model}@{alias}"
+    ]
+    if followers:
+        session.note(f"Endpoints that follow: {', '.join(sorted(set(followers)))}.")
+
+
+@group.command("import")
+def import_model(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(help="File or folder.")],
+    model: Annotated[str, typer.Option("--as", help="Model that gets the next version.")],
+    format: Annotated[str, typer.Option(help="Format, such as onnx.", show_default="detected")] = "",
+    allow_code_execution: Annotated[
+        bool, typer.Option("--allow-code-execution", help="Trust a format that runs code, such as pickle.")
+    ] = False,
+) -> None:
+    """Upload a model from this machine, and register it as the next version."""
+    session = session_of(context)
+    models = session.client.models
+    version = models.add(path, model, format, allow_code_execution=allow_code_execution)
+    session.note(f"ModelVersion {version['metadata']['name']} is registered; its files are checked.")
+    models.wait(version)
+    typer.echo(f"{model}@{version['spec']['version']}")
+    session.note(f"Serve it: ultramarine endpoints deploy {model}@{version['spec']['version']}")
+
+
+@group.command()
+def download(
+    context: typer.Context,
+    reference: _REFERENCE,
+    folder: Annotated[Path | None, typer.Argument(help="New folder.", show_default="MODEL-VERSION")] = None,
+) -> None:
+    """Fetch the files of a version, checked by their digest."""
+    target = session_of(context).client.models.download(reference, folder or "")
+    typer.echo(str(target))
+
+
+@group.command()
+def delete(context: typer.Context, reference: Annotated[str, typer.Argument(metavar="MODEL@VERSION")]) -> None:
+    """Delete a version that no alias and no endpoint names. Its files stay unless deletionPolicy is Delete."""
+    if "@" not in reference:
+        raise typer.BadParameter(f"name a version, such as {reference}@3")
+    typer.echo(f"modelversions/{session_of(context).client.models.delete(reference)} deleted")

@@ -1,0 +1,255 @@
+"""Models: versions, aliases, and files from and to this machine."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ultramarine_contract.errors import InvalidSpec, UltramarineError, listed
+from ultramarine_contract.formats import CODE_EXECUTING_FORMATS, CUSTOM, FORMATS, HEAD, known_formats, models_among
+from ultramarine_contract.locations import files_below
+from ultramarine_contract.meta import API_VERSION, MODEL, MODEL_VERSION, ONLINE_ENDPOINT, Manifest
+
+from .kube.errors import Exists, NotFound
+
+if TYPE_CHECKING:
+    from .client import Client
+
+LATEST = "latest"
+_CHECK_SECONDS = 120.0  # for which an imported version may be checked
+_ATTEMPTS = 10  # to get a version's number, while others register versions too
+Progress = Callable[[int, int], None]
+
+
+class InUse(UltramarineError):
+    """The version is served or has an alias."""
+
+    reason = "InUse"
+
+
+class Models:
+    """The models of a namespace."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._cluster = client.cluster
+
+    def versions(self, model: str) -> list[Manifest]:
+        """Return the ModelVersions of a model, the newest first. Raises NotFound with the nearest name."""
+        every = self._cluster.list(MODEL_VERSION)
+        versions = [version for version in every if version["spec"].get("model") == model]
+        if not versions:
+            names = {str(version["spec"].get("model")) for version in every}
+            near = difflib.get_close_matches(model, names, 1)
+            hint = f"Did you mean {near[0]}?" if near else f"Models with versions: {listed(sorted(names)) or 'none'}."
+            raise NotFound(f"model {model} has no version in namespace {self._cluster.namespace}. {hint}")
+        return sorted(versions, key=number, reverse=True)
+
+    def version(self, reference: str) -> Manifest:
+        """Return the ModelVersion of MODEL@VERSION, MODEL@ALIAS, or the newest ready one of MODEL and MODEL@latest."""
+        model, _, selected = reference.partition("@")
+        versions = self.versions(model)
+        if selected in ("", LATEST):
+            ready = [version for version in versions if is_ready(version)]
+            if not ready:
+                raise NotFound(f"no version of model {model} is ready: {why(versions[0])}")
+            return ready[0]
+        target = selected
+        if not selected.isdigit():
+            aliases = self.aliases(model)
+            if selected not in aliases:
+                near = difflib.get_close_matches(selected, aliases, 1)
+                hint = f"Did you mean {near[0]}?" if near else f"Aliases: {listed(sorted(aliases)) or 'none'}."
+                raise NotFound(f"model {model} has no alias {selected}. {hint}")
+            target = aliases[selected]
+        for version in versions:
+            if version["spec"]["version"] == target:
+                return version
+        numbers = listed(version["spec"]["version"] for version in versions)
+        raise NotFound(f"model {model} has no version {target}. Versions: {numbers}.")
+
+    def aliases(self, model: str) -> dict[str, str]:
+        """Return the version's number of each alias; empty if the model has none."""
+        try:
+            spec = self._cluster.get(MODEL, model).get("spec") or {}
+        except NotFound:
+            return {}
+        return {str(name): str(target) for name, target in (spec.get("aliases") or {}).items()}
+
+    def users(self, version: Manifest) -> list[str]:
+        """Return the endpoints that serve a version, as their status names it."""
+        name = version["metadata"]["name"]
+        return [
+            str(endpoint["metadata"]["name"])
+            for endpoint in self._cluster.list(ONLINE_ENDPOINT)
+            for entry in (endpoint.get("status") or {}).get("deployments") or []
+            if entry.get("modelVersion") == name
+        ]
+
+    def promote(self, reference: str, alias: str) -> Manifest:
+        """Let an alias lead to a version, and return that version. Endpoints that name the alias follow.
+
+        Raises InvalidSpec for a version that is not ready.
+        """
+        version = self.version(reference)
+        model, target = str(version["spec"]["model"]), str(version["spec"]["version"])
+        if alias == LATEST:
+            raise InvalidSpec("the alias latest is always the newest ready version. Choose another name.")
+        if not is_ready(version):
+            raise InvalidSpec(f"version {target} of model {model} is not ready: {why(version)}")
+        spec = {"aliases": {alias: target}}
+        try:
+            self._cluster.patch(MODEL, model, {"spec": spec})
+        except NotFound:
+            metadata = {"name": model}
+            self._cluster.create(
+                MODEL, {"apiVersion": API_VERSION, "kind": "Model", "metadata": metadata, "spec": spec}
+            )
+        return version
+
+    def add(
+        self, path: Path | str, model: str, format: str = "", *, allow_code_execution: bool = False
+    ) -> Manifest:
+        """Upload a file or folder, and register it as the next version of `model`. Returns the ModelVersion.
+
+        `format` is detected from the files if it is empty. Raises InvalidSpec for files without a model, and for a
+        format that runs code unless `allow_code_execution`.
+        """
+        path = Path(path)
+        format = format_of(path, format)
+        if format in CODE_EXECUTING_FORMATS and not allow_code_execution:
+            raise InvalidSpec(
+                f"{path} has the format {format}, which runs its maker's code when it is loaded. Repeat with"
+                " --allow-code-execution if you trust it."
+            )
+        uri, digest = self._upload(path, model, format)
+        spec: dict[str, Any] = {"model": model, "uri": uri, "digest": digest, "format": {"name": format}}
+        if allow_code_execution:
+            spec["allowCodeExecution"] = True
+        for _ in range(_ATTEMPTS):
+            target = str(self._last_number(model) + 1)
+            metadata = {"name": f"{model}-{target}"}
+            manifest = {"apiVersion": API_VERSION, "kind": "ModelVersion", "metadata": metadata}
+            try:
+                return self._cluster.create(MODEL_VERSION, {**manifest, "spec": {**spec, "version": target}})
+            except Exists:
+                continue
+        raise Exists(f"other writers register versions of model {model} all the time. Try again.")
+
+    def wait(self, version: Manifest) -> Manifest:
+        """Return a new version once it is ready. Raises NotReady with the cause."""
+        from .endpoints import NotReady
+
+        name = version["metadata"]["name"]
+        latest = version
+        for event in self._cluster.watch(MODEL_VERSION, name, seconds=_CHECK_SECONDS):
+            latest = event.object
+            if is_ready(latest):
+                return latest
+            if (latest.get("status") or {}).get("state") in ("Refused", "Invalid"):
+                break
+        raise NotReady(f"ModelVersion {name} is not ready: {why(latest)}")
+
+    def download(self, reference: str, folder: Path | str = "", progress: Progress | None = None) -> Path:
+        """Fetch the files of a version, checked by their digest, and return the folder; it must not exist.
+
+        The default is MODEL-VERSION.
+        """
+        version = self.version(reference)
+        target = Path(folder or version["metadata"]["name"])
+        if target.exists():
+            raise InvalidSpec(f"{target} exists. Choose another folder, or remove it.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        spec = version["spec"]
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as part:
+            self._client.platform.storage.fetch_artifact(spec["uri"], spec["digest"], Path(part) / "files", progress)
+            (Path(part) / "files").rename(target)
+        return target
+
+    def delete(self, reference: str) -> str:
+        """Delete a version, and return its name. Raises InUse if an alias or an endpoint names it.
+
+        Its files stay unless the Model's deletionPolicy is Delete.
+        """
+        version = self.version(reference)
+        name, model = str(version["metadata"]["name"]), str(version["spec"]["model"])
+        leading = [alias for alias, target in self.aliases(model).items() if target == version["spec"]["version"]]
+        if leading:
+            raise InUse(f"alias {leading[0]} of model {model} leads to {name}. Promote another version first.")
+        if users := self.users(version):
+            raise InUse(f"endpoint {users[0]} serves {name}. Deploy another version there first.")
+        self._cluster.delete(MODEL_VERSION, name)
+        return name
+
+    def _upload(self, path: Path, model: str, format: str) -> tuple[str, str]:
+        """Store the files under their content's name; return URI and digest."""
+        platform = self._client.platform
+        prefix = f"{platform.prefix}imported/{model}"
+        if path.is_dir():
+            record = platform.storage.upload_folder(path, prefix, format)
+            return record.uri, record.digest
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        uri = f"{prefix}/{digest[:16]}/{path.name}"
+        if not platform.storage.exists(uri):
+            platform.storage.upload(path, uri)
+        return uri, f"sha256:{digest}"
+
+    def _last_number(self, model: str) -> int:
+        numbers = [number(item) for item in self._cluster.list(MODEL_VERSION) if item["spec"].get("model") == model]
+        try:
+            latest = (self._cluster.get(MODEL, model).get("status") or {}).get("latestVersion") or "0"
+            numbers.append(int(latest))
+        except (NotFound, ValueError):
+            pass
+        return max(numbers, default=0)
+
+
+def format_of(path: Path, format: str = "") -> str:
+    """Return the format of a model's files, detected unless it is given. Raises InvalidSpec."""
+    if not path.exists():
+        raise InvalidSpec(f"{path} does not exist. Give the file or the folder of a model.")
+    if format and format not in FORMATS:
+        near = difflib.get_close_matches(format, FORMATS, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"Formats: {listed(FORMATS)}."
+        raise InvalidSpec(f"no format is named {format!r}. {hint}")
+    if format == CUSTOM:
+        return format
+    files = dict(files_below(path)) if path.is_dir() else {path.name: path}
+
+    def head(name: str) -> bytes:
+        with files[name].open("rb") as stream:
+            return stream.read(HEAD)
+
+    models = models_among(files, format, head)
+    if not models:
+        raise InvalidSpec(f"{path} has no model that can be detected: {known_formats()}. Name its --format.")
+    if len(models) > 1:
+        raise InvalidSpec(f"{path} has several models: {listed(sorted(models))}. Give one of them.")
+    return format or next(iter(models.values()))
+
+
+def number(version: Manifest) -> int:
+    """Return the number of a ModelVersion; 0 for a text that is not a number."""
+    text = str(version["spec"].get("version"))
+    return int(text) if text.isdecimal() else 0
+
+
+def is_ready(version: Manifest) -> bool:
+    """True if a ModelVersion can be served."""
+    conditions = (version.get("status") or {}).get("conditions") or []
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+
+
+def why(version: Manifest) -> str:
+    """Return the reason why a ModelVersion is not ready."""
+    conditions = (version.get("status") or {}).get("conditions") or []
+    for type in ("Accepted", "Ready"):
+        for entry in conditions:
+            if entry["type"] == type and entry["status"] != "True" and entry.get("message"):
+                return str(entry["message"])
+    return "it is being checked. Wait a moment."
