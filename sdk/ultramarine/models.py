@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .client import Client
 
 LATEST = "latest"
-_CHECK_SECONDS = 120.0  # for which an imported version may be checked
+_CHECK_SECONDS = 300.0  # for which a new version may be checked and compiled
 _ATTEMPTS = 10  # to get a version's number, while others register versions too
 Progress = Callable[[int, int], None]
 
@@ -141,7 +141,7 @@ class Models:
         raise Exists(f"other writers register versions of model {model} all the time. Try again.")
 
     def wait(self, version: Manifest) -> Manifest:
-        """Return a new version once it is ready. Raises NotReady with the cause."""
+        """Return a version once it is ready. Raises NotReady with the cause."""
         from .endpoints import NotReady
 
         name = version["metadata"]["name"]

@@ -76,7 +76,7 @@ def deploy(
     session = session_of(context)
     client = session.client
     reference = deploying.reference_of(model)
-    client.models.version(reference)
+    client.models.wait(client.models.version(reference))
     content = deploying.Content(
         reference,
         _scoring(session, scoring, dry_run) if scoring else None,
