@@ -111,9 +111,7 @@ class Models:
             )
         return version
 
-    def add(
-        self, path: Path | str, model: str, format: str = "", *, allow_code_execution: bool = False
-    ) -> Manifest:
+    def add(self, path: Path | str, model: str, format: str = "", *, allow_code_execution: bool = False) -> Manifest:
         """Upload a file or folder, and register it as the next version of `model`. Returns the ModelVersion.
 
         `format` is detected from the files if it is empty. Raises InvalidSpec for files without a model, and for a

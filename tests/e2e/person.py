@@ -1,4 +1,4 @@
-"""A data scientist at her terminal: the command with her own certificate and the rights of one role in one namespace."""
+"""A data scientist at her terminal: the command with her own certificate and one role in one namespace."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from ultramarine import Client
-from ultramarine.endpoints import Endpoint, EndpointError
+from ultramarine.endpoints import Endpoint
+from ultramarine.serving.route import EndpointError
 from ultramarine.serving.signature import DataInvalid
 
 PEOPLE = pd.DataFrame({"age": [20.0, 30.0, 60.0, 70.0] * 5, "plan": ["basic", None, "gold", "gold"] * 5})
@@ -96,7 +96,7 @@ def test_data_frames_are_predicted_by_the_sdk(client: Client) -> None:
     assert endpoint.ready
     assert np.array_equal(endpoint.predict(many), np.array(["stays", "stays", "leaves", "leaves"] * 10000))
     assert endpoint.infer(PEOPLE)["predict_proba"].shape == (20, 2)
-    with pytest.raises(DataInvalid, match="column 'agee' is not an input .* Did you mean 'age'"):
+    with pytest.raises(DataInvalid, match=r"column 'agee' is not an input .* Did you mean 'age'"):
         endpoint.predict([{"agee": 1, "plan": "gold"}])
     with pytest.raises(EndpointError, match="does not accept the key or token"):
         client.endpoint("command-churn", key="wrong").predict(PEOPLE)

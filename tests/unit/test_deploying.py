@@ -46,7 +46,7 @@ def test_a_new_deployment_gets_no_traffic() -> None:
 def test_choices_that_are_not_clear_are_refused() -> None:
     """Several deployments, a pool and a container."""
     two = {"metadata": {"name": "churn"}, "spec": {"deployments": [{"name": "blue"}, {"name": "green"}]}}
-    with pytest.raises(InvalidSpec, match="several deployments: blue, green. Choose one by --deployment"):
+    with pytest.raises(InvalidSpec, match=r"several deployments: blue, green. Choose one by --deployment"):
         deploying.changed_spec(two, "", CONTENT)
     pool = {"metadata": {"name": "churn"}, "spec": {"deployments": [{"name": "blue", "pool": {}}]}}
     with pytest.raises(InvalidSpec, match="is a pool"):
@@ -134,5 +134,5 @@ def test_formats_of_files_on_this_machine(tmp_path: Path) -> None:
     with pytest.raises(InvalidSpec, match="does not exist"):
         format_of(tmp_path / "absent")
     (tmp_path / "second.onnx").write_bytes(b"x")
-    with pytest.raises(InvalidSpec, match="several models: model.onnx, second.onnx"):
+    with pytest.raises(InvalidSpec, match=r"several models: model.onnx, second.onnx"):
         format_of(tmp_path)

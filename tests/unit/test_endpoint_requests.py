@@ -36,6 +36,11 @@ PEOPLE = pd.DataFrame(
 LEFT = ["no", "no", "yes", "yes"] * 5
 
 
+def requests(signature: Signature, data: Any) -> list[tuple[dict[str, str], bytes]]:
+    """Return headers and body of each request for some data."""
+    return [messages.request(signature, part) for part in messages.parts(signature, tensors(signature, data))]
+
+
 class Served(NamedTuple):
     """An estimator behind a server."""
 
@@ -46,11 +51,8 @@ class Served(NamedTuple):
     def ask(self, data: Any) -> dict[str, Any]:
         """Return the outputs for some data, as Endpoint.infer() does."""
         pieces = []
-        for part in messages.parts(self.signature, tensors(self.signature, data)):
-            headers, body = messages.request(self.signature, part)
-            answer = httpx.post(
-                f"{self.server.url}/v2/models/cancer/infer", content=body, headers=headers, timeout=240
-            )
+        for headers, body in requests(self.signature, data):
+            answer = httpx.post(f"{self.server.url}/v2/models/cancer/infer", content=body, headers=headers, timeout=240)
             assert answer.status_code == 200, answer.text
             arrays = is_array(data) or is_frame(data)
             pieces.append(messages.outputs(answer.headers, answer.content, arrays=arrays))
@@ -199,8 +201,7 @@ def test_rows_that_do_not_fit_are_named(name: str, data: Any, message: str, requ
     """The column, the nearest name and the remedy, before anything is sent."""
     model: Served = request.getfixturevalue(name)
     with pytest.raises(DataInvalid, match=message):
-        for part in messages.parts(model.signature, tensors(model.signature, data)):
-            messages.request(model.signature, part)
+        requests(model.signature, data)
 
 
 def test_whole_numbers_are_not_rounded() -> None:

@@ -224,8 +224,8 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-@group.command()
-def test(
+@group.command("test")
+def send_example(
     context: typer.Context,
     name: _NAME,
     deployment: _PINNED = "",
@@ -233,7 +233,7 @@ def test(
     key: _KEY = "",
 ) -> None:
     """Send a row that is made from the model's signature, and print the row, the answer and its time."""
-    from ultramarine.endpoints import EndpointError
+    from ultramarine.serving.route import EndpointError
 
     session = session_of(context)
     endpoint = _endpoint(session, name, key)

@@ -124,7 +124,7 @@ def joined(pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Join the outputs of the parts of a table."""
     if len(pieces) == 1:
         return pieces[0]
-    whole = {}
+    whole: dict[str, Any] = {}
     for name in pieces[0]:
         values = [piece[name] for piece in pieces]
         if is_array(values[0]):

@@ -213,7 +213,7 @@ def _first(manifest: Manifest) -> str:
 def _timeout(manifest: Manifest) -> float:
     """Return the time that the slowest deployment may take, with the wait in its queue, in seconds."""
     settings = [deployment.get("requestSettings") or {} for deployment in manifest["spec"]["deployments"]]
-    return max(float(s.get("timeoutSeconds", 60)) + s.get("maxQueueMilliseconds", 500) / 1000 for s in settings)
+    return max(float(s.get("timeoutSeconds", 60)) + float(s.get("maxQueueMilliseconds", 500)) / 1000 for s in settings)
 
 
 def _seconds(header: str | None) -> float:
