@@ -11,13 +11,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import promises
 
 project = "Ultramarine"
-extensions = ["myst_parser", "sphinx_design"]
+extensions = ["myst_parser", "sphinx_design", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
 html_theme = "furo"
 html_title = project
 html_show_copyright = False
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+nitpick_ignore_regex = [("py:.*", ".*")]  # types of other packages have no page here
 
 
 def _read(app: Any, page: str, source: list[str]) -> None:

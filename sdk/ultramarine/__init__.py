@@ -6,12 +6,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .aio import AsyncClient as AsyncClient
+    from .aio import AsyncRun as AsyncRun
     from .client import Client as Client
     from .endpoints import Endpoint as Endpoint
+    from .objects import Deployment as Deployment
+    from .objects import Environment as Environment
+    from .objects import Input as Input
+    from .objects import Model as Model
+    from .objects import ModelVersion as ModelVersion
+    from .objects import OnlineEndpoint as OnlineEndpoint
+    from .objects import Source as Source
+    from .objects import Sweep as Sweep
+    from .objects import TrainingJob as TrainingJob
+    from .results import Output as Output
     from .runs import Run as Run
+    from .runs import RunFailed as RunFailed
+    from .runs import Update as Update
+    from .sweeps import SweepRun as SweepRun
+    from .sweeps import Trial as Trial
 
 # Imported when they are used: the command starts without the models of the resources.
-_PLACES = {"Client": "client", "Endpoint": "endpoints", "Run": "runs", "RunFailed": "runs"}
+_PLACES = {
+    **dict.fromkeys(("AsyncClient", "AsyncRun"), "aio"),
+    "Client": "client",
+    **dict.fromkeys(("Deployment", "Environment", "Input", "Model", "ModelVersion", "OnlineEndpoint"), "objects"),
+    **dict.fromkeys(("Source", "Sweep", "TrainingJob"), "objects"),
+    "Endpoint": "endpoints",
+    "Output": "results",
+    **dict.fromkeys(("Run", "RunFailed", "Update"), "runs"),
+    **dict.fromkeys(("SweepRun", "Trial"), "sweeps"),
+}
 __all__ = sorted(_PLACES)
 
 

@@ -6,19 +6,22 @@ import copy
 from collections.abc import Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, overload
 
-from ultramarine_contract.meta import Manifest, Resource
+from ultramarine_contract.meta import SWEEP, Manifest, Resource
 
 from .kinds import Kinds
 from .kube.client import Cluster, Manifests
 from .platform import Platform
 
 if TYPE_CHECKING:
+    from ultramarine_contract.storage import Storage
+
     from .endpoints import Endpoint
     from .models import Models
-    from .resources.base import Schema
+    from .objects import Object, Sweep
     from .runs import Run
+    from .sweeps import SweepRun
 
 
 class Client:
@@ -60,9 +63,15 @@ class Client:
         """Return the objects of a kind, perhaps only those with the labels of `selector`."""
         return self.cluster.list(self.kinds.named(kind), selector)
 
-    def apply(self, manifest: Manifest | Schema, dry_run: bool = False, force: bool = False) -> Manifest:
-        """Create or change an object. `force` takes over fields that another writer owns."""
-        manifest = as_manifest(manifest)
+    def apply(self, manifest: Manifest | Object, dry_run: bool = False, force: bool = False) -> Manifest:
+        """Create or change an object, after the upload of the local paths that it names, and return it.
+
+        `force` takes over fields that another writer owns. Raises Exists without it, and Rejected with the fields that
+        are wrong.
+        """
+        from .uploads import upload_local_paths
+
+        manifest = upload_local_paths(self.platform, as_manifest(manifest), dry_run)
         return self.cluster.apply(self.kinds.of(manifest), manifest, dry_run, force)
 
     def delete(self, kind: str, name: str) -> None:
@@ -71,7 +80,13 @@ class Client:
 
     # ---- Runs
 
-    def submit(self, manifest: Manifest | Schema, dry_run: bool = False) -> Run:
+    @overload
+    def submit(self, manifest: Sweep, dry_run: bool = False) -> SweepRun: ...
+
+    @overload
+    def submit(self, manifest: Manifest | Object, dry_run: bool = False) -> Run: ...
+
+    def submit(self, manifest: Manifest | Object, dry_run: bool = False) -> Run:
         """Create a TrainingJob, Sweep or another run, after the upload of the local paths that it names.
 
         Raises Exists if the name is taken, and Rejected with the fields that are wrong.
@@ -89,10 +104,18 @@ class Client:
         self.cluster.get(resource, name)
         return self._run(resource, name)
 
+    def sweep(self, name: str) -> SweepRun:
+        """Return the run of a Sweep that exists. Raises NotFound."""
+        from .sweeps import SweepRun
+
+        self.cluster.get(SWEEP, name)
+        return SweepRun(self, SWEEP, name)
+
     def _run(self, resource: Resource, name: str) -> Run:
         from .runs import Run
+        from .sweeps import SweepRun
 
-        return Run(self, resource, name)
+        return (SweepRun if resource.kind == SWEEP.kind else Run)(self, resource, name)
 
     # ---- Models and endpoints
 
@@ -110,13 +133,11 @@ class Client:
         return Models(self)
 
     @cached_property
-    def storage(self) -> Any:
+    def storage(self) -> Storage:
         """The object storage of the platform, opened by the namespace's keys."""
         return self.platform.storage
 
 
-def as_manifest(resource: Manifest | Schema) -> Manifest:
-    """Return a copy of a manifest, or the manifest of a typed resource."""
-    if isinstance(resource, Mapping):
-        return copy.deepcopy(dict(resource))
-    return dict(resource.model_dump(mode="json", by_alias=True, exclude_unset=True))
+def as_manifest(manifest: Manifest | Object) -> Manifest:
+    """Return a copy of a manifest, or the manifest of a typed object."""
+    return copy.deepcopy(dict(manifest)) if isinstance(manifest, Mapping) else manifest.manifest()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import urllib3
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, Manifest, Resource
 
+from .causes import diagnosis
 from .kube.errors import ApiError, NotFound, Rejected
+from .results import METRIC_COLUMNS, Output, latest, metric_rows, outputs_of, table
 
 if TYPE_CHECKING:
     from .client import Client
@@ -38,9 +41,13 @@ class Update(NamedTuple):
     state: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A TrainingJob, a Sweep or another object that ends by itself."""
+    """A TrainingJob, a Sweep or another object that ends by itself.
+
+    Each property and method reads the object as it is at that moment. In a notebook a run shows its state, progress
+    and metrics.
+    """
 
     client: Client
     resource: Resource
@@ -61,11 +68,45 @@ class Run:
         """Pending, Running, Suspended, Succeeded, Failed, Stopped or Invalid."""
         return str(self.status.get("state") or "Pending")
 
+    @property
+    def duration(self) -> timedelta | None:
+        """Time from the start to the end, or until now; None before the start."""
+        return duration_of(self.status)
+
+    @property
+    def model_version(self) -> str:
+        """Name of the ModelVersion that the run registered, such as churn-7; empty without any."""
+        return str(self.status.get("modelVersion") or "")
+
+    @property
+    def outputs(self) -> dict[str, Output]:
+        """Uploaded outputs by name; empty before the end."""
+        return outputs_of(lambda: self.client.storage, self.status)
+
+    @property
+    def latest_metrics(self) -> dict[str, float]:
+        """Last value of each metric, as the status has it: at most 20 metrics, seconds old in a running job."""
+        return latest(self.status)
+
+    def metrics(self) -> Any:
+        """Return all values of the metrics as a pandas.DataFrame, or as a list of dicts without pandas.
+
+        Columns: time (UTC), step (None if the command printed none), name, value, pod. Before the first values are
+        stored there is a row for each metric of the status. Raises UltramarineError without pyarrow.
+        """
+        return table(metric_rows(self.client.storage, self.status), METRIC_COLUMNS)
+
     def wait(self, timeout: float | None = None) -> Run:
         """Return after success. Raises RunFailed with the cause, or TimeoutError after `timeout` seconds."""
-        for event in self.client.cluster.watch(self.resource, self.name, seconds=timeout):
-            if self._over(event.type, event.object):
-                return self
+        return self._wait(timeout, threading.Event())
+
+    def _wait(self, timeout: float | None, stop: threading.Event) -> Run:
+        try:
+            for event in self.client.cluster.watch(self.resource, self.name, seconds=timeout, stop=stop):
+                if self._over(event.type, event.object):
+                    return self
+        except NotFound:
+            self._over("DELETED", {})
         raise TimeoutError(f"{self.resource.kind} {self.name} has not ended within {timeout} seconds")
 
     def _over(self, type: str, object: Manifest) -> bool:
@@ -79,7 +120,7 @@ class Run:
 
     def stream(self) -> Iterator[Update]:
         """Yield states and log lines until the run ends, across lost connections; all from the start."""
-        return _Follower(self).updates()
+        return Follower(self).updates()
 
     def logs(self) -> Iterator[Update]:
         """Yield the log lines that exist: those of living pods, and stored ones of others."""
@@ -103,6 +144,22 @@ class Run:
         """Delete the object and its pods. Registered models and stored results stay."""
         self.client.cluster.delete(self.resource, self.name)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.resource.kind} {self.client.namespace}/{self.name})"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        from .notebook import bundle
+
+        return bundle(self)
+
+
+def duration_of(status: Mapping[str, Any]) -> timedelta | None:
+    """Return the time from the start to the end that a status has, or until now; None before the start."""
+    start, end = status.get("startTime"), status.get("completionTime")
+    if not start:
+        return None
+    return (datetime.fromisoformat(end) if end else datetime.now(UTC)) - datetime.fromisoformat(start)
+
 
 def state_of(object: Manifest) -> str:
     """Return the state that an object's status shows; Pending before the operator has seen it."""
@@ -110,22 +167,13 @@ def state_of(object: Manifest) -> str:
 
 
 def explanation(object: Manifest) -> str:
-    """Return a sentence about the state: the failure's cause, or what the run waits for."""
-    status = object.get("status") or {}
+    """Return a sentence about the state: the failure's cause, or what the run does or waits for."""
     what = f"{object['kind']} {object['metadata']['name']}"
-    failure = status.get("failure") or {}
-    if failure.get("message"):
-        return f"{what} failed: {failure['message']}"
-    conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
-    for type, value in (("Accepted", "False"), ("Failed", "True"), ("Succeeded", "True"), ("Ready", "False")):
-        entry = conditions.get(type)
-        if entry and entry["status"] == value and entry.get("message"):
-            return f"{what}: {entry['message']}"
-    running = [entry for entry in conditions.values() if entry["status"] != "True" and entry.get("message")]
-    return f"{what}: {running[0]['message']}" if running else f"{what} is {state_of(object)}"
+    text, failed = diagnosis(object).what, state_of(object) == "Failed"
+    return f"{what}{' failed' if failed else ''}: {text}" if text else f"{what} is {state_of(object)}"
 
 
-class _Follower:
+class Follower:
     """Threads that watch a run's object, its pods and their logs, and put what they see into one queue."""
 
     def __init__(self, run: Run) -> None:
@@ -160,6 +208,11 @@ class _Follower:
             yield end
         finally:
             self.stop.set()
+
+    def end(self) -> None:
+        """End `updates`, which another thread may be reading."""
+        self.stop.set()
+        self.queue.put(RunFailed("the stream was closed"))
 
     def _rest(self) -> Iterator[Update]:
         """Yield the lines that the log's readers still get after the end."""

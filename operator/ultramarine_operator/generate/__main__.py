@@ -12,7 +12,7 @@ import yaml
 
 from ..kinds import KINDS
 from ..shared.kind import Kind
-from . import contents, people, protocols, reference, threats
+from . import contents, people, protocols, reference, remedies, threats
 from .crds import crd
 from .networks import networks
 from .rbac import feature_rules, lease_rules, progress_rules, rbac
@@ -45,6 +45,7 @@ def files() -> dict[Path, str]:
     roles = "".join("---\n" + _yaml(manifest) for manifest in people.manifests())
     out[chart / "files" / "people.yaml"] = HEADER.format("operator/ultramarine_operator/generate/people.py") + roles
     out |= {ROOT / path: text for path, text in reference.pages(KINDS, _root, PLAIN).items()}
+    out[ROOT / remedies.PATH] = remedies.document()
     out[ROOT / contents.PAGE] = contents.page()
     out[ROOT / threats.PAGE] = threats.page()
     out |= {ROOT / path: text for path, text in protocols.modules().items()}

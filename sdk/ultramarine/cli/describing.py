@@ -9,33 +9,29 @@ import typer
 import yaml
 from ultramarine_contract.meta import EVENT, LABEL_KIND, LABEL_NAME, POD, Manifest, Resource
 
+from ultramarine.causes import diagnosis, warnings
 from ultramarine.runs import state_of
 
+from .details import details
 from .session import Session
 
-_MACHINE = ("conditions", "observedGeneration", "state", "failure")  # fields with lines of their own, or for programs
+_TAIL = 15  # lines of a failed command
 
 
 def describe_object(session: Session, resource: Resource, name: str) -> None:
-    """Print an object's state, conditions, failure, results, pods and events."""
+    """Print an object's state, its cause and remedy, results, spec, pods and events."""
     cluster = session.cluster
     object = cluster.get(resource, name)
-    status: dict[str, Any] = object.get("status") or {}
-    typer.echo(f"{resource.kind} {cluster.namespace}/{name}: {status.get('state') or _ready(status)}")
-    typer.echo(
-        f"Created: {object['metadata']['creationTimestamp']} ({_age(object['metadata']['creationTimestamp'])} ago)"
-    )
-    if failure := status.get("failure"):
-        _section("Failure", failure)
-    if conditions := status.get("conditions"):
-        typer.echo("Conditions:")
-        for entry in conditions:
-            line = f"  {entry['type']}={entry['status']} {entry.get('reason', '')}"
-            typer.echo(f"{line}: {entry['message']}" if entry.get("message") else line)
-    results = {key: value for key, value in status.items() if key not in _MACHINE and value not in ("", {}, [], None)}
-    if results:
-        _section("Status", results)
-    _section("Spec", object.get("spec") or {})
+    status, spec = object.get("status") or {}, object.get("spec") or {}
+    head(object)
+    for label, text in details(resource.kind, spec, status):
+        if isinstance(text, str):
+            typer.echo(f"{label}: {text}")
+        else:
+            typer.echo(f"{label}:")
+            for line in text:
+                typer.echo(f"  {line}")
+    _section("Spec", _short(spec))
     pods = cluster.list(POD, f"{LABEL_KIND}={resource.kind},{LABEL_NAME}={name}")
     if pods:
         typer.echo("Pods:")
@@ -47,6 +43,42 @@ def describe_object(session: Session, resource: Resource, name: str) -> None:
         for event in sorted(events, key=_time)[-15:]:
             count = f" (x{event['count']})" if (event.get("count") or 1) > 1 else ""
             typer.echo(f"  {_age(_time(event))} ago{count} {event.get('reason')}: {event.get('message', '').strip()}")
+
+
+def head(object: Manifest) -> None:
+    """Print state and age of an object, what happened, why, and what to do."""
+    status, meta = object.get("status") or {}, object["metadata"]
+    kind, name, created = object["kind"], meta["name"], meta["creationTimestamp"]
+    typer.echo(f"{kind} {meta['namespace']}/{name}: {status.get('state') or _ready(status)}")
+    by = f" by {status['requestedBy']}" if status.get("requestedBy") else ""
+    took = f", took {status['duration']}" if status.get("duration") else ""
+    typer.echo(f"Created: {_age(created)} ago{by}{took}")
+    cause = diagnosis(object)
+    if cause.what:
+        typer.echo(f"What happened: {cause.what}")
+    if cause.meaning:
+        typer.echo(f"Why: {cause.reason}: {cause.meaning}")
+    if cause.remedy:
+        typer.echo(f"What to do: {cause.remedy}")
+    for warning in warnings(object):
+        typer.echo(f"Warning: {warning}")
+    if tail := (status.get("failure") or {}).get("tail"):
+        typer.echo("Last lines of the command:")
+        for line in tail.splitlines()[-_TAIL:]:
+            typer.echo(f"  {line}")
+        typer.echo(f"Whole log: ultramarine logs {name if kind == 'TrainingJob' else f'{kind.lower()}/{name}'}")
+
+
+def _short(spec: Any) -> Any:
+    """Return a spec in which inline files are named and not shown."""
+    if not isinstance(spec, dict):
+        return [_short(part) for part in spec] if isinstance(spec, list) else spec
+    return {
+        key: {name: f"{len(text.splitlines())} lines" for name, text in part.items()}
+        if key == "inline" and isinstance(part, dict)
+        else _short(part)
+        for key, part in spec.items()
+    }
 
 
 def _ready(status: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .session import Format, Output, Session, print_documents, session_of
+from .session import Format, Output, Session, aligned, print_documents, session_of
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -108,8 +108,7 @@ def table_lines(tables: list[Manifest], wide: bool) -> list[str]:
         for row in table.get("rows") or []:
             cells = row["cells"]
             rows.append([_cell(cells[index]) for index, _ in columns])
-    widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
-    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return aligned(rows)
 
 
 def _cell(value: Any) -> str:

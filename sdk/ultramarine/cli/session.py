@@ -86,6 +86,12 @@ def session_of(context: typer.Context) -> Session:
     return session
 
 
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Return the lines of a table; the first row is its heading."""
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def print_documents(documents: list[Any], output: Format) -> None:
     """Print objects as JSON or YAML without colours: an object alone, several as a list."""
     content = documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": documents}

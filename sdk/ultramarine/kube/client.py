@@ -18,7 +18,7 @@ from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import Manifest, Resource
 
 from .config import Access, NoAccess, load
-from .errors import Gone, error_of
+from .errors import Gone, NotFound, error_of
 
 Manifests = list[Manifest]  # by another name, since a Cluster has a method `list`
 FIELD_MANAGER = "ultramarine-client"
@@ -144,14 +144,18 @@ class Cluster:
     ) -> Iterator[Event]:
         """Yield the objects that exist, then their changes. Lost connections are made again.
 
-        It ends after `seconds` or within a minute after `stop`; without them never.
+        It ends after `seconds` or within a minute after `stop`; without them never. Raises NotFound if `name` does not
+        exist at the start.
         """
         fields = f"metadata.name={name}" if name else ""
         deadline = None if seconds is None else time.monotonic() + seconds
         present: dict[str, Manifest] = {}
+        began = False
         while not (stop and stop.is_set()) and (deadline is None or time.monotonic() < deadline):
             before, (items, version) = present, self._list(resource, selector, fields)
-            present = {item["metadata"]["uid"]: item for item in items}
+            if name and not items and not began:
+                raise NotFound(f"{self._named(resource, name)} does not exist. `ultramarine get` lists what is there.")
+            began, present = True, {item["metadata"]["uid"]: item for item in items}
             for uid, item in present.items():
                 if uid not in before:
                     yield Event("ADDED", item)

@@ -1,0 +1,136 @@
+"""Details of each kind for `describe`: progress and results in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Status = dict[str, Any]
+Lines = Iterator[tuple[str, str | list[str]]]  # a label with its text, or with a line for each part
+
+
+def details(kind: str, spec: Status, status: Status) -> Lines:
+    """Yield the details of an object; of a kind without own ones, the fields of its status that are plain."""
+    yield from ((label, text) for label, text in _KINDS.get(kind, _any)(spec, status) if text)
+
+
+def _any(spec: Status, status: Status) -> Lines:
+    for name, value in status.items():
+        if isinstance(value, (str, int, float)) and name not in ("state", "observedGeneration", "requestedBy"):
+            yield name, str(value)
+
+
+def _job(spec: Status, status: Status) -> Lines:
+    progress = status.get("progress") or {}
+    step = f"step {progress['step']} of {progress.get('totalSteps', '?')}" if "step" in progress else ""
+    percent = f"{progress['percent']} %" if "percent" in progress else ""
+    left = f"{progress['etaSeconds']} s left" if progress.get("etaSeconds") else ""
+    yield "Progress", ", ".join(filter(None, (percent, step, left)))
+    latest = (status.get("metrics") or {}).get("latest") or {}
+    yield "Metrics", ", ".join(f"{name}={value:g}" for name, value in latest.items())
+    yield (
+        "Outputs",
+        [
+            f"{name}: {output['uri']} ({size(output['bytes'])})"
+            + (f", model version {output['modelVersion']}" if output.get("modelVersion") else "")
+            for name, output in (status.get("outputs") or {}).items()
+        ],
+    )
+    yield (
+        "Inputs",
+        [f"{name}: {size(data['bytes'])}" for name, data in (status.get("inputs") or {}).items()],
+    )
+    history = status.get("attemptHistory") or []
+    if len(history) > 1 or status.get("failure"):
+        yield "Attempts", [f"{entry['pod']}: {_attempt(entry)}" for entry in history]
+    yield "Checkpoint", (status.get("lastCheckpoint") or {}).get("uri", "")
+    yield "MLflow", (status.get("mlflow") or {}).get("uri", "")
+
+
+def _attempt(entry: Status) -> str:
+    code = f" (exit code {entry['exitCode']})" if entry.get("exitCode") is not None else ""
+    message = f": {entry['message']}" if entry.get("message") else ""
+    return f"{entry.get('reason') or 'Running'}{code}{message}"
+
+
+def _sweep(spec: Status, status: Status) -> Lines:
+    counts = ", ".join(f"{count} {state}" for state, count in (status.get("trials") or {}).items() if count)
+    yield "Trials", ", ".join(filter(None, (status.get("progress"), counts)))
+    yield (
+        "Best trials",
+        [
+            f"{best['trial']}: {_pairs(best.get('values'))} with {_pairs(best.get('params'))}"
+            for best in (status.get("best") or [])[:5]
+        ],
+    )
+    yield "Budget used", _pairs(status.get("budgetUsed"))
+    yield "Model version", status.get("modelVersion", "")
+    yield "Report", (status.get("report") or {}).get("uri", "")
+
+
+def _endpoint(spec: Status, status: Status) -> Lines:
+    yield "URL", status.get("url", "")
+    yield "Keys", f"Secret {status['keysSecret']}" if status.get("keysSecret") else ""
+    yield "Traffic", ", ".join(f"{name} {share} %" for name, share in (status.get("traffic") or {}).items())
+    yield (
+        "Deployments",
+        [
+            f"{entry['name']}: {entry.get('state', '')} {entry.get('modelVersion', '')},"
+            f" {entry.get('readyReplicas', 0)} pods ready" + (f"; {entry['message']}" if entry.get("message") else "")
+            for entry in status.get("deployments") or []
+        ],
+    )
+    if rollout := status.get("rollout"):
+        yield "Rollout", f"{rollout['phase']}: {rollout.get('message', '')}"
+        yield "Gates", [f"{e['gate']}: {e['verdict']}, {e['message']}" for e in rollout.get("evidence") or []]
+
+
+def _model(spec: Status, status: Status) -> Lines:
+    yield "Versions", f"{status.get('versions', 0)}, latest ready {status.get('latestReadyVersion') or 'none'}"
+    yield "Aliases", ", ".join(f"{alias} -> {version}" for alias, version in (spec.get("aliases") or {}).items())
+    yield "Description", spec.get("description", "")
+
+
+def _version(spec: Status, status: Status) -> Lines:
+    lineage, compiled = spec.get("lineage") or {}, status.get("compiled") or {}
+    yield "Format", f"{(spec.get('format') or {}).get('name', '')}, {size(status.get('bytes', 0))}"
+    yield "Files", spec.get("uri", "")
+    yield "Compiled", compiled.get("uri", "")
+    yield "Trained by", " ".join(filter(None, (lineage.get("trainingJob"), lineage.get("sweep"))))
+    yield "Metrics", _pairs(lineage.get("metrics"))
+    yield "May run code", (status.get("codeExecution") or {}).get("through", "")
+
+
+def _environment(spec: Status, status: Status) -> Lines:
+    packages = (status.get("lock") or {}).get("packages")
+    yield (
+        "Packages",
+        f"{packages}, {status.get('size', '')}, Python {status.get('pythonVersion', '')}" if packages else "",
+    )
+    yield "Archive", status.get("uri", "")
+    yield "Lock", (status.get("lock") or {}).get("uri", "")
+    yield "Unused since", status.get("unusedSince") or ""
+
+
+def _pairs(values: Status | None) -> str:
+    return ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in (values or {}).items()
+    )
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in the largest unit of which there is at least one."""
+    for unit, bytes in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= bytes:
+            return f"{count / bytes:.1f} {unit}"
+    return f"{count} bytes"
+
+
+_KINDS: dict[str, Callable[[Status, Status], Lines]] = {
+    "TrainingJob": _job,
+    "Sweep": _sweep,
+    "OnlineEndpoint": _endpoint,
+    "Model": _model,
+    "ModelVersion": _version,
+    "Environment": _environment,
+}

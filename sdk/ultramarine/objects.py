@@ -1,0 +1,256 @@
+"""Objects as Python classes: the fields of a kind's spec as arguments, beside those of its metadata.
+
+An editor completes the arguments, since each class inherits the model of its spec. A nested part is a model of
+ultramarine.resources, or a dict of the same fields. Names may be written as in Python or as in YAML.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+from pydantic.alias_generators import to_snake
+from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.meta import (
+    ENVIRONMENT,
+    MODEL,
+    MODEL_VERSION,
+    ONLINE_ENDPOINT,
+    SWEEP,
+    TRAINING_JOB,
+    Manifest,
+    Resource,
+)
+
+from .resources import environment, model, onlineendpoint, onlineendpoint_container, pods, sweep, trainingjob
+from .resources.base import Schema
+
+_SAYS = "x-ultramarine-says"
+
+
+class Object(Schema):
+    """An object of the platform: metadata, and the fields of its spec.
+
+    Raises InvalidSpec, with the names of the fields, for values that the kind does not have.
+    """
+
+    resource: ClassVar[Resource]
+
+    name: str = Field(default="", description="Name of the object.")
+    generate_name: str = Field(default="", description="Beginning of a name that the server completes.")
+    namespace: str = Field(default="", description="Namespace. Default: that of the client.")
+    labels: dict[str, str] = Field(default={}, description="Labels.")
+    annotations: dict[str, str] = Field(default={}, description="Annotations.")
+
+    if not TYPE_CHECKING:  # type checkers and editors take the arguments from the fields
+
+        def __init__(self, **fields: Any) -> None:
+            try:
+                self.__pydantic_validator__.validate_python(fields, self_instance=self, extra="forbid")
+            except ValidationError as error:
+                what = f"{type(self).resource.kind} {fields.get('name', '')}".rstrip()
+                raise InvalidSpec(f"{what}: {'; '.join(_problems(type(self), error))}") from None
+
+    def manifest(self) -> Manifest:
+        """Return the object as a manifest, with the fields that were given and no defaults."""
+        metadata = self.model_dump(by_alias=True, exclude_unset=True, include=_METADATA)
+        return {
+            "apiVersion": self.resource.api_version,
+            "kind": self.resource.kind,
+            "metadata": {key: value for key, value in metadata.items() if value},
+            "spec": self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=_METADATA),
+        }
+
+    def to_yaml(self) -> str:
+        """Return the manifest as YAML."""
+        return str(yaml.safe_dump(self.manifest(), sort_keys=False, allow_unicode=True))
+
+    @classmethod
+    def from_manifest(cls, manifest: Manifest) -> Self:
+        """Return the object of a manifest, without its status. Raises InvalidSpec for another kind."""
+        kind, version = manifest.get("kind"), manifest.get("apiVersion")
+        if (kind, version) != (cls.resource.kind, cls.resource.api_version):
+            raise InvalidSpec(
+                f"expected {cls.resource.kind} of {cls.resource.api_version}, not {kind} of {version}. Use the class of"
+                " the manifest's kind."
+            )
+        metadata, spec = manifest.get("metadata") or {}, manifest.get("spec") or {}
+        names = {alias for name in _METADATA if (alias := Object.model_fields[name].alias)}
+        return cls(**{key: value for key, value in metadata.items() if key in names}, **spec)
+
+    @classmethod
+    def from_yaml(cls, source: str | Path) -> Self:
+        """Return the object of a YAML text, or of a file if `source` is a Path.
+
+        Local paths in a file are relative to its folder. Raises InvalidSpec unless it has one object of this kind.
+        """
+        text = source.read_text() if isinstance(source, Path) else source
+        try:
+            documents = [document for document in yaml.safe_load_all(text) if document is not None]
+        except yaml.YAMLError as error:
+            raise InvalidSpec(f"the manifest is not YAML: {' '.join(str(error).split())}. Correct it.") from None
+        if len(documents) != 1 or not isinstance(documents[0], dict):
+            raise InvalidSpec(f"expected one manifest, not {len(documents)}. Split the file.")
+        if isinstance(source, Path):
+            _anchor(documents[0], source.parent)
+        return cls.from_manifest(documents[0])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(self.to_yaml())}</pre>"
+
+
+_METADATA = set(Object.model_fields)
+
+
+# ---- Parts with a local path, which the client uploads
+
+
+class Source(pods.Source):
+    """Source of the code: path (a local file or folder, which is uploaded), inline, config_map, git or uri."""
+
+    path: str | Path | None = Field(default=None, description="Local file or folder.")
+
+
+class Input(trainingjob.Input):
+    """Input data of the command: path (a local file or folder, which is uploaded), or uri."""
+
+    uri: str | None = Field(default=None, description="Object or prefix in the object storage.")  # type: ignore[assignment]
+    path: str | Path | None = Field(default=None, description="Local file or folder.")
+
+
+class _Command(Schema):
+    source: Source | None = Field(default=None, description="Source of the code.")
+    inputs: dict[str, Input] = Field(default={}, description="Input data by name.")
+
+
+class TrialSpec(_Command, sweep.TrialSpec):  # type: ignore[misc]
+    """Spec of a trial: that of a TrainingJob."""
+
+
+class TrialTemplate(sweep.TrialTemplate):
+    """Template of each trial."""
+
+    spec: TrialSpec = Field(description="Spec of a TrainingJob.")
+
+
+class Scoring(onlineendpoint_container.Scoring):
+    """Scoring script: a Python file with init() and run(data)."""
+
+    source: Source = Field(description="Source of the script and its modules.")
+
+
+class Deployment(onlineendpoint.EndpointDeployment):
+    """Model version of an endpoint, or several of them in a pool, and the pods that serve it."""
+
+    scoring: Scoring | None = Field(default=None, description="Scoring script that answers requests with the model.")
+
+
+# ---- Kinds
+
+
+class TrainingJob(_Command, Object, trainingjob.TrainingJobSpec):  # type: ignore[misc]
+    """A training: a command that runs to its end in one or several pods."""
+
+    resource = TRAINING_JOB
+
+
+class Sweep(Object, sweep.SweepSpec):
+    """A search for the best parameters of a training."""
+
+    resource = SWEEP
+    trial_template: TrialTemplate = Field(description="Template of each trial.")
+
+
+class Model(Object, model.ModelSpec):
+    """A name for a series of model versions, with aliases."""
+
+    resource = MODEL
+
+
+class ModelVersion(Object, model.ModelVersionSpec):
+    """One version of a Model; path (a local file or folder, which is uploaded) stands for uri and digest."""
+
+    resource = MODEL_VERSION
+    path: str | Path | None = Field(default=None, description="Local file or folder.")
+    uri: str | None = Field(default=None, description="Location of the model.")  # type: ignore[assignment]
+    digest: str | None = Field(default=None, description="Digest of the model.")  # type: ignore[assignment]
+
+
+class OnlineEndpoint(Object, onlineendpoint.OnlineEndpointSpec):
+    """A server of one or several model versions."""
+
+    resource = ONLINE_ENDPOINT
+    deployments: list[Deployment] = Field(description="Deployments of the endpoint.")  # type: ignore[assignment]
+
+
+class Environment(Object, environment.EnvironmentSpec):
+    """Python packages for pods that run a user's code."""
+
+    resource = ENVIRONMENT
+
+
+# ---- Errors and paths
+
+
+def _problems(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
+    """Yield a line for each field that is wrong: its path, and what to do."""
+    lines: dict[str, str] = {}
+    for entry in error.errors(include_url=False, include_context=True):
+        place = entry["loc"]
+        path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).lstrip(".")
+        match entry["type"]:
+            case "extra_forbidden":
+                parent = _model_at(model, place[:-1])
+                near = difflib.get_close_matches(to_snake(str(place[-1])), parent.model_fields, 1)
+                text = f"unknown field, did you mean {near[0]}?" if near else "unknown field"
+            case "missing":
+                path, text = to_snake(path), "required"
+            case "string_pattern_mismatch":
+                pattern = entry["ctx"]["pattern"]
+                text = _says(_model_at(model, place[:-1]).model_json_schema(), pattern) or f"must match {pattern}"
+            case _:
+                text = entry["msg"][:1].lower() + entry["msg"][1:]
+        lines.setdefault(path, text)
+    for path, text in lines.items():
+        yield f"{path}: {text}"
+
+
+def _anchor(value: Any, folder: Path) -> None:
+    """Make the local paths of sources and inputs relative to the folder of their file."""
+    for key, part in value.items() if isinstance(value, dict) else ():
+        for place in [part] if key == "source" else part.values() if key == "inputs" and isinstance(part, dict) else ():
+            if isinstance(place, dict) and isinstance(place.get("path"), str):
+                place["path"] = str(folder / place["path"])
+        _anchor(part, folder)
+    for part in value if isinstance(value, list) else ():
+        _anchor(part, folder)
+
+
+def _model_at(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:
+    """Return the model of the value at a place; a key of a map and an index lead to the model of the values."""
+    for key in place:
+        fields = (field for name, field in model.model_fields.items() if key in (name, field.alias))
+        if field := next(fields, None):
+            model = _model_in(field.annotation) or model
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
+
+
+def _says(schema: Any, pattern: str) -> str:
+    """Return the words that a schema has for a pattern, or nothing."""
+    if isinstance(schema, dict):
+        if schema.get("pattern") == pattern and _SAYS in schema:
+            return str(schema[_SAYS])
+        return next((text for part in schema.values() if (text := _says(part, pattern))), "")
+    return next((text for part in schema if (text := _says(part, pattern))), "") if isinstance(schema, list) else ""

@@ -1,0 +1,409 @@
+"""The SDK against a real API server and a real object storage: objects, runs, streams, repetition, asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ultramarine
+from bare import Api, whole
+from materials import MATERIALS
+from ultramarine.cli.describing import head
+from ultramarine.kube.errors import Exists, NotFound, Rejected
+from ultramarine.repro import reproduce
+from ultramarine_cluster.cluster import Cluster
+from ultramarine_contract.errors import InvalidSpec, UltramarineError
+from ultramarine_contract.meta import content_hash
+from ultramarine_contract.storage import Keys, Storage
+from unit.conftest import ObjectStore
+
+TRAIN = "print('loss=0.5')\n"
+
+
+@pytest.fixture
+def store(api: Api, object_store: ObjectStore) -> Storage:
+    """The storage of the namespace, which its ConfigMap and its Secret describe as the chart makes them."""
+    (object_store.folder / "lake").mkdir(exist_ok=True)
+    facts = {"release": "ultramarine", "storageEndpoint": object_store.endpoint, "bucket": "lake"}
+    api.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ultramarine-platform"}, "data": facts},
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "ultramarine-storage"},
+            "stringData": object_store.credentials,
+        },
+    )
+    return Storage(object_store.endpoint, keys=Keys(object_store.access_key, object_store.secret_key))
+
+
+@pytest.fixture
+def client(bare: Cluster, api: Api, store: Storage) -> Iterator[ultramarine.Client]:
+    """A client in a fresh namespace."""
+    with ultramarine.Client(kubeconfig=str(bare.kubeconfig), namespace=api.namespace) as client:
+        yield client
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with code and data, in which the program runs."""
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "churn.csv").write_text("a,b\n1,2\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def job(name: str = "churn", **fields: Any) -> ultramarine.TrainingJob:
+    """Return a small job."""
+    return ultramarine.TrainingJob(**{"name": name, "command": ["python", "train.py"], **fields})
+
+
+def condition(type: str, status: str, reason: str, message: str = "") -> dict[str, Any]:
+    """Return a condition as the operator writes it."""
+    return {
+        "type": type,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": "2026-12-01T10:00:00Z",
+    }
+
+
+def succeed(api: Api, name: str, **status: Any) -> None:
+    """End a run well, as the operator does."""
+    done = condition("Succeeded", "True", "Finished", "the command has ended")
+    api.status("tj", name, {"state": "Succeeded", "conditions": [done], **status})
+
+
+def fail(api: Api, name: str) -> None:
+    """End a run with a failure."""
+    failure = {"reason": "CommandFailed", "message": "exit code 1: KeyError: 'age'", "tail": "line 1\nKeyError: 'age'"}
+    failed = condition("Failed", "True", "CommandFailed", failure["message"])
+    api.status("tj", name, {"state": "Failed", "conditions": [failed], "failure": failure})
+
+
+def soon(action: Callable[[], None]) -> threading.Thread:
+    """Do something in another thread, while the test waits."""
+    thread = threading.Thread(target=action)
+    thread.start()
+    return thread
+
+
+# ---- Objects
+
+
+@pytest.mark.parametrize("kind", list(MATERIALS))
+def test_the_server_admits_each_typed_object(client: ultramarine.Client, kind: str) -> None:
+    """An object with every field of its kind is the same for the server as its manifest."""
+    manifest = whole(kind)
+    typed = getattr(ultramarine, kind).from_manifest(manifest)
+
+    assert client.apply(typed, dry_run=True)["spec"] == client.apply(manifest, dry_run=True)["spec"]
+
+
+def test_local_paths_are_uploaded_under_their_content(
+    client: ultramarine.Client, store: Storage, project: Path
+) -> None:
+    """The stored object has URIs and digests, and the same folder is stored once."""
+    made = job(source={"path": "."}, inputs={"churn": {"path": "churn.csv"}})
+
+    first = client.submit(made).object["spec"]
+    second = client.submit(job("again", **made.manifest()["spec"])).object["spec"]
+
+    assert first["source"] == second["source"]
+    assert store.exists(first["source"]["uri"])
+    assert store.read(first["inputs"]["churn"]["uri"]) == b"a,b\n1,2\n"
+
+
+def test_a_dry_run_leaves_nothing(client: ultramarine.Client, store: Storage, project: Path) -> None:
+    """Neither an object nor a file is made."""
+    client.apply(job(source={"path": "."}), dry_run=True)
+
+    with pytest.raises(NotFound):
+        client.get("tj", "churn")
+    assert store.folders(f"s3://lake/{client.namespace}/") == []
+
+
+def test_a_name_is_taken_once(client: ultramarine.Client) -> None:
+    """A second submission of a name is refused with a remedy, and generateName makes a new one."""
+    client.submit(job())
+
+    with pytest.raises(Exists, match=r"already exists\. Choose another name"):
+        client.submit(job())
+    made = [client.submit(ultramarine.TrainingJob(generate_name="churn-", command=["a"])).name for _ in range(2)]
+    assert len(set(made)) == 2
+
+
+def test_the_server_names_a_wrong_field(client: ultramarine.Client) -> None:
+    """A rule over several fields is the server's, and its words reach the caller."""
+    with pytest.raises(Rejected, match="several nodes need a framework"):
+        client.submit(job(nodes=2))
+
+
+# ---- Runs
+
+
+def test_a_run_is_awaited(client: ultramarine.Client, api: Api) -> None:
+    """wait() returns after success, and the run has its results."""
+    run = client.submit(job())
+    thread = soon(lambda: succeed(api, "churn", modelVersion="churn-1", metrics={"latest": {"loss": 0.5}}))
+
+    assert run.wait(60) is run
+    thread.join()
+    assert run.state == "Succeeded"
+    assert run.model_version == "churn-1"
+    assert run.latest_metrics == {"loss": 0.5}
+    assert list(run.metrics()["value"]) == [0.5]
+
+
+def test_a_failed_run_raises_its_cause(client: ultramarine.Client, api: Api) -> None:
+    """The error is the failure's message."""
+    run = client.submit(job())
+    thread = soon(lambda: fail(api, "churn"))
+
+    with pytest.raises(ultramarine.RunFailed, match="TrainingJob churn failed: exit code 1: KeyError"):
+        run.wait(60)
+    thread.join()
+
+
+def test_a_deleted_run_ends_the_wait(client: ultramarine.Client) -> None:
+    """Without its object a run cannot end."""
+    run = client.submit(job())
+    thread = soon(run.delete)
+
+    with pytest.raises(ultramarine.RunFailed, match="deleted before it ended"):
+        run.wait(60)
+    thread.join()
+
+
+def test_a_wait_has_its_limit(client: ultramarine.Client) -> None:
+    """TimeoutError is Python's own."""
+    with pytest.raises(TimeoutError, match="has not ended within 1 seconds"):
+        client.submit(job()).wait(1)
+
+
+def test_states_are_streamed(client: ultramarine.Client, api: Api) -> None:
+    """The last update is the end."""
+    run = client.submit(job())
+    updates = run.stream()
+
+    assert next(updates).state == "Pending"
+    succeed(api, "churn")
+    assert [update.state for update in updates][-1] == "Succeeded"
+
+
+def test_outputs_are_downloaded(client: ultramarine.Client, api: Api, store: Storage, tmp_path: Path) -> None:
+    """Files come from the storage by the URI and the digest of the status."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights.txt").write_text("1 2 3")
+    record = store.upload_folder(tmp_path / "model", "s3://lake/outputs/model", "custom")
+    run = client.submit(job(outputs={"model": {}}))
+    output = {"uri": record.uri, "digest": record.digest, "bytes": record.bytes, "format": "custom"}
+    succeed(api, "churn", outputs={"model": output})
+
+    assert (run.outputs["model"].download(tmp_path / "copy") / "weights.txt").read_text() == "1 2 3"
+    assert run.outputs["model"].digest == record.digest
+
+
+def test_a_notebook_shows_a_run(client: ultramarine.Client, api: Api) -> None:
+    """The representation has state, progress and metrics, and no markup of others."""
+    run = client.submit(job())
+    running = condition("Running", "True", "PodRunning", "pod <b>churn-0</b> runs")
+    api.status(
+        "tj",
+        "churn",
+        {
+            "state": "Running",
+            "conditions": [running],
+            "progress": {"percent": 40},
+            "metrics": {"latest": {"loss": 0.5}},
+        },
+    )
+    bundle = run._repr_mimebundle_()
+
+    assert bundle["text/plain"] == f"{run!r}: TrainingJob churn: pod <b>churn-0</b> runs"
+    assert 'value="40"' in bundle["text/html"]
+    assert "<td>loss</td><td>0.5</td>" in bundle["text/html"]
+    assert "<b>churn-0</b>" not in bundle["text/html"]
+    run.delete()
+    assert "does not exist" in run._repr_mimebundle_()["text/plain"]
+
+
+def test_a_sweep_is_a_run_with_trials(client: ultramarine.Client) -> None:
+    """A Sweep gives a SweepRun, which is empty before the first trial."""
+    spec = whole("Sweep")["spec"]
+    run = client.submit(ultramarine.Sweep(name="hpo", **spec))
+
+    assert isinstance(run, ultramarine.SweepRun)
+    assert isinstance(client.run("hpo", "sweep"), ultramarine.SweepRun)
+    assert client.sweep("hpo").trial_list() == []
+    assert run.best is None
+    assert len(run.trials()) == 0
+    with pytest.raises(UltramarineError, match="has no report yet"):
+        run.report()
+
+
+def test_a_failure_is_described(client: ultramarine.Client, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page has what happened, why, what to do, and the last lines."""
+    client.submit(job())
+    fail(api, "churn")
+    head(client.get("tj", "churn"))
+    lines = capsys.readouterr().out.splitlines()
+
+    assert lines[0] == f"TrainingJob {api.namespace}/churn: Failed"
+    assert "What happened: exit code 1: KeyError: 'age'" in lines
+    assert "Why: CommandFailed: The command exited with an error." in lines
+    assert "What to do: Read status.failure.tail and the log." in lines
+    assert "  KeyError: 'age'" in lines
+
+
+# ---- Repetition
+
+
+def ran(api: Api, name: str = "churn", **provenance: Any) -> None:
+    """Let a job have run."""
+    succeed(api, name, attempts=1, provenance={"imageDigest": "registry/trainer@sha256:" + "a" * 64, **provenance})
+
+
+def test_a_job_is_repeated_by_digests(client: ultramarine.Client, api: Api, project: Path) -> None:
+    """Code and image have digests, data of the client's own uploads cannot change, and nothing else may differ."""
+    spec = {"image": "registry/trainer:1", "parameters": {"lr": 0.1}, "suspend": True}
+    client.submit(job(source={"path": "."}, inputs={"churn": {"path": "churn.csv"}}, **spec))
+    before = client.get("tj", "churn")["spec"]
+    ran(api, sourceDigest=before["source"]["digest"])
+    result = reproduce(client, "churn")
+
+    assert result.differences == []
+    assert result.manifest["metadata"] == {"name": "churn-again"}
+    assert result.manifest["spec"]["image"] == "registry/trainer@sha256:" + "a" * 64
+    assert result.manifest["spec"]["parameters"] == {"lr": "0.1"}
+    assert "suspend" not in result.manifest["spec"]
+    assert client.submit(result.manifest).object["spec"]["source"] == before["source"]
+
+
+def test_a_repetition_says_what_may_differ(client: ultramarine.Client, api: Api, store: Storage) -> None:
+    """Data that has changed, secrets, and the platform's image are named."""
+    store.write("s3://lake/shared/a.csv", b"1")
+    store.write("s3://lake/shared/b.csv", b"1")
+    env = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "value"}}}]
+    inputs = {name: {"uri": f"s3://lake/shared/{name}.csv"} for name in "abc"}
+    client.submit(job(source={"inline": {"train.py": TRAIN}}, env=env, inputs=inputs))
+    size = {"bytes": 1, "files": 1, "digest": "sha256:" + "b" * 64}
+    ran(api)
+    api.status("tj", "churn", {"inputs": {"a": size, "b": {**size, "bytes": 5}, "c": size}})
+
+    assert reproduce(client, "churn", "other").differences == [
+        "image: the platform's own of today; the job ran registry/trainer@sha256:" + "a" * 64,
+        "input a: s3://lake/shared/a.csv has the same size; its content is not compared",
+        "input b: s3://lake/shared/b.csv has 1 files with 1 bytes; the job read 1 with 5",
+        "input c: s3://lake/shared/c.csv no longer exists",
+        "env: values of Secret token are not recorded",
+    ]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_code_of_a_config_map_is_taken_along(client: ultramarine.Client, api: Api, changed: bool) -> None:
+    """A ConfigMap with the code that ran becomes inline code; another one is named."""
+    files = {"train.py": TRAIN}
+    content = {"train.py": "print(2)\n"} if changed else files
+    api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "code"}, "data": content})
+    client.submit(job(source={"configMap": {"name": "code"}}))
+    ran(api, sourceDigest=f"sha256:{content_hash(files)}")
+    result = reproduce(client, "churn")
+
+    assert result.manifest["spec"]["source"] == ({"configMap": {"name": "code"}} if changed else {"inline": files})
+    assert any("ConfigMap code has changed" in line for line in result.differences) is changed
+
+
+def test_packages_are_pinned_by_the_lock(client: ultramarine.Client, api: Api, store: Storage) -> None:
+    """An Environment that is gone is built again from its lock; one that exists is named."""
+    folder = "s3://lake/environments/env-1/abc"
+    store.write(f"{folder}/requirements.txt", b"numpy==2.4.0 \\\n    --hash=sha256:aa\n")
+    client.submit(job(environment={"requirements": ["numpy"]}))
+    digest = "sha256:" + "c" * 64
+    ran(api, environment="env-1", environmentUri=f"{folder}/environment.tar.zst", environmentDigest=digest)
+
+    gone = reproduce(client, "churn")
+    client.apply(ultramarine.Environment(name="env-1", python={"requirements": ["numpy"]}))
+    api.status("environment", "env-1", {"digest": digest})
+    here = reproduce(client, "churn")
+
+    assert gone.manifest["spec"]["environment"] == {"requirements": ["numpy==2.4.0"]}
+    assert any("Environment env-1 no longer exists" in line for line in gone.differences)
+    assert here.manifest["spec"]["environment"] == {"name": "env-1"}
+
+
+def test_a_job_that_never_ran_is_not_repeated(client: ultramarine.Client) -> None:
+    """Nothing is recorded before the first pod."""
+    client.submit(job())
+
+    with pytest.raises(InvalidSpec, match="never started"):
+        reproduce(client, "churn")
+
+
+# ---- asyncio
+
+
+@pytest.fixture
+def connect(bare: Cluster, client: ultramarine.Client) -> Callable[[], ultramarine.AsyncClient]:
+    """Makes a client for asyncio."""
+    return lambda: ultramarine.AsyncClient(kubeconfig=str(bare.kubeconfig), namespace=client.namespace)
+
+
+async def test_the_twin_submits_and_waits(connect: Callable[[], ultramarine.AsyncClient], api: Api) -> None:
+    """Calls are awaited, and runs at the same time."""
+    async with connect() as client:
+        runs = await asyncio.gather(*(client.submit(job(f"churn-{number}")) for number in range(3)))
+        waits = asyncio.gather(*(run.wait(60) for run in runs))
+        for run in runs:
+            await asyncio.to_thread(succeed, api, run.name)
+        await waits
+
+        assert {item["metadata"]["name"] for item in await client.list("tj")} == {run.name for run in runs}
+        assert [await run.state() for run in runs] == ["Succeeded"] * 3
+        with pytest.raises(NotFound):
+            await client.get("tj", "absent")
+
+
+async def test_the_twin_streams(connect: Callable[[], ultramarine.AsyncClient], api: Api) -> None:
+    """Updates come as they happen, and a failure of the stream is raised."""
+    async with connect() as client:
+        run = await client.submit(job())
+        states = []
+        async for update in run.stream():
+            states.append(update.state)
+            if len(states) == 1:
+                await asyncio.to_thread(fail, api, run.name)
+        assert states == ["Pending", "Failed"]
+
+        other = await client.submit(job("other"))
+        updates = other.stream()
+        await anext(updates)
+        await other.delete()
+        with pytest.raises(ultramarine.RunFailed, match="deleted"):
+            await anext(updates)
+
+
+def test_a_cancelled_wait_and_stream_end_at_once(connect: Callable[[], ultramarine.AsyncClient]) -> None:
+    """The program ends while the run goes on: no thread holds the loop."""
+
+    async def program() -> list[BaseException | None]:
+        async with connect() as client:
+            run = await client.submit(job())
+            begun = asyncio.Event()
+
+            async def follow() -> None:
+                async for _ in run.stream():
+                    begun.set()
+
+            tasks = [asyncio.create_task(run.wait()), asyncio.create_task(follow())]
+            await begun.wait()
+            for task in tasks:
+                task.cancel()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(result) for result in asyncio.run(program())] == [asyncio.CancelledError] * 2
