@@ -40,7 +40,7 @@ def upload_local_paths(
     """
     folder = folder or Path()
     spec = manifest.get("spec")
-    for run in (spec, _trial(spec)):
+    for run in (spec, _trial(spec), *_scorings(spec)):
         if not isinstance(run, dict):
             continue
         source = run.get("source")
@@ -50,7 +50,15 @@ def upload_local_paths(
             if isinstance(value, dict) and "path" in value:
                 local = folder / str(value.pop("path"))
                 value["uri"] = _data(platform, name, local, dry_run, note)
+    if manifest.get("kind") == "ModelVersion" and isinstance(spec, dict) and "path" in spec:
+        spec["uri"] = _data(platform, "model", folder / str(spec.pop("path")), dry_run, note)
     return manifest
+
+
+def _scorings(spec: Any) -> list[Any]:
+    """Return the parts of an OnlineEndpoint's spec that have a script."""
+    deployments = spec.get("deployments") if isinstance(spec, dict) else None
+    return [deployment.get("scoring") for deployment in deployments or [] if isinstance(deployment, dict)]
 
 
 def _trial(spec: Any) -> Any:

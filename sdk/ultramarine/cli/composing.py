@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 import yaml
@@ -13,6 +15,9 @@ from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import API_VERSION, Manifest
 
 from .session import yaml_text
+
+if TYPE_CHECKING:
+    from ultramarine.azureml import Conversion
 
 RUNS = ("TrainingJob", "Sweep")
 _INTERPRETERS = {".py": ["python"], ".sh": ["sh"], ".R": ["Rscript"], ".r": ["Rscript"]}
@@ -39,12 +44,21 @@ def is_run(kind: str) -> bool:
     return kind in RUNS
 
 
-def manifests_of(file: Path, options: Options) -> list[Manifest]:
-    """Return the manifests of a file, changed by the options. Raises InvalidSpec."""
+def manifests_of(
+    file: Path, options: Options, note: Callable[[str], None], prefix: Callable[[], str]
+) -> list[Manifest]:
+    """Return the manifests of a file, changed by the options; losses of an Azure ML file are noted.
+
+    `prefix` returns the namespace's folder in the object storage. Raises InvalidSpec.
+    """
     if not file.exists():
         hint = "Run `ultramarine init` to begin a project." if file.name == "ultramarine.yaml" else "Correct the path."
         raise InvalidSpec(f"{file} does not exist. {hint}")
-    manifests = [script_job(file)] if file.suffix in _INTERPRETERS else read_manifests(file)
+    conversion = None if file.suffix in _INTERPRETERS else azureml_conversion(file, note, prefix)
+    if conversion is not None:
+        manifests = [_new_name(manifest) for manifest in conversion.with_local_paths()]
+    else:
+        manifests = [script_job(file)] if file.suffix in _INTERPRETERS else read_manifests(file)
     runs = [manifest for manifest in manifests if is_run(str(manifest.get("kind")))]
     if len(runs) != 1 and options != Options("", [], "", "", "", "", "", 0, [], []):
         raise InvalidSpec(
@@ -52,7 +66,52 @@ def manifests_of(file: Path, options: Options) -> list[Manifest]:
         )
     for run in runs:
         _change(run, options, file)
+    if conversion is not None:
+        _check_uploads(manifests, conversion)
     return manifests
+
+
+def azureml_conversion(
+    file: Path, note: Callable[[str], None], prefix: Callable[[], str]
+) -> Conversion | None:
+    """Return the conversion of an Azure ML file; None for another file. Raises InvalidSpec for what has no counterpart.
+
+    A file with `kind:` at the beginning of a line is a manifest.
+    """
+    text = file.read_bytes()
+    if re.search(rb"^(kind|apiVersion|\s*\"kind\"):?", text, re.MULTILINE) or b"\0" in text:
+        return None
+    from ultramarine.azureml import convert, is_azureml, read_table
+
+    if not is_azureml(file):
+        return None
+    conversion = convert([file], prefix(), read_table(file.parent))
+    for converted in conversion.files:
+        if converted.refusal:
+            raise InvalidSpec(f"{file} {converted.refusal}.")
+    for loss in conversion.losses:
+        note(f"Loss: {loss}")
+    return conversion
+
+
+def _new_name(manifest: Manifest) -> Manifest:
+    """Give a run a name with a suffix, since Azure makes a new run of each submission."""
+    if is_run(manifest["kind"]):
+        name = manifest["metadata"].pop("name")
+        manifest["metadata"]["generateName"] = f"{name[: _MAX_STEM - 5].rstrip('-')}-"
+    return manifest
+
+
+def _check_uploads(manifests: list[Manifest], conversion: Conversion) -> None:
+    """Refuse content that is not on this machine, unless an option has replaced it. Raises InvalidSpec."""
+    text = json.dumps(manifests)
+    for upload in conversion.uploads:
+        if f'"{upload.uri}"' in text:
+            name = upload.uri.removesuffix("/").rpartition("/")[2]
+            raise InvalidSpec(
+                f"{upload.place.file}:{upload.place.line}: {upload.source} is not on this machine. "
+                f"Download it as {name}, and give it by --data INPUT=PATH."
+            )
 
 
 def read_manifests(file: Path) -> list[Manifest]:

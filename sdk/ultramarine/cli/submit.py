@@ -57,8 +57,8 @@ def submit(
 
     session = session_of(context)
     options = composing.Options(name, data or [], register, env, image, cpu, memory, gpu, set or [], arguments or [])
-    manifests = composing.manifests_of(file, options)
     client = session.client
+    manifests = composing.manifests_of(file, options, session.note, lambda: client.platform.prefix)
     run: Run | None = None
     for manifest in manifests:
         manifest = upload_local_paths(client.platform, manifest, dry_run, file.parent, session.note)

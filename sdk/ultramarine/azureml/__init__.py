@@ -1,0 +1,21 @@
+"""Azure Machine Learning CLI v2 files: conversion to manifests, with a report of what is lost."""
+
+from ultramarine.azureml.compute import Compute, read_table
+from ultramarine.azureml.conversion import LOCATION, convert
+from ultramarine.azureml.inlining import inlined
+from ultramarine.azureml.recognition import is_azureml
+from ultramarine.azureml.report import Conversion, ConvertedFile, Loss, Place, Upload
+
+__all__ = [
+    "LOCATION",
+    "Compute",
+    "Conversion",
+    "ConvertedFile",
+    "Loss",
+    "Place",
+    "Upload",
+    "convert",
+    "inlined",
+    "is_azureml",
+    "read_table",
+]

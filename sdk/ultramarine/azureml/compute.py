@@ -1,0 +1,82 @@
+"""Compute targets: the table `compute:` of ultramarine.yaml, by Azure's names of clusters and VM sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ultramarine_contract.errors import InvalidSpec
+
+from ultramarine.azureml.fields import Fields
+
+PROJECT_FILE = "ultramarine.yaml"
+KEYS = ("nodeSelector", "tolerations", "resources")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Counterpart of a compute target: parts of podTemplate, and resources."""
+
+    pod_template: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
+
+
+def read_table(folder: Path) -> dict[str, Compute]:
+    """Return the table of the nearest ultramarine.yaml at or above a folder; empty without one. Raises InvalidSpec."""
+    for parent in (folder.resolve(), *folder.resolve().parents):
+        if (parent / PROJECT_FILE).is_file():
+            return _table(parent / PROJECT_FILE)
+    return {}
+
+
+def _table(path: Path) -> dict[str, Compute]:
+    import yaml
+
+    from ultramarine.resources.base import Resources
+    from ultramarine.resources.pods import PodTemplate
+
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InvalidSpec(f"{path} cannot be read: {error}. Correct the file.") from error
+    table = document.get("compute") if isinstance(document, dict) else None
+    if table is not None and not isinstance(table, dict):
+        raise InvalidSpec(f"compute in {path} is not a mapping. Write a name with nodeSelector or resources below it.")
+    computes: dict[str, Compute] = {}
+    for name, entry in (table or {}).items():
+        entry = {} if entry is None else entry
+        if not isinstance(entry, dict) or not set(entry) <= set(KEYS):
+            raise InvalidSpec(f"compute.{name} in {path} has other fields than {', '.join(KEYS)}. Remove them.")
+        pod_template = {key: entry[key] for key in KEYS[:2] if key in entry}
+        try:
+            PodTemplate.model_validate(pod_template)
+            Resources.model_validate(entry.get("resources") or {})
+        except ValidationError as error:
+            place = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise InvalidSpec(
+                f"compute.{name} in {path} is invalid at {place}: {error.errors()[0]['msg']}. Correct it."
+            ) from error
+        computes[str(name)] = Compute(pod_template, dict(entry.get("resources") or {}))
+    return computes
+
+
+def compute_of(fields: Fields, computes: Mapping[str, Compute], resources: Fields, key: str = "compute") -> Compute:
+    """Return what stands for a file's compute target or VM size; an unlisted one is a loss."""
+    target = fields.take(key)
+    target = target.get("target") if isinstance(target, dict) else target
+    cluster = str(target or "").removeprefix("azureml:").partition(":")[0]
+    sizes = [str(size) for size in resources.items("instance_type")]
+    for name in (cluster, *sizes):
+        if name in computes:
+            return computes[name]
+    place, name, owner = (key, cluster, fields) if cluster else ("instance_type", ", ".join(sizes), resources)
+    if name and name not in ("local", "serverless"):
+        owner.lose(
+            place,
+            f"{name} names a compute target of Azure",
+            f"Add {name.split(', ')[0]} to compute in {PROJECT_FILE}, with resources and a nodeSelector",
+        )
+    return Compute()

@@ -1,0 +1,109 @@
+"""State of one conversion: the manifests, uploads and losses so far, and the assets that files define."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ultramarine_contract.errors import UltramarineError
+from ultramarine_contract.meta import API_VERSION, Manifest
+
+from ultramarine.azureml.compute import Compute
+from ultramarine.azureml.fields import Fields
+from ultramarine.azureml.names import Names
+from ultramarine.azureml.reading import Document
+from ultramarine.azureml.report import Loss, Place, Upload, UploadKind
+
+MAX_PART, MAX_PATH = 255, 3000  # bytes of a name, characters of a path
+
+
+class Refused(UltramarineError):
+    """The document has no counterpart; the message is a clause that follows the file's name."""
+
+    reason = "Refused"
+
+
+@dataclass
+class Asset:
+    """Environment, data asset or model that a file defines.
+
+    `target` is what a reference to it becomes, and `located` where an input that names it finds its content.
+    """
+
+    document: Document
+    name: str
+    version: str
+    target: Any = None
+    located: Any = None
+
+
+@dataclass
+class Context:
+    """Conversion under way. `location` is the folder of the object storage that uploads go to."""
+
+    location: str
+    computes: Mapping[str, Compute]
+    manifests: list[Manifest] = field(default_factory=list)
+    uploads: list[Upload] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    names: Names = field(default_factory=Names)
+    assets: dict[str, list[Asset]] = field(default_factory=dict)
+    objects: dict[int, list[str]] = field(default_factory=dict)  # by id of a document
+    imported: dict[tuple[str, ...], Any] = field(default_factory=dict)  # models by name, version and path
+
+    def fields(self, document: Document) -> Fields:
+        return Fields(document, self.losses)
+
+    def add(self, document: Document, kind: str, name: str, spec: Manifest, metadata: Manifest | None = None) -> None:
+        """Add a manifest that a document became."""
+        self.manifests.append(
+            {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, **(metadata or {})}, "spec": spec}
+        )
+        self.note(document, f"{kind}/{name}")
+
+    def note(self, document: Document, text: str) -> None:
+        """Record what a document became."""
+        self.objects.setdefault(id(document), []).append(text)
+
+    def asset(self, kind: str, name: str, version: str, near: Path) -> Asset | None:
+        """Return the asset of a reference: of the same folder, then of the same version, then the last one."""
+        candidates = [asset for asset in self.assets.get(kind, []) if asset.name == name]
+        candidates.sort(key=lambda asset: (asset.document.file.parent == near, version in (asset.version, "latest")))
+        return candidates[-1] if candidates else None
+
+    def upload(self, area: str, source: str, kind: UploadKind, place: Place, name: str, file: str = "") -> str:
+        """Record an upload and return its URI, made of area, name and file; the same source is uploaded once."""
+        for upload in self.uploads:
+            if (upload.source, upload.kind) == (source, kind):
+                return upload.uri
+        uri = f"{self.location}/{area}/{self.names.free(area, name)}{file}"
+        self.uploads.append(Upload(source, uri, kind, place))
+        return uri
+
+    def local(self, fields: Fields, text: str) -> Path:
+        """Return a path that a file names, relative to the file. Raises Refused for one that no disk has."""
+        if any(len(part.encode()) > MAX_PART for part in re.split(r"[\\/]", text)) or len(text) > MAX_PATH:
+            raise Refused(f"has a path that is too long: {text[:60]}... Shorten it")
+        return Path(os.path.normpath(fields.document.file.parent / text.removeprefix("file:").replace("\\", "/")))
+
+
+def metadata_of(fields: Fields) -> Manifest:
+    """Return labels and annotations for description, experiment and tags."""
+    annotations = {
+        f"azureml/{key.replace('_', '-')}": text
+        for key in ("display_name", "experiment_name", "description")
+        if (text := fields.text(key))
+    }
+    tags = fields.section("tags")
+    for key in tags.keys:
+        annotations[f"azureml.tags/{_annotation_name(key)}"] = tags.text(key)
+    return {"annotations": annotations} if annotations else {}
+
+
+def _annotation_name(text: str) -> str:
+    name = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "-" for letter in text)
+    return name.strip("-_.")[:63].rstrip("-_.") or "tag"

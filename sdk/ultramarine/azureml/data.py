@@ -1,0 +1,189 @@
+"""Data: where an input, a data asset or a model lies in the object storage, and what has to be uploaded there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ultramarine.resources.base import URI_PATTERN
+
+from ultramarine.azureml.commands import PLAIN
+from ultramarine.azureml.context import Asset, Context, Refused
+from ultramarine.azureml.fields import Fields, as_azure_writes
+from ultramarine.azureml.names import Names, file_name
+from ultramarine.azureml.report import shown
+
+ASSET = re.compile(r"azureml:(?!/)(?P<name>[^:@/]+)(?:[:@](?P<version>[^/]+))?")
+REGISTERED = re.compile(r"azureml:/.*/(?P<kind>\w+)/(?P<name>[^/]+)/(?:versions|labels)/(?P<version>[^/]+)")
+MODELS = {"mlflow_model": "mlflow", "custom_model": "custom", "triton_model": "custom"}
+LITERALS = frozenset({"string", "number", "integer", "boolean"})
+MAX_INPUTS, MAX_LITERAL, LARGEST = 32, 4096, 2**53
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}$")
+
+
+@dataclass(frozen=True)
+class Located:
+    """Object, or folder that ends in a slash. `file` is the name of the one file that a command gets."""
+
+    uri: str
+    file: str = ""
+
+
+def reference(text: str) -> tuple[str, str] | None:
+    """Return name and version of `azureml:NAME:VERSION`, `azureml:NAME@LABEL` or a path of a registry, or None."""
+    match = ASSET.fullmatch(text) or REGISTERED.fullmatch(text)
+    return (match["name"], match["version"] or "latest") if match else None
+
+
+def locate(context: Context, fields: Fields, key: str, text: str, type: str) -> Located:
+    """Return where the content of a path will be, and record its upload."""
+    text = text.strip()
+    if re.fullmatch(URI_PATTERN, text):
+        return Located(text, file_name(text) if type == "uri_file" else "")
+    named = reference(text)
+    if named is not None:
+        area = "models" if type in MODELS else "data"
+        asset = context.asset(area, *named, near=fields.document.file.parent)
+        if asset is not None and isinstance(asset.located, Located):
+            return asset.located
+        file = file_name(named[0]) if type == "uri_file" else ""
+        name = f"{named[0]}-{named[1]}"
+        kind = "file" if file else "folder"
+        return Located(context.upload(area, text, kind, fields.place(key), name, f"/{file}"), file)
+    source, is_file = text, type == "uri_file" or (type in ("", *MODELS) and SUFFIX.search(text) is not None)
+    if not _REMOTE.match(text) or text.startswith("file:"):
+        path = context.local(fields, text)
+        source, is_file = shown(path), path.is_file() or (is_file and not path.is_dir())
+        if not path.exists():
+            fields.lose(key, f"{source} does not exist", "Correct the path, or put the content there before the upload")
+    name = re.sub(SUFFIX, "", file_name(source if source != "." else path.resolve().name))
+    area = "models" if type in MODELS else "data"
+    file = file_name(source) if is_file else ""
+    uri = context.upload(area, source, "file" if is_file else "folder", fields.place(key), name, f"/{file}")
+    return Located(uri, file if type == "uri_file" else "")
+
+
+@dataclass
+class Inputs:
+    """Inputs and parameters of a job, and what expressions stand for."""
+
+    inputs: dict[str, Any]
+    parameters: dict[str, Any]
+    values: dict[tuple[str, str], str]
+    unsafe: set[str]
+    paths: dict[tuple[str, str], str]  # as `values`, with folders instead of references, for environment variables
+
+    @property
+    def literals(self) -> list[str]:
+        """Texts of the parameters."""
+        return [as_azure_writes(value) for value in self.parameters.values()]
+
+
+def convert_inputs(context: Context, inputs: Fields) -> Inputs:
+    """Return the inputs of a job: content becomes an input, a literal becomes a parameter."""
+    result, names = Inputs({}, {}, {}, set(), {}), Names()
+    for key in inputs.keys:
+        value, type = inputs.take(key), ""
+        place, place_key = inputs, key
+        if isinstance(value, dict):
+            place = inputs.section(key)
+            place, type, value, place_key = _content(place)
+            place.close(ignored=("optional", "description", "name", "version", "min", "max", "enum"))
+        elif isinstance(value, str) and reference(value.strip()):
+            type = "uri_folder"
+        if value is None:
+            continue
+        if type and type not in LITERALS:
+            located = locate(context, place, place_key, as_azure_writes(value), type)
+            name = names.free("input", key)
+            result.inputs[name] = {"uri": located.uri}
+            below = f"/{located.file}" if located.file else ""
+            result.values["inputs", key] = f"$(inputs.{name}){below}"
+            result.paths["inputs", key] = f"/mnt/inputs/{name}{below}"
+        else:
+            _add_literal(result, place, place_key, key, value)
+    if len(result.inputs) > MAX_INPUTS:
+        raise Refused(f"has {len(result.inputs)} inputs, and a job takes {MAX_INPUTS}. Put several into a folder")
+    return result
+
+
+def _content(fields: Fields) -> tuple[Fields, str, Any, str]:
+    """Return place, type, value and field of an input that is a mapping; early releases nest the path below data."""
+    type = fields.text("type").lower()
+    mode = fields.text("mode")
+    if mode == "direct" or mode.startswith("eval"):
+        fields.lose("mode", f"{mode} has no counterpart", "Read the files that the command gets a path of")
+    if type == "mltable":
+        fields.lose("type", "mltable is not interpreted", "Read the folder, which has the file MLTable too")
+    for key in ("path", "file", "folder", "data", "dataset", "uri"):
+        value = fields.take(key)
+        if isinstance(value, dict):
+            place, nested, value, key = _content(fields.section(key))
+            return place, type or nested, value, key
+        if isinstance(value, str):
+            is_file = key == "file" or (not reference(value) and SUFFIX.search(value) is not None)
+            return fields, type or ("uri_file" if is_file else "uri_folder"), value, key
+    value, default = fields.take("value"), fields.take("default")
+    key = "default" if value is None else "value"
+    return fields, type if type in LITERALS else "string", default if value is None else value, key
+
+
+def _add_literal(result: Inputs, place: Fields, place_key: str, key: str, value: Any) -> None:
+    if isinstance(value, (list, dict)):
+        place.lose(place_key, "is a list or a mapping, and became a text", "Write a text that the script parses")
+    text = as_azure_writes(value)
+    if len(text) > MAX_LITERAL:
+        raise Refused(f"has an input {key} of more than {MAX_LITERAL} characters. Put it into a file")
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", key)
+    name = name if re.match(r"[A-Za-z_]", name) else f"_{name}"
+    if text.startswith(("http://", "https://")):
+        place.lose(place_key, "is an address, which network policies may close", "Give it type: uri_file and a path")
+    result.parameters[name] = value if _is_written_alike(value) else text
+    result.values["inputs", key] = f"$(params.{name})"
+    result.paths["inputs", key] = text
+    if not PLAIN.fullmatch(text):
+        result.unsafe.add(f"$(params.{name})")
+
+
+def _is_written_alike(value: Any) -> bool:
+    """True if a command gets the same text of a number here as in Azure."""
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int):
+        return abs(value) <= LARGEST
+    return isinstance(value, float) and not value.is_integer() and abs(value) < 1e15
+
+
+def define_data(context: Context, asset: Asset) -> None:
+    """Locate a data asset; inputs that name it get its URI, and no object is made for it."""
+    fields = context.fields(asset.document)
+    type = fields.text("type").lower()
+    _early_paths(fields)
+    key = next((key for key in ("path", "local_path", "file", "folder") if key in fields), "path")
+    path = fields.text(key)
+    if store := fields.text("datastore"):
+        path = f"azureml://datastores/{store.removeprefix('azureml:')}/paths/{path.lstrip('/')}"
+    if type not in ("uri_file", "uri_folder", "mltable"):
+        type = "uri_file" if SUFFIX.search(path) else "uri_folder"
+    fields.close(ignored=("name", "version", "description", "tags", "stage", "auto_delete_setting"))
+    if not path:
+        raise Refused("has no path. Name a file or a folder in path")
+    if type == "mltable":
+        fields.lose("type", "mltable is not interpreted", "Read the folder, which has the file MLTable too")
+    asset.located = locate(context, fields, key, path, type)
+    context.note(asset.document, f"data {asset.name}: {asset.located.uri}")
+
+
+def _early_paths(fields: Fields) -> None:
+    """Accept `paths` with one entry, as early releases and MLTable files wrote it."""
+    paths = fields.items("paths")
+    if len(paths) > 1:
+        fields.lose("paths", "has several entries, and the first counts", "Put the files into one folder")
+    if paths and isinstance(paths[0], dict):
+        for key in ("file", "folder", "pattern"):
+            if isinstance(paths[0].get(key), str):
+                fields.put("path", paths[0][key])
+
+

@@ -1,0 +1,186 @@
+"""Command jobs: the spec of a TrainingJob, also for the trials of a sweep."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ultramarine_contract.meta import Manifest
+
+from ultramarine.azureml.commands import MAX_TEXT, References, argument_list
+from ultramarine.azureml.compute import compute_of
+from ultramarine.azureml.context import Context, Refused, metadata_of
+from ultramarine.azureml.data import MODELS, Inputs, convert_inputs
+from ultramarine.azureml.environments import resolve
+from ultramarine.azureml.fields import Fields
+from ultramarine.azureml.names import MAX_NAME, MAX_SWEEP, Names, file_name, object_name
+from ultramarine.azureml.sources import source_of, writes_outputs
+from ultramarine.azureml.values import environment_variables, shared_memory
+
+MAX_OUTPUTS, MAX_NODES, MAX_PROCESSES, YEAR = 16, 1000, 256, 31_536_000
+RESERVED = frozenset({"attempts", "checkpoints", "logs", "metrics"})
+FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow", "mpi": "mpi", "ray": "none"}
+LOST = {
+    "services": ("starts no interactive service", "Read the log, or forward a port of the pod"),
+    "identity": ("has no counterpart", "Name a ServiceAccount in podTemplate.serviceAccountName if the code needs one"),
+    "queue_settings": ("has no counterpart", "Label the object with kueue.x-k8s.io/queue-name"),
+    "docker_args": ("has no counterpart", "Use fields of podTemplate"),
+    "locations": ("has no counterpart", "Use podTemplate.nodeSelector"),
+    "component": ("is not read", "Write command, environment and inputs into the job"),
+    "parent_job_name": ("has no counterpart", "Remove it"),
+}
+# Azure stores what a command writes to ./outputs; .keep lets a command write nothing.
+ARTIFACTS = "ln -sfn {folder} outputs && touch outputs/.keep\n{command}"
+
+
+def job_name(context: Context, fields: Fields, kind: str) -> str:
+    """Return a free name for a job: its own, its display name, or that of its folder and file."""
+    file = fields.document.file
+    generic = file.stem.lower() in ("job", "train", "command", "sweep", "pipeline")
+    fallback = f"{file.resolve().parent.name}-{file.stem}" if generic else file.stem
+    text = fields.text("name") or fields.text("display_name") or fallback
+    name = context.names.free(kind, text, MAX_SWEEP if kind == "Sweep" else MAX_NAME)
+    if "name" in fields and name != fields.text("name"):
+        fields.lose("name", f"became {name}", "Refer to the object by this name")
+    return name
+
+
+def convert_job(context: Context, fields: Fields) -> None:
+    """Make a TrainingJob of a command job."""
+    name = job_name(context, fields, "TrainingJob")
+    metadata = metadata_of(fields)
+    inputs = convert_inputs(context, fields.section("inputs"))
+    spec, _ = training_spec(context, fields, name, inputs, {})
+    limits = fields.section("limits")
+    if timeout := limits.whole("timeout", 1, YEAR):
+        spec["activeDeadlineSeconds"] = timeout
+    limits.close()
+    fields.close(LOST)
+    context.add(fields.document, "TrainingJob", name, spec, metadata)
+
+
+def training_spec(
+    context: Context, fields: Fields, name: str, inputs: Inputs, space: dict[str, str], outer: Fields | None = None
+) -> tuple[Manifest, str]:
+    """Return the spec of a command, and the model that an output is registered as.
+
+    `outer` is the sweep around a trial, which has the outputs, the compute target and the resources. `space` has the
+    names of its parameters.
+    """
+    outer = outer or fields
+    command = fields.text("command")
+    if not command:
+        raise Refused("has no command. Write one, or convert the file of its component")
+    outputs, values, registered = _outputs(context, outer.section("outputs"), command)
+    references = References(
+        {**inputs.values, **values, **{("search_space", key): f"$(params.{key})" for key in space}},
+        frozenset(inputs.unsafe | {f"$(params.{key})" for key, text in space.items() if text}),
+    )
+    text = references.fill(command).strip()
+    for missing in dict.fromkeys(references.missing):
+        fields.lose("command", f"{missing} is not defined, and became nothing", "Add it, or correct the command")
+    if not text or len(text) > MAX_TEXT:
+        raise Refused(f"has a command that is empty or longer than {MAX_TEXT} characters. Move it into a script")
+    spec: Manifest = {}
+    source, folder = source_of(context, fields, "code", name)
+    if source:
+        spec["source"] = source
+    if writes_outputs(" ".join((text, *inputs.literals)), folder):
+        outputs["artifacts"] = {}
+        text = ARTIFACTS.format(folder="$(outputs.artifacts)", command=text)
+    spec["command"] = argument_list(text, references.unsafe)
+    _distribute(spec, fields, outer)
+    if inputs.parameters:
+        spec["parameters"] = inputs.parameters
+    paths = {**inputs.paths, **{key: _as_path(text) for key, text in values.items()}}
+    if variables := environment_variables(fields, References(paths)):
+        spec["env"] = variables
+    if environment := resolve(context, fields).reference:
+        spec["environment"] = environment
+    _place(context, spec, fields, outer)
+    spec |= {key: part for key, part in (("inputs", inputs.inputs), ("outputs", outputs)) if part}
+    return spec, registered
+
+
+def _outputs(context: Context, fields: Fields, command: str) -> tuple[Manifest, dict[tuple[str, str], str], str]:
+    """Return outputs, what expressions stand for, and the model that an output is registered as."""
+    outputs: Manifest = {}
+    values: dict[tuple[str, str], str] = {}
+    names, registered = Names(), ""
+    for reserved in (*RESERVED, "artifacts"):
+        names.free("output", reserved)
+    for key in fields.keys:
+        output = fields.section(key)
+        if not re.search(rf"outputs\.{re.escape(key)}\b", command):
+            remedy = f"Write to ${{{{outputs.{key}}}}} in command"
+            fields.lose(key, "no command refers to it, so it was left out", remedy)
+            continue
+        name = names.free("output", key)
+        type = output.text("type").lower()
+        outputs[name] = {}
+        file = ""
+        if type == "uri_file":
+            file = f"/{file_name(output.text('path') or key)}"
+        values["outputs", key] = f"$(outputs.{name}){file}"
+        model = output.text("name")
+        if model and type in MODELS:
+            registered = object_name(model)
+            outputs[name] = {"registerAs": registered, "format": MODELS[type]}
+        elif model:
+            output.lose("name", "is not registered as a data asset", "Take the uri of status.outputs")
+        if "path" in output:
+            output.lose("path", "the output goes to the job's own folder", "Read its place in status.outputs")
+        output.close(ignored=("mode", "description", "version"))
+    if len(outputs) >= MAX_OUTPUTS:
+        raise Refused(f"has {len(outputs)} outputs, and a job takes {MAX_OUTPUTS - 1}. Write several into a folder")
+    return outputs, values, registered
+
+
+def _as_path(reference: str) -> str:
+    return re.sub(r"\$\(outputs\.([^)]*)\)", r"/mnt/outputs/\1", reference)
+
+
+def _distribute(spec: Manifest, fields: Fields, outer: Fields) -> None:
+    """Set nodes, framework and processes, and let torchrun start a command that only bash can run."""
+    distribution = fields.section("distribution")
+    resources = fields.section("resources") or outer.section("resources")
+    nodes = resources.whole("instance_count", 1, MAX_NODES) or 1
+    target = fields.take("compute")
+    if isinstance(target, dict):
+        nodes = fields.section("compute").whole("instance_count", 1, MAX_NODES) or nodes
+    type = distribution.text("type", "distribution_type").lower().replace("_", "")
+    framework = FRAMEWORKS.get(type, "none" if type else "")
+    if type == "ray" or (type and type not in FRAMEWORKS):
+        distribution.lose("type", f"{type} is not started", "Start it in the command, by NODE_RANK and MASTER_ADDR")
+    processes = distribution.whole("process_count_per_instance", 1, MAX_PROCESSES) or 1
+    if type == "tensorflow":
+        workers = distribution.whole("worker_count", 1, MAX_NODES)
+        if workers and workers != nodes:
+            distribution.lose("worker_count", f"{workers} workers became {nodes}, one a node", "Set instance_count")
+        if distribution.whole("parameter_server_count", 0, MAX_NODES):
+            distribution.lose("parameter_server_count", "no parameter server starts", "Use MultiWorkerMirroredStrategy")
+    distribution.close()
+    if nodes > 1:
+        spec["nodes"] = nodes
+    if framework or nodes > 1:
+        spec["framework"] = framework or "none"
+    if processes > 1 and framework in ("torch", "mpi"):
+        spec["processesPerNode"] = processes
+        if framework == "torch" and spec["command"][0] == "bash":
+            spec["command"] = ["python", "-m", "torch.distributed.run", "--no_python", *spec["command"]]
+
+
+def _place(context: Context, spec: Manifest, fields: Fields, outer: Fields) -> None:
+    """Set resources, and what concerns the pods."""
+    resources = fields.section("resources") or outer.section("resources")
+    owner = fields if "compute" in fields else outer
+    compute = compute_of(owner, context.computes, resources)
+    pod_template: dict[str, Any] = dict(compute.pod_template)
+    if memory := shared_memory(resources):
+        pod_template["sharedMemory"] = memory
+    if pod_template:
+        spec["podTemplate"] = pod_template
+    if compute.resources:
+        spec["resources"] = compute.resources
+    resources.take("instance_count")
+    resources.close(LOST)

@@ -1,0 +1,132 @@
+"""Recognition: the schema of a document, by its $schema, its type, or its shape."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ultramarine.azureml.conda import is_conda
+from ultramarine.azureml.deployments import is_deployment
+from ultramarine.azureml.reading import Unreadable, read
+
+JOB, SWEEP, DATA, ENVIRONMENT, MODEL = "command job", "sweep job", "data asset", "environment", "model"
+ENDPOINT, DEPLOYMENT = "online endpoint", "online deployment"
+NO_RESOURCE = ", for which no resource exists yet"
+CONVERTED = (ENVIRONMENT, DATA, MODEL, JOB, SWEEP, ENDPOINT, DEPLOYMENT)
+
+# Last part of a $schema, without punctuation, and the schema that it names.
+_SCHEMAS = {
+    "commandjob": JOB,
+    "sweepjob": SWEEP,
+    "data": DATA,
+    "dataset": DATA,
+    "asset": DATA,
+    "environment": ENVIRONMENT,
+    "model": MODEL,
+    **{f"{prefix}onlineendpoint": ENDPOINT for prefix in ("", "managed", "kubernetes", "k8s")},
+    **{f"{prefix}onlinedeployment": DEPLOYMENT for prefix in ("", "managed", "kubernetes", "k8s")},
+}
+_TYPES = {
+    "command": JOB,
+    "command_job": JOB,
+    "sweep": SWEEP,
+    "sweep_job": SWEEP,
+    **dict.fromkeys(("uri_file", "uri_folder", "mltable"), DATA),
+    **dict.fromkeys(("mlflow_model", "custom_model", "triton_model"), MODEL),
+}
+# Schemas without a counterpart: a pattern of $schema or type, what the file is, and what to use instead.
+_OTHERS = (
+    (r"spark", "a Spark job or component", "Run Spark in the command of a job, in an image of your own"),
+    (r"automl", "an automated ML job", "Write a training script, and tune it by a Sweep"),
+    (r"parallel", "a parallel job or component", "Process the files in the command of a job"),
+    (r"\w*batch", "a batch endpoint or deployment", "Score in the command of a TrainingJob"),
+    (r"pipeline", "a pipeline", "Convert its steps as command jobs"),
+    (r"\w*component", "a component", "Write its command and environment into a command job"),
+    (r"schedule", "a schedule", "Apply the manifest by a CronJob of Kubernetes"),
+    (r"\w*monitor", "a monitor", "Collect requests by dataCollector, and compare them in a job"),
+    (r"(data)?import", "a data import", "Read the source in the command of a job"),
+    (r"workspace|hub|project|registry", "a workspace or registry", "Use a namespace (docs/install.md)"),
+    (r"connection|\w+connection", "a connection", "Use a Secret"),
+    (r"azureblob|azurefile|azuredatalake|onelake", "a datastore", "Use a folder of the object storage"),
+    (r"\w*compute|computeinstance|synapse", "a compute target", "List its name in compute of ultramarine.yaml"),
+    (r"feature", "a feature store or set", "Write features to the object storage in a job"),
+    (r"modelversionpackage", "a model package", "Convert the deployment that uses it"),
+    (r"finetuning", "a fine-tuning job", "Write the training script as a command job"),
+    (r"deploymenttemplate", "a deployment template", "Convert the deployment that uses it"),
+)
+
+
+def schema_of(value: dict[str, Any]) -> str:
+    """Return the schema of a document that converts, or a reason with a remedy why it does not."""
+    declared = _declared(value)
+    type = str(value.get("type") or "").lower()
+    if is_conda(value):
+        return "a conda file. It is converted with the file that names it as conda_file"
+    if is_deployment(value):
+        return DEPLOYMENT
+    if value.get("endpoint_name"):
+        return _refusal("batch")
+    if type in _TYPES and not re.search(r"component$|^pipeline|^model$", declared):
+        return _TYPES[type]
+    if declared in _SCHEMAS and not (declared == "commandjob" and _refusal(type)):
+        return _SCHEMAS[declared]
+    for word in (declared, type):
+        if reason := _refusal(word):
+            return reason
+    return _by_shape(value)
+
+
+def is_azureml(path: Path) -> bool:
+    """True if a file has a document of a schema of Azure ML, also of one that has no counterpart."""
+    try:
+        schemas = [schema_of(document.value) for document in read(path)]
+    except Unreadable:
+        return False
+    return any(schema in CONVERTED or NO_RESOURCE in schema for schema in schemas)
+
+
+def _declared(value: dict[str, Any]) -> str:
+    last = str(value.get("$schema") or "").rstrip("/").rpartition("/")[2]
+    return re.sub(r"(\.schema)?\.(json|ya?ml)$", "", last).lower()
+
+
+def _refusal(word: str) -> str:
+    """Return the reason why a schema or type does not convert; empty for another word."""
+    for pattern, kind, remedy in _OTHERS:
+        if word and re.match(pattern, word):
+            return f"{kind}{NO_RESOURCE}. {remedy}"
+    return ""
+
+
+def _by_shape(value: dict[str, Any]) -> str:
+    keys = value.keys()
+    if {"apiVersion", "kind"} <= keys:
+        return "a manifest of Kubernetes. Apply it as it is"
+    if "search_space" in keys and keys & {"trial", "command", "objective"}:
+        return SWEEP
+    if "command" in keys and keys & {"environment", "code", "compute", "experiment_name"} and not _is_component(value):
+        return JOB
+    if keys & {"auth_mode", "traffic"} or ("deployments" in keys and "name" in keys):
+        return ENDPOINT
+    if isinstance(value.get("jobs"), dict) and "on" not in keys and keys & {"settings", "compute", "experiment_name"}:
+        return _refusal("pipeline")
+    if keys & {"trigger", "create_job", "create_monitor"}:
+        return _refusal("schedule")
+    if keys & {"conda_file", "inference_config"} or ("name" in keys and keys & {"image", "docker", "build"}):
+        return ENVIRONMENT
+    if "name" in keys and "flavors" in keys:
+        return MODEL
+    if keys & {"path", "paths", "local_path"} and "name" in keys:
+        return MODEL if re.search(r"model|\.(pkl|onnx|pt|joblib)$", f"{value['name']} {value.get('path')}") else DATA
+    return "not an Azure ML file. Name files with a $schema, a type or a command"
+
+
+def _is_component(value: dict[str, Any]) -> bool:
+    """True if the inputs declare types without values, as a component's do."""
+    inputs = value.get("inputs")
+    entries = list(inputs.values()) if isinstance(inputs, dict) else []
+    return bool(entries) and all(
+        isinstance(entry, dict) and "type" in entry and not entry.keys() & {"path", "value", "default"}
+        for entry in entries
+    )

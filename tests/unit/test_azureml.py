@@ -1,0 +1,552 @@
+"""Conversion of Azure ML files, of files of our own in the shapes of Azure's examples."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+from typer.testing import CliRunner
+from ultramarine.azureml import Conversion, convert, inlined, is_azureml, read_table
+from ultramarine.azureml.commands import References, argument_list
+from ultramarine.cli import composing
+from ultramarine.cli.main import app
+from ultramarine.resources.environment import EnvironmentSpec
+from ultramarine.resources.model import ModelSpec, ModelVersionSpec
+from ultramarine.resources.onlineendpoint import OnlineEndpointSpec
+from ultramarine.resources.sweep import SweepSpec
+from ultramarine.resources.trainingjob import TrainingJobSpec
+from ultramarine_contract.errors import InvalidSpec, UltramarineError
+from ultramarine_contract.meta import Manifest
+
+FILES = Path(__file__).parent / "azureml"
+SPECS: dict[str, type[BaseModel]] = {
+    "Environment": EnvironmentSpec,
+    "Model": ModelSpec,
+    "ModelVersion": ModelVersionSpec,
+    "OnlineEndpoint": OnlineEndpointSpec,
+    "Sweep": SweepSpec,
+    "TrainingJob": TrainingJobSpec,
+}
+
+
+def checked(conversion: Conversion) -> Conversion:
+    """Fail for a manifest that its schema refuses, or that has fields which the schema does not know."""
+    names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in conversion.manifests]
+    assert len(set(names)) == len(names)
+    for manifest in conversion.manifests:
+        spec = SPECS[manifest["kind"]].model_validate(manifest["spec"])
+        unknown = missing(manifest["spec"], spec.model_dump(by_alias=True, exclude_unset=True, mode="json"))
+        assert unknown == []
+        json.dumps(manifest).encode()
+    return conversion
+
+
+def missing(written: Any, kept: Any, path: str = "") -> list[str]:
+    """Paths of the fields that a schema dropped."""
+    if isinstance(written, dict) and isinstance(kept, dict):
+        return [
+            place
+            for key, value in written.items()
+            for place in (missing(value, kept[key], f"{path}.{key}") if key in kept else [f"{path}.{key}"])
+        ]
+    if isinstance(written, list) and isinstance(kept, list):
+        return [
+            place
+            for number, (value, other) in enumerate(zip(written, kept, strict=True))
+            for place in missing(value, other, f"{path}.{number}")
+        ]
+    return []
+
+
+@pytest.fixture(scope="module")
+def converted() -> Conversion:
+    """The conversion of all files."""
+    return checked(convert([FILES]))
+
+
+def only(conversion: Conversion, kind: str, name: str) -> Manifest:
+    """The spec of one object."""
+    (manifest,) = [m for m in conversion.manifests if (m["kind"], m["metadata"]["name"]) == (kind, name)]
+    spec: Manifest = manifest["spec"]
+    return spec
+
+
+def losses(conversion: Conversion, file: str) -> dict[str, str]:
+    """Problems by field, of the files with this name."""
+    return {loss.place.field: loss.problem for loss in conversion.losses if Path(loss.place.file).name == file}
+
+
+def of_text(tmp_path: Path, text: str, name: str = "job.yml") -> Conversion:
+    """The conversion of one file."""
+    (tmp_path / name).write_text(text)
+    return checked(convert([tmp_path / name]))
+
+
+def test_each_file_converts_or_is_refused_with_a_reason(converted):
+    """Each file of the seven schemas becomes objects; each other file has a reason."""
+    files = {Path(file.file).relative_to(FILES.relative_to(Path.cwd())).as_posix(): file for file in converted.files}
+    refused = {name for name, file in files.items() if file.refusal}
+
+    assert refused == {f"others/{path.name}" for path in (FILES / "others").iterdir()} | {
+        "churn/environment/conda.yml"
+    }
+    assert all(file.objects for name, file in files.items() if name not in refused)
+    assert "line 2, column 2" in files["others/broken.yml"].refusal
+    assert "contains itself" in files["others/cycle.yml"].refusal
+    assert "not text" in files["others/binary.yml"].refusal
+    assert "a pipeline, for which no resource exists yet" in files["others/pipeline.yml"].refusal
+    assert "not an Azure ML file" in files["others/workflow.yml"].refusal
+
+
+def test_a_command_job_becomes_a_training_job(converted):
+    """Content becomes inputs, literals become parameters as Azure writes them, and optional parts without value go."""
+    spec = only(converted, "TrainingJob", "churn-train")
+
+    assert spec["command"] == [
+        "python",
+        "train.py",
+        "--table",
+        "$(inputs.customers)/customers.csv",
+        "--folds",
+        "$(params.fold_count)",
+        "--rate",
+        "$(params.rate)",
+        "--balanced",
+        "$(params.balanced)",
+        "--model",
+        "$(outputs.model-dir)",
+        "--metrics",
+        "$(outputs.report)/report",
+    ]
+    assert spec["parameters"] == {"fold_count": 5, "rate": 0.05, "balanced": "True"}
+    assert spec["inputs"] == {"customers": {"uri": "s3://bucket/namespace/data/customers/customers.csv"}}
+    assert spec["outputs"] == {"model-dir": {"registerAs": "churn-model", "format": "mlflow"}, "report": {}}
+    assert {"name": "TABLE", "value": "/mnt/inputs/customers/customers.csv"} in spec["env"]
+    assert spec["environment"] == {"name": "churn-env-2"}
+    assert spec["podTemplate"] == {"sharedMemory": "2Gi"}
+    assert spec["activeDeadlineSeconds"] == 3600
+    assert losses(converted, "job.yml").keys() >= {"compute", "identity", "services"}
+
+
+def test_a_loss_has_file_line_field_and_remedy(converted):
+    """A loss names its place as an editor counts it, and what to do."""
+    (loss,) = [loss for loss in converted.losses if loss.place.field == "services" and "churn" in loss.place.file]
+
+    assert str(loss) == (
+        f"{(FILES / 'churn/job.yml').relative_to(Path.cwd())}:40: services: starts no interactive service. "
+        "Read the log, or forward a port of the pod."
+    )
+
+
+def test_a_distributed_job_starts_its_processes(converted):
+    """Processes per node are kept, and torchrun starts a command that needs a shell."""
+    spec = only(converted, "TrainingJob", "churn-distributed")
+
+    assert (spec["nodes"], spec["framework"], spec["processesPerNode"]) == (2, "torch", 4)
+    assert spec["command"][:6] == ["python", "-m", "torch.distributed.run", "--no_python", "bash", "-c"]
+    assert spec["environment"] == {"requirements": ["torch", "torchvision"]}
+
+
+def test_a_sweep_job_becomes_a_sweep(converted):
+    """Bounds of logarithmic ranges are exponents in Azure; the best trial's model is registered."""
+    spec = only(converted, "Sweep", "churn-sweep")
+
+    assert spec["algorithm"] == {"type": "tpe"}
+    assert spec["objective"] == {"metric": "valid_auc", "goal": "maximize"}
+    assert spec["searchSpace"]["rate"]["logUniform"]["max"] == pytest.approx(0.36787944)
+    assert spec["searchSpace"]["depth"] == {"int": {"min": 0, "max": 7}}
+    assert spec["searchSpace"]["leaves"] == {"int": {"min": 10, "max": 130, "step": 10}}
+    assert spec["searchSpace"]["decay"]["uniform"] == {"min": pytest.approx(0.3), "max": pytest.approx(0.7)}
+    assert spec["earlyTermination"] == {
+        "type": "bandit",
+        "slackFactor": 0.2,
+        "evaluationInterval": 2,
+        "delayEvaluation": 5,
+    }
+    assert spec["limits"] == {"maxTrials": 40, "parallelTrials": 4, "trialTimeoutSeconds": 600}
+    assert spec["registerBest"] == "churn-best"
+    assert spec["trialTemplate"]["spec"]["command"][:2] == ["bash", "-c"]  # a choice has a space
+    assert "search_space.decay.type" in losses(converted, "sweep.yml")
+
+
+def test_a_sweep_over_several_nodes_has_a_pod_per_trial(converted):
+    """Several nodes need a TrainingJob for each trial, without retries, of which 1,000 are possible."""
+    spec = only(converted, "Sweep", "sweep-nodes")
+
+    assert spec["execution"] == "PodPerTrial"
+    assert spec["limits"]["maxTrials"] == 1000
+    assert spec["algorithm"] == {"type": "sobol", "seed": 7}
+    training = spec["trialTemplate"]["spec"]
+    assert (training["nodes"], training["framework"], training["processesPerNode"]) == (3, "mpi", 2)
+    assert training["backoffLimit"] == 0
+
+
+def test_a_conda_file_becomes_requirements(converted):
+    """The pip part, its file, and conda packages of the same name are kept; the others are losses."""
+    spec = only(converted, "Environment", "churn-env-2")
+
+    assert spec == {"python": {"requirements": ["numpy==1.26.*", "lightgbm>=4", "pandas>=2", "scikit-learn"]}}
+    problems = [loss.problem for loss in converted.losses if loss.place.file.endswith("conda.yml")]
+    assert [problem.split()[0] for problem in problems] == ["Python", "openjdk", "azureml-mlflow"]
+
+
+def test_endpoint_and_deployments_become_one_object(converted):
+    """Files of one endpoint are merged by endpoint_name; scripts, limits, scaling and traffic are kept."""
+    spec = only(converted, "OnlineEndpoint", "churn-endpoint")
+    blue, green = spec["deployments"]
+
+    assert (blue["name"], blue["model"], blue["replicas"]) == ("blue", "churn-file@3", 2)
+    assert blue["scoring"]["entry"] == "score.py"
+    assert blue["requestSettings"] == {"timeoutSeconds": 4, "maxConcurrentRequests": 2, "maxQueueMilliseconds": 300}
+    assert blue["env"] == [{"name": "WORKER_COUNT", "value": "2"}]
+    assert (green["name"], green["model"]) == ("green-two", "churn-endpoint-green-two@latest")
+    assert green["autoscale"] == {"minReplicas": 1, "maxReplicas": 3, "metric": "cpu", "target": 60}
+    assert green["resources"]["limits"] == {"cpu": "1", "nvidia.com/gpu": "1"}
+    assert spec["traffic"] == {"blue": 90, "green-two": 10}
+    assert spec["dataCollector"]["samplingRate"] == 0.5
+    assert losses(converted, "endpoint.yml").keys() >= {"auth_mode", "mirror_traffic", "public_network_access"}
+
+
+def test_a_local_file_becomes_a_version_and_a_folder_an_import(converted):
+    """A version has the digest of its file; a folder keeps its name, below which scripts look for it."""
+    version = only(converted, "ModelVersion", "churn-file-3")
+    assert version["digest"] == "sha256:1b465fa6b6bcbc06a3199e3d2d8aec35d37494a712f888b6d5536684dd89d0f0"
+    assert version["format"] == {"name": "custom"}
+
+    job = only(converted, "TrainingJob", "import-half")
+    assert job["command"] == ["cp", "-rT", "$(inputs.model)", "$(outputs.model)/half_plus_two"]
+    assert job["outputs"] == {"model": {"registerAs": "half", "format": "custom"}}
+
+
+def test_a_container_keeps_ports_paths_and_probes(converted):
+    """An image with inference_config becomes a container; its variables name the model's folder."""
+    (deployment,) = only(converted, "OnlineEndpoint", "endpoint-name")["deployments"]
+
+    assert deployment["container"] == {
+        "image": "docker.io/tensorflow/serving:latest",
+        "ports": {"http": 8501},
+        "startupSeconds": 900,
+        "readiness": {
+            "path": "/v1/models/half_plus_two",
+            "periodSeconds": 10,
+            "timeoutSeconds": 2,
+            "failureThreshold": 30,
+        },
+        "liveness": {"path": "/v1/models/half_plus_two"},
+    }
+    assert deployment["env"] == [{"name": "MODEL_BASE_PATH", "value": "/mnt/model"}]
+    assert deployment["requestSettings"] == {"timeoutSeconds": 90}
+    assert "endpoint_name" in losses(converted, "tfserving.yml")  # the placeholder
+
+
+def test_early_releases_are_understood(converted):
+    """Deployments inside an endpoint, nested paths and single braces become the same objects."""
+    spec = only(converted, "OnlineEndpoint", "my-endpoint")
+    assert [deployment["model"] for deployment in spec["deployments"]] == ["model-1@1", "model-1@1"]
+    assert spec["deployments"][1]["replicas"] == 2
+
+    job = only(converted, "TrainingJob", "early-job")
+    assert job["nodes"] == 2
+    assert job["command"][2].splitlines() == [
+        "ln -sfn $(outputs.artifacts) outputs && touch outputs/.keep",
+        "python train.py --table $(inputs.table)/customers.csv --out outputs/result.txt",
+    ]
+
+
+def test_small_code_is_inline_and_the_rest_an_upload(converted):
+    """A flat folder of text needs no upload."""
+    inline = inlined(converted)
+
+    assert only(inline, "TrainingJob", "churn-train")["source"] == {"inline": {"train.py": 'print("auc=0.9")\n'}}
+    assert {upload.kind for upload in inline.uploads} == {"file", "folder"}
+    assert "code" in {upload.kind for upload in converted.uploads}
+
+
+def test_an_upload_says_what_to_run(converted):
+    """Local content has the command that uploads it; remote content is to be downloaded before."""
+    local, remote = (
+        next(str(upload) for upload in converted.uploads if word in upload.source)
+        for word in ("data/customers.csv", "wasbs:")
+    )
+
+    assert "`ultramarine data put tests/unit/azureml/churn/data/customers.csv data/customers/customers.csv`" in local
+    assert "Download it, then run `ultramarine data put PATH data/customers-2/customers.csv`" in remote
+
+
+def test_compute_targets_map_by_the_project_file(tmp_path):
+    """The table of ultramarine.yaml gives a cluster its node selector and resources, and the loss goes."""
+    (tmp_path / "ultramarine.yaml").write_text(
+        yaml.safe_dump(
+            {"compute": {"gpu": {"nodeSelector": {"gpu": "a100"}, "resources": {"limits": {"nvidia.com/gpu": 1}}}}}
+        )
+    )
+    (tmp_path / "job.yml").write_text("{type: command, command: nvidia-smi, compute: 'azureml:gpu'}")
+    conversion = checked(convert([tmp_path / "job.yml"], computes=read_table(tmp_path)))
+
+    (manifest,) = conversion.manifests
+    assert manifest["spec"]["podTemplate"] == {"nodeSelector": {"gpu": "a100"}}
+    assert manifest["spec"]["resources"] == {"limits": {"nvidia.com/gpu": 1}}
+    assert conversion.losses == []
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("compute: [1]", "not a mapping"),
+        ("compute: {gpu: {nodes: 2}}", "has other fields than nodeSelector, tolerations, resources"),
+        ("compute: {gpu: {resources: {limits: 2}}}", "invalid at limits"),
+        ("compute: {", "cannot be read"),
+    ],
+)
+def test_a_wrong_table_of_compute_targets_is_refused(tmp_path, table, words):
+    """The message names the file, the entry and the remedy."""
+    (tmp_path / "ultramarine.yaml").write_text(table)
+
+    with pytest.raises(InvalidSpec, match=words):
+        read_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("python train.py --name 'a b'", ["python", "train.py", "--name", "a b"]),
+        ("python train.py $(inputs.x)/a.csv", ["python", "train.py", "$(inputs.x)/a.csv"]),
+        ("python a.py | tee log", ["bash", "-c", "python a.py | tee log"]),
+        ("A=1 python a.py", ["bash", "-c", "A=1 python a.py"]),
+        ("cd src && python a.py", ["bash", "-c", "cd src && python a.py"]),
+        ("echo 'never closed", ["bash", "-c", "echo 'never closed"]),
+    ],
+)
+def test_a_shell_runs_only_what_needs_one(text, expected):
+    """A plain command becomes a list; shell syntax goes to bash, as in Azure."""
+    assert argument_list(text) == expected
+
+
+def test_a_literal_that_a_shell_would_split_is_split(tmp_path):
+    """A literal with spaces becomes several words, as in Azure."""
+    conversion = of_text(tmp_path, "{type: command, command: 'run ${{inputs.words}}', inputs: {words: '--a 1 --b'}}")
+
+    assert conversion.manifests[0]["spec"]["command"] == ["bash", "-c", "run $(params.words)"]
+
+
+def test_an_expression_without_a_value_is_a_loss(tmp_path):
+    """A name that is not defined becomes nothing, and is named."""
+    conversion = of_text(tmp_path, "{type: command, command: 'run ${{inputs.lost}} ${{outputs.gone}}', outputs: {a: }}")
+
+    assert conversion.manifests[0]["spec"] == {"command": ["run"]}
+    problems = {loss.problem for loss in conversion.losses}
+    assert {f"{name} is not defined, and became nothing" for name in ("inputs.lost", "outputs.gone")} <= problems
+    assert "no command refers to it, so it was left out" in problems
+
+
+def test_optional_parts_keep_what_has_a_value():
+    """Optional parts without a value vanish, the others lose their brackets."""
+    references = References({("inputs", "a"): "$(params.a)"})
+
+    assert references.fill("x $[[--a ${{inputs.a}}]] $[[--b ${{ inputs.b }}]]") == "x --a $(params.a) "
+
+
+def test_a_file_without_a_schema_is_recognized_by_its_shape(tmp_path):
+    """Neither $schema nor type is needed."""
+    shapes = {
+        "command job": {"command": "python a.py", "environment": {"image": "a"}},
+        "sweep job": {"search_space": {}, "trial": {"command": "x"}},
+        "online endpoint": {"name": "a", "auth_mode": "key"},
+        "online deployment": {"name": "a", "endpoint_name": "b"},
+        "environment": {"name": "a", "image": "b"},
+        "data asset": {"type": "uri_folder", "path": "b"},
+        "model": {"name": "my-model", "path": "b"},
+    }
+    for number, (schema, value) in enumerate(shapes.items()):
+        (tmp_path / f"{number}.json").write_text(json.dumps(value))
+
+    files = convert([tmp_path]).files
+    assert [file.schema for file in files] == list(shapes)
+
+
+def test_an_endpoint_alone_names_its_missing_deployments():
+    """An endpoint needs a deployment; the reason says which files are missing."""
+    (file,) = convert([FILES / "churn/endpoint.yml"]).files
+
+    assert file.refusal == (
+        "has no deployment. Convert it together with the files whose endpoint_name is churn-endpoint"
+    )
+
+
+def test_two_files_of_one_deployment_become_two_endpoints(tmp_path):
+    """A second file of the same name is an alternative, and does not overwrite the first."""
+    shutil.copytree(FILES / "churn", tmp_path / "churn")
+    shutil.copy(tmp_path / "churn/blue.yml", tmp_path / "churn/blue-next.yml")
+    conversion = checked(convert([tmp_path]))
+
+    endpoints = [m["metadata"]["name"] for m in conversion.manifests if m["kind"] == "OnlineEndpoint"]
+    assert sorted(endpoints) == ["churn-endpoint", "churn-endpoint-2"]
+
+
+def test_hostile_files_are_refused_with_a_reason(tmp_path):
+    """Bombs of aliases, deep nesting, odd keys, links to themselves and huge files end in a reason."""
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{chr(98 + level)}: &{chr(98 + level)} [{', '.join([f'*{chr(97 + level)}'] * 9)}]\n" for level in range(9)
+    )
+    contents = {
+        "bomb.yml": bomb,
+        "deep.yml": "[" * 5000,
+        "merge.yml": "a: &a {<<: *a}",
+        "key.yml": "? [a]\n: 1\n",
+        "tag.yml": "a: !!python/object/apply:os.system [ls]\nb: [\n",
+        "large.yml": "a: " + "x" * 210_000,
+        "tab.json": '{\t"a": [1,]}',
+    }
+    for name, text in contents.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "link.yml").symlink_to(tmp_path / "link.yml")
+    (tmp_path / "folder.yml").mkdir()
+    (tmp_path / "folder.yml/again").symlink_to(tmp_path)
+
+    files = {Path(file.file).name: file.refusal for file in convert([tmp_path]).files}
+    assert files.keys() == {*contents, "link.yml"}
+    assert all(files.values())
+    with pytest.raises(InvalidSpec, match="does not exist"):
+        convert([tmp_path / "nothing.yml"])
+
+
+def test_the_command_writes_manifests_and_a_report(tmp_path, monkeypatch):
+    """`ultramarine convert azureml` writes a file for each object, and prints losses; it overwrites nothing."""
+    monkeypatch.chdir(FILES.parents[2])
+    words = ["convert", "azureml", str(FILES / "churn"), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*words, "--report", str(tmp_path / "report.json"), "--location", "s3://lake/ada"])
+
+    assert result.exit_code == 0, result.output
+    job = yaml.safe_load((tmp_path / "out/trainingjob-churn-train.yaml").read_text())
+    assert job["spec"]["inputs"]["customers"]["uri"].startswith("s3://lake/ada/data/")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report.keys() == {"files", "uploads", "losses"}
+    assert report["losses"][0].keys() == {"file", "line", "field", "problem", "remedy"}
+    assert "11 of 12 files converted to 9 manifests" in result.stdout
+    again = CliRunner().invoke(app, words)
+    assert isinstance(again.exception, UltramarineError)
+    assert "exists. Choose an empty folder" in str(again.exception)
+
+
+def test_what_converts_is_told_from_manifests():
+    """`submit` asks whether a file is one of Azure ML, also one that has no counterpart."""
+    assert is_azureml(FILES / "churn/job.yml")
+    assert is_azureml(FILES / "others/pipeline.yml")
+    assert not is_azureml(FILES / "others/workflow.yml")
+    assert not is_azureml(FILES / "others/broken.yml")
+
+
+def submitted(file: Path, *data: str) -> tuple[list[Manifest], list[str]]:
+    """What `submit` creates of a file, and what it notes."""
+    notes: list[str] = []
+    options = composing.Options("", list(data), "", "", "", "", "", 0, [], [])
+    return composing.manifests_of(file, options, notes.append, lambda: "s3://lake/ada/"), notes
+
+
+def test_submit_takes_a_job_as_it_is():
+    """Local code and data are paths that `submit` uploads, each submission has a name of its own, losses are noted."""
+    ((job,), notes) = submitted(FILES / "churn/job.yml")
+
+    assert job["metadata"]["name"].startswith("churn-train-")
+    assert job["spec"]["source"] == {"path": str(FILES / "churn/src")}
+    assert job["spec"]["inputs"] == {"customers": {"path": str(FILES / "churn/data/customers.csv")}}
+    assert any("services: starts no interactive service" in note for note in notes)
+
+
+def test_submit_of_a_deployment_uploads_its_script():
+    """A deployment's script is a path, too."""
+    manifests, _ = submitted(FILES / "churn/green.yml")
+
+    (endpoint,) = [manifest for manifest in manifests if manifest["kind"] == "OnlineEndpoint"]
+    assert endpoint["spec"]["deployments"][0]["scoring"]["source"] == {"path": str(FILES / "churn/scoring")}
+
+
+def test_submit_asks_for_content_that_is_elsewhere(tmp_path):
+    """An address of Azure cannot be uploaded; the message names it and the option that replaces it."""
+    with pytest.raises(InvalidSpec, match=r"https://example.com/tables/customers.csv is not on this machine.*--data"):
+        submitted(FILES / "early/job.yml")
+
+    (tmp_path / "customers.csv").write_text("id")
+    ((job,), _) = submitted(FILES / "early/job.yml", f"table={tmp_path / 'customers.csv'}")
+    assert job["spec"]["inputs"] == {"table": {"path": str(tmp_path / "customers.csv")}}
+
+
+def test_submit_refuses_what_has_no_counterpart():
+    """A pipeline is refused with a reason and what to use instead."""
+    with pytest.raises(InvalidSpec, match="is a pipeline, for which no resource exists yet. Convert its steps"):
+        submitted(FILES / "others/pipeline.yml")
+
+
+SAMPLES = [
+    document
+    for path in sorted(FILES.rglob("*.y*ml"))
+    if path.parent.name != "others" and "{{endpoint" not in (text := path.read_text())
+    for document in yaml.safe_load_all(text)
+]
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(["azureml:a@latest", "azureml:a:1", "../..", "s3://bucket/key", "${{inputs.a}}", "https://a/b.c"]),
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths of all values below a value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in items:
+        yield (*path, key)
+        yield from places(child, (*path, key))
+
+
+@st.composite
+def distorted(draw: st.DrawFn) -> Any:
+    """A file of the samples in which some values are replaced."""
+    document = copy.deepcopy(draw(st.sampled_from(SAMPLES)))
+    for _ in range(draw(st.integers(1, 3))):
+        paths = sorted(places(document), key=str)
+        if paths:
+            path = draw(st.sampled_from(paths))
+            node = document
+            for key in path[:-1]:
+                node = node[key]
+            node[path[-1]] = draw(VALUES)
+    return document
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(documents=st.lists(distorted(), min_size=1, max_size=3))
+def test_distorted_files_convert_to_valid_manifests_or_are_refused(documents):
+    """Any value at any place ends in manifests that their schemas accept, or in a reason."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number, document in enumerate(documents):
+            Path(folder, f"{number}.yml").write_text(yaml.safe_dump(document))
+        conversion = checked(convert([Path(folder)]))
+    assert len(conversion.files) == len(documents)
+    assert all(file.objects or file.refusal for file in conversion.files)
+
+
+@settings(max_examples=200)
+@given(content=st.binary(max_size=300))
+def test_any_bytes_convert_or_are_refused(content):
+    """No content of a file ends in an exception."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "file.yml").write_bytes(content)
+        files = convert([Path(folder, "file.yml")]).files
+    assert files
+    assert all(file.refusal or file.objects for file in files)
