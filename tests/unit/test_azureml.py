@@ -97,9 +97,7 @@ def test_each_file_converts_or_is_refused_with_a_reason(converted):
     files = {Path(file.file).relative_to(FILES.relative_to(Path.cwd())).as_posix(): file for file in converted.files}
     refused = {name for name, file in files.items() if file.refusal}
 
-    assert refused == {f"others/{path.name}" for path in (FILES / "others").iterdir()} | {
-        "churn/environment/conda.yml"
-    }
+    assert refused == {f"others/{path.name}" for path in (FILES / "others").iterdir()} | {"churn/environment/conda.yml"}
     assert all(file.objects for name, file in files.items() if name not in refused)
     assert "line 2, column 2" in files["others/broken.yml"].refusal
     assert "contains itself" in files["others/cycle.yml"].refusal
@@ -367,7 +365,7 @@ def test_a_file_without_a_schema_is_recognized_by_its_shape(tmp_path):
         "data asset": {"type": "uri_folder", "path": "b"},
         "model": {"name": "my-model", "path": "b"},
     }
-    for number, (schema, value) in enumerate(shapes.items()):
+    for number, value in enumerate(shapes.values()):
         (tmp_path / f"{number}.json").write_text(json.dumps(value))
 
     files = convert([tmp_path]).files
@@ -483,7 +481,7 @@ def test_submit_asks_for_content_that_is_elsewhere(tmp_path):
 
 def test_submit_refuses_what_has_no_counterpart():
     """A pipeline is refused with a reason and what to use instead."""
-    with pytest.raises(InvalidSpec, match="is a pipeline, for which no resource exists yet. Convert its steps"):
+    with pytest.raises(InvalidSpec, match=r"is a pipeline, for which no resource exists yet\. Convert its steps"):
         submitted(FILES / "others/pipeline.yml")
 
 

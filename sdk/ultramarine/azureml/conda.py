@@ -8,18 +8,18 @@ from typing import Any
 
 from ultramarine.azureml.context import Context
 from ultramarine.azureml.fields import Fields
-from ultramarine.azureml.reading import Document, Unreadable, read
+from ultramarine.azureml.reading import Unreadable, read
 from ultramarine.azureml.report import shown
 
 PLATFORM_PYTHON = "3.11"  # of the trainer's and the server's image
 # Packages whose name and content are the same on PyPI, and those with another name there.
-SAME = frozenset(
-    "absl-py bokeh catboost click cloudpickle cython dask datasets distributed fastapi flask fsspec gensim gunicorn "
-    "h5py holidays imbalanced-learn ipykernel jinja2 joblib jsonschema jupyter keras lightgbm mlflow mlflow-skinny "
-    "nbconvert nltk notebook numba numpy onnx onnxruntime openpyxl optuna pandas papermill pillow plotly polars "
-    "prophet protobuf psutil pyarrow pydantic pytest python-dateutil pyyaml requests s3fs scikit-image scikit-learn "
-    "scipy seaborn sentencepiece shap spacy sqlalchemy statsmodels tensorboard tensorflow tokenizers torchaudio "
-    "torchvision tqdm transformers uvicorn xgboost".split()
+SAME = re.compile(
+    "absl-py|bokeh|catboost|click|cloudpickle|cython|dask|datasets|distributed|fastapi|flask|fsspec|gensim|"
+    "gunicorn|h5py|holidays|imbalanced-learn|ipykernel|jinja2|joblib|jsonschema|jupyter|keras|lightgbm|mlflow|"
+    "mlflow-skinny|nbconvert|nltk|notebook|numba|numpy|onnx|onnxruntime|openpyxl|optuna|pandas|papermill|pillow|"
+    "plotly|polars|prophet|protobuf|psutil|pyarrow|pydantic|pytest|python-dateutil|pyyaml|requests|s3fs|"
+    "scikit-image|scikit-learn|scipy|seaborn|sentencepiece|shap|spacy|sqlalchemy|statsmodels|tensorboard|tensorflow|"
+    "tokenizers|torchaudio|torchvision|tqdm|transformers|uvicorn|xgboost"
 )
 RENAMED = {"pytorch": "torch", "pytorch-cpu": "torch", "py-xgboost": "xgboost", "tensorflow-gpu": "tensorflow"}
 # Packages of Azure's own services, which have nothing to reach here, and what conda itself needs.
@@ -110,7 +110,7 @@ def _of_conda(fields: Fields, entry: str, at: tuple[str, ...]) -> list[str]:
         return []
     if name in INSTALLERS:
         return []
-    pip_name = RENAMED.get(name, name if name in SAME else "")
+    pip_name = RENAMED.get(name, name if SAME.fullmatch(name) else "")
     if not pip_name:
         remedy = "Install it in an image built on the trainer's"
         fields.lose("dependencies", f"{name} comes from conda alone", remedy, *at)

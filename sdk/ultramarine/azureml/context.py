@@ -65,6 +65,10 @@ class Context:
         )
         self.note(document, f"{kind}/{name}")
 
+    def of_kind(self, kind: str) -> list[Manifest]:
+        """Return the manifests of a kind so far."""
+        return [manifest for manifest in self.manifests if manifest["kind"] == kind]
+
     def note(self, document: Document, text: str) -> None:
         """Record what a document became."""
         self.objects.setdefault(id(document), []).append(text)

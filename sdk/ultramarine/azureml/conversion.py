@@ -96,9 +96,7 @@ def _convert_all(context: Context, recognized: list[tuple[Document, str]], refus
         _attempt(context, refusals, members, partial(convert_group, context, group))
 
 
-def _attempt(
-    context: Context, refusals: dict[int, str], documents: list[Document], make: Callable[[], None]
-) -> None:
+def _attempt(context: Context, refusals: dict[int, str], documents: list[Document], make: Callable[[], None]) -> None:
     """Convert documents as a whole: a refusal leaves nothing of them."""
     marks = [(entries, len(entries)) for entries in (context.manifests, context.uploads, context.losses)]
     objects, imported = {key: list(names) for key, names in context.objects.items()}, dict(context.imported)

@@ -6,13 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ultramarine.resources.base import URI_PATTERN
-
 from ultramarine.azureml.commands import PLAIN
 from ultramarine.azureml.context import Asset, Context, Refused
 from ultramarine.azureml.fields import Fields, as_azure_writes
 from ultramarine.azureml.names import Names, file_name
-from ultramarine.azureml.report import shown
+from ultramarine.azureml.report import UploadKind, shown
+from ultramarine.resources.base import URI_PATTERN
 
 ASSET = re.compile(r"azureml:(?!/)(?P<name>[^:@/]+)(?:[:@](?P<version>[^/]+))?")
 REGISTERED = re.compile(r"azureml:/.*/(?P<kind>\w+)/(?P<name>[^/]+)/(?:versions|labels)/(?P<version>[^/]+)")
@@ -50,7 +49,7 @@ def locate(context: Context, fields: Fields, key: str, text: str, type: str) -> 
             return asset.located
         file = file_name(named[0]) if type == "uri_file" else ""
         name = f"{named[0]}-{named[1]}"
-        kind = "file" if file else "folder"
+        kind: UploadKind = "file" if file else "folder"
         return Located(context.upload(area, text, kind, fields.place(key), name, f"/{file}"), file)
     source, is_file = text, type == "uri_file" or (type in ("", *MODELS) and SUFFIX.search(text) is not None)
     if not _REMOTE.match(text) or text.startswith("file:"):
@@ -185,5 +184,3 @@ def _early_paths(fields: Fields) -> None:
         for key in ("file", "folder", "pattern"):
             if isinstance(paths[0].get(key), str):
                 fields.put("path", paths[0][key])
-
-

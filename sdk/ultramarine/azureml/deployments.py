@@ -237,5 +237,3 @@ def _collector(context: Context, fields: Fields, endpoint: str) -> Manifest | No
 def is_deployment(value: dict[str, Any]) -> bool:
     """True if a document has the shape of an online deployment."""
     return bool(value.get("endpoint_name")) and not BATCH & value.keys()
-
-

@@ -77,9 +77,7 @@ def convert_group(context: Context, group: Group) -> None:
     if endpoint is not None and not members:
         members = _inline(context, endpoint)
     if not members:
-        raise Refused(
-            f"has no deployment. Convert it together with the files whose endpoint_name is {group.name[:80]}"
-        )
+        raise Refused(f"has no deployment. Convert it together with the files whose endpoint_name is {group.name[:80]}")
     name = context.names.free("OnlineEndpoint", group.name)
     owner = endpoint or members[0]
     if name != group.name:

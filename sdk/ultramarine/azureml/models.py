@@ -35,6 +35,8 @@ def define_model(context: Context, asset: Asset) -> None:
     fields = context.fields(asset.document)
     asset.target = import_model(context, fields, asset.document, asset.name, described=True)
     asset.located = Located(asset.target.uri)
+    if id(asset.document) not in context.objects:  # another file has the same model
+        context.note(asset.document, f"model {asset.target.reference}")
 
 
 def import_model(
@@ -47,8 +49,9 @@ def import_model(
         raise Refused("has no path of a model. Name a file or a folder in path")
     identity = (name, version, str(context.local(fields, path)))
     if identity not in context.imported:
-        if description := fields.text("description") if described else "":
-            context.add(document, "Model", object_name(name), {"description": description[:4096]})
+        description, model = fields.text("description") if described else "", object_name(name)
+        if description and all(manifest["metadata"]["name"] != model for manifest in context.of_kind("Model")):
+            context.add(document, "Model", model, {"description": description[:4096]})
         context.imported[identity] = _register(context, fields, document, name, key)
     fields.close(ignored=("name", "version", "description", "tags", "flavors", "stage", "job_name", "datastore"))
     return cast(ModelTarget, context.imported[identity])

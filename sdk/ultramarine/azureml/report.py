@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from ultramarine_contract.meta import Manifest
 
-
 UploadKind = Literal["file", "folder", "code"]
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 

@@ -71,9 +71,7 @@ def manifests_of(
     return manifests
 
 
-def azureml_conversion(
-    file: Path, note: Callable[[str], None], prefix: Callable[[], str]
-) -> Conversion | None:
+def azureml_conversion(file: Path, note: Callable[[str], None], prefix: Callable[[], str]) -> Conversion | None:
     """Return the conversion of an Azure ML file; None for another file. Raises InvalidSpec for what has no counterpart.
 
     A file with `kind:` at the beginning of a line is a manifest.
