@@ -93,7 +93,7 @@ def _algorithm(fields: Fields, space: Manifest) -> Manifest:
             result["type"] = "sobol"
         if seed is not None:
             result["seed"] = seed
-        section.close()
+        section.close({"logbase": ("became e", "Multiply the bounds of loguniform by the logarithm of logbase")})
     if text and text.lower() not in ALGORITHMS:
         fields.lose(key, f"{text} became random", f"Choose one of {', '.join(ALGORITHMS)}")
     if type == "grid" and any("logUniform" in domain or "uniform" in domain for domain in space.values()):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from ultramarine.azureml.commands import References
 from ultramarine.azureml.fields import Fields
 
-_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
+_QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>m|k|Ki|M|Mi|G|Gi|T|Ti)?")
 _SIZE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[kmgt]?)i?b?", re.IGNORECASE)
+FACTORS = {"": 1, "m": 0.001}
+FACTORS |= {unit: 1000**power for power, unit in enumerate("kMGT", 1)}
+FACTORS |= {f"{unit}i": 1024**power for power, unit in enumerate("KMGT", 1)}
+MAX_QUANTITY = 20
 UNITS = {"": "", "k": "Ki", "m": "Mi", "g": "Gi", "t": "Ti"}
 MAX_VARIABLES, MAX_VALUE = 128, 32_768
 
@@ -41,20 +44,30 @@ def shared_memory(resources: Fields) -> str:
     return f"{match['number']}{UNITS[match['unit'].lower()]}" if match else ""
 
 
-def container_resources(section: Fields) -> dict[str, dict[str, Any]]:
-    """Return requests and limits of a container; requests above a limit become the limit."""
-    result: dict[str, dict[str, Any]] = {}
-    for part in ("requests", "limits"):
+def container_resources(section: Fields) -> dict[str, dict[str, str]]:
+    """Return requests and limits of a container; a request above its limit becomes the limit."""
+    result: dict[str, dict[str, str]] = {}
+    for part in ("limits", "requests"):
         amounts = section.section(part)
         for key in amounts.keys:
             text = amounts.text(key)
-            name = "nvidia.com/gpu" if key in ("gpu", "nvidia.com/gpu") else key
-            if not _QUANTITY.fullmatch(text):
-                amounts.lose(key, f"{text} is not a quantity", "Write a quantity such as 500m or 4Gi")
-            elif name == "nvidia.com/gpu":
-                if float(re.match(r"[0-9.]+", text)[0]) > 0:  # type: ignore[index]
+            match = _QUANTITY.fullmatch(text)
+            name = "nvidia.com/gpu" if key == "gpu" else key
+            limit = result.get("limits", {}).get(name, "")
+            if match is None or len(text) > MAX_QUANTITY:
+                amounts.lose(key, f"{text[:40]} is not a quantity", "Write a quantity such as 500m or 4Gi")
+            elif "/" in name:  # a device, which only limits can have
+                if _amount(text):
                     result.setdefault("limits", {})[name] = text
+            elif part == "requests" and limit and _amount(text) > _amount(limit):
+                amounts.lose(key, f"{text} is above the limit, and became {limit}", "Raise the limit")
+                result.setdefault(part, {})[name] = limit
             else:
                 result.setdefault(part, {})[name] = text
     section.close()
     return result
+
+
+def _amount(quantity: str) -> float:
+    match = _QUANTITY.fullmatch(quantity)
+    return float(match["number"]) * FACTORS[match["unit"] or ""] if match else 0.0
