@@ -65,7 +65,7 @@ def _write(path: Path, manifest: Manifest) -> None:
     if path.exists():
         raise InvalidSpec(f"{path} exists. Choose an empty folder, or remove the file.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml_text(manifest), encoding="utf-8")
+    path.write_text(yaml_text(json.loads(json.dumps(manifest))), encoding="utf-8")  # copies have no aliases
 
 
 def _tell(session: Session, conversion: Conversion, output: Path) -> None:
