@@ -23,6 +23,7 @@ MLFLOW_FORWARD_PORT = 5000
 GATEWAY_PODS = {"app.kubernetes.io/name": "ultramarine", "app.kubernetes.io/component": "gateway"}  # their labels
 PIN_HEADER = "x-ultramarine-deployment"  # a request that carries it goes to the deployment that it names
 KEY_SET_URI = r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?"
+MAX_CAUSE = 500  # characters
 PROTOCOLS = ("http", "grpc")  # also the names of a deployment's ports in its Service
 
 # Names of Kubernetes; those of Secrets may be empty.
@@ -64,6 +65,8 @@ class RouteDeployment(Task, frozen=True):
 
     With `own` the pods run a container of the author's, with paths of its own. It checks no keys, and never gets any.
     `timeout_seconds` is then the time without data in an answer, of any length.
+
+    `cause` says why no pod can start; while there is none, requests are refused with it.
     """
 
     name: Label
@@ -76,6 +79,7 @@ class RouteDeployment(Task, frozen=True):
     compare_percent: Percent = 0
     tls: bool = False
     own: bool = False
+    cause: Annotated[str, Meta(max_length=MAX_CAUSE)] = ""
 
 
 class RouteAuth(Task, frozen=True):
@@ -147,7 +151,7 @@ class EndpointRoutes(Task, frozen=True):
 
     def to_json(self) -> str:
         document = self.document()
-        names = ("hold", "compare_percent", "tls", "own")
+        names = ("hold", "compare_percent", "tls", "own", "cause")
         optional = [(route, name) for route in document["deployments"] for name in names]
         for holder, name in (*optional, (document["auth"], "proof_secret")):
             if not holder[name]:  # so that older routes keep their version, and older gateways understand them

@@ -44,7 +44,7 @@ class Agent:
         self._addresses = self._memory.addresses()
         self._changed = asyncio.Event()
         self._dirty = True
-        self._held = HeldRequests(self._has_addresses)
+        self._held = HeldRequests(self._has_addresses, self._cause)
         self.tokens = TokenUsage(self.routes)
         self._stream = Stream(lambda: self._desired.snapshot, self._changed.set, self._held, self.tokens)
         self.secrets_changed = asyncio.Event()  # set after each turn, which may need other Secrets
@@ -128,6 +128,12 @@ class Agent:
     def _has_addresses(self, cluster: str) -> bool:
         conversation, addresses = self._stream.conversation, self._desired.addresses_of(cluster)
         return conversation is not None and addresses is not None and conversation.has(addresses)
+
+    def _cause(self, cluster: str) -> str:
+        """Return why a cluster gets no address, by the routes that Envoy uses; empty if it may get one."""
+        name, deployment, _ = cluster.split("/")
+        routes = self.routes(name)
+        return next((d.cause for d in routes.deployments if d.name == deployment), "") if routes else ""
 
     async def run(self) -> None:
         """Configure Envoy until cancelled; after a bug the kubelet restarts the agent, and Envoy goes on meanwhile."""

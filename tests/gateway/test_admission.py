@@ -192,6 +192,8 @@ async def test_a_token_of_the_issuer_opens(gateway: Gateway, client: ClientSessi
         in_url, _ = await ask(client, port, f"/v2/models/churn?access_token={tokens[0]}")
 
     assert [code for code, _ in asked] == [200, 401, 403, 401, 401, 403, 403, 403, 403, 200, 401]
+    refused = {body["error"] for code, body in asked if code == 403}
+    assert refused == {"the token is for another audience; get one for churn"}
     assert (without, in_url, health) == (401, 401, 200)
     assert len(blue.got) == 3
 

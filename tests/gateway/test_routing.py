@@ -106,7 +106,7 @@ async def test_each_deployment_has_its_own_time(gateway: Gateway, client: Client
         assert (await ask(client, port, headers={"x-envoy-upstream-rq-timeout-ms": "10"}))[0] == 200
         code, body = await ask(client, port, headers={PIN_HEADER: "fast"})
 
-    assert (code, body["error"]) == (504, "upstream request timeout")
+    assert (code, body["error"]) == (504, "deployment fast of churn gave no answer within 0.1 s")
 
 
 async def test_grpc_goes_to_the_port_of_grpc(gateway: Gateway, client: ClientSession) -> None:
@@ -139,7 +139,7 @@ async def test_nobody_to_answer_is_said(gateway: Gateway, client: ClientSession)
     empty = await ask(client, port)
 
     assert unweighted == (503, {"error": "no deployment of churn that has a weight speaks http"})
-    assert empty == (503, {"error": "no healthy upstream"})
+    assert empty == (503, {"error": "endpoint churn has no ready pod; try again"})
 
 
 async def test_more_than_the_limit_is_turned_away(gateway: Gateway, client: ClientSession) -> None:

@@ -60,6 +60,25 @@ async def test_nobody_waits_for_ever(gateway: Gateway, client: ClientSession) ->
         await figures(address, lambda seen: seen["blue"].waiting == 0)
 
 
+async def test_a_cause_ends_the_wait(gateway: Gateway, client: ClientSession) -> None:
+    """Requests that wait, and those that come, hear why no pod can start, until one is ready."""
+    why = "cannot pull image a:1 for pod churn-blue-x"
+    refused = (503, {"error": f"deployment blue of churn has no ready pod: {why}"})
+    port = free_port()
+    async with pods("blue") as (blue,), answering(gateway) as address:
+        await gateway.use(routes(port, deployment("blue", 100, hold=True)))
+        held = asyncio.create_task(ask(client, port))
+        await figures(address, lambda seen: seen["blue"].waiting == 1)
+
+        await gateway.use(routes(port, deployment("blue", 100, cause=why)))
+
+        assert await held == (503, {"error": f"no pod of churn/blue is ready: {why}"})
+        assert await ask(client, port) == await ask(client, port, headers={PIN_HEADER: "blue"}) == refused
+        gateway.serve("churn-blue", blue)
+        await gateway.use(routes(port, deployment("blue", 100)))
+        assert await who_answers(client, port, 5) == {"blue": 5}
+
+
 @pytest.mark.attack(
     "network/asleep-flood",
     asset="the gateway's agent",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -337,6 +338,11 @@ def test_who_wakes_is_still_ready():
     failing = passed(owner, load(0.0, waiting=1), unavailable, ill)
     assert failing.status["deployments"][0]["state"] == "Failing"
     assert condition(failing, "Ready")["status"] == "False"
+    assert "cannot pull image" in condition(failing, "Ready")["message"]
+    [config_map] = [made for made in failing.apply if made["kind"] == "ConfigMap"]
+    [route] = json.loads(config_map["data"]["routes.json"])["deployments"]
+    assert "cannot pull image" in route["cause"], "clients hear it from the gateway"
+    assert "hold" not in route
 
 
 @pytest.mark.parametrize(

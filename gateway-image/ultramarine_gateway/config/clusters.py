@@ -13,7 +13,8 @@ from ultramarine_gateway.xds.resources import FROM_AGENT, TYPES, Document, clust
 
 Address = tuple[str, int]
 
-CONNECT_SECONDS = 1.0
+# Linux repeats a lost SYN after 1 s and after 3 s. A starved pod also needs time for its part of the TLS handshake.
+CONNECT_SECONDS = 4.0
 # Servers keep an idle connection for 75 s. Envoy must close it first, so that no request meets a closed one.
 IDLE_SECONDS = 50.0
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

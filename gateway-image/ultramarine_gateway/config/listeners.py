@@ -10,7 +10,8 @@ from ultramarine_contract.common import COMPARED_HEADER, COPY_HEADER, GATEWAY_HE
 from ultramarine_contract.routes import GATEWAY_READY_PORT, EndpointRoutes
 
 from ultramarine_gateway.config.bootstrap import KEY_SETS_CLUSTER
-from ultramarine_gateway.config.tokens import CLAIMS, refusals, token_filters
+from ultramarine_gateway.config.replies import local_replies
+from ultramarine_gateway.config.tokens import CLAIMS, token_filters
 from ultramarine_gateway.xds.resources import (
     AUDIENCE_FILTER,
     FROM_AGENT,
@@ -147,7 +148,7 @@ def _http(routes: EndpointRoutes) -> Document:
                 }
             },
             "server_header_transformation": "PASS_THROUGH",
-            "local_reply_config": {"body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}} | refusals(routes),
+            "local_reply_config": local_replies(routes),
             "access_log": [_access_log(routes)],
         },
     }

@@ -5,8 +5,10 @@ from __future__ import annotations
 from ultramarine_contract.common import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
 from ultramarine_contract.routes import PIN_HEADER, EndpointRoutes, RouteDeployment
 
+from ultramarine_gateway.config.replies import REPLIES
 from ultramarine_gateway.config.tokens import token_settings
 from ultramarine_gateway.xds.resources import (
+    ABSENCE_SECONDS,
     AUDIENCE_FILTER,
     CLUSTER_ENTRY,
     HOLD_FILTER,
@@ -101,7 +103,7 @@ def _pinned(routes: EndpointRoutes, protocol: str, held: frozenset[str], absent:
         named = {"headers": [{"name": PIN_HEADER, "string_match": {"exact": deployment.name}}]}
         match = _match(protocol) | named
         if deployment.name in absent:
-            listed.append(_answer(match, 503, f"deployment {deployment.name} of {routes.endpoint} has no ready pod"))
+            listed.append(_absent(match, routes, deployment))
         else:
             settings = _settings(routes, deployment, protocol, held)
             listed.append({"match": match, "route": _to(routes, deployment, protocol), **settings})
@@ -131,6 +133,10 @@ def _weighted(
     other = next(iter(compared(routes.deployments)), None) if protocol == "http" else None
     whole, so_far, listed = sum(deployment.weight for deployment in taking) * 100, 0, []
     for deployment in taking:
+        if deployment.cause and deployment.name in absent:
+            so_far += deployment.weight * 100
+            listed.append(_absent(_match(protocol) | _share(so_far, whole), routes, deployment))
+            continue
         action, mirrors = _to(routes, deployment, protocol), _mirrors(routes, deployment, protocol)
         settings = _settings(routes, deployment, protocol, held)
         if other and other.name != deployment.name:
@@ -177,10 +183,16 @@ def _set(header: str, value: str) -> Document:
 
 
 def _settings(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str, held: frozenset[str]) -> Document:
-    """Return the settings of filters for the routes of a deployment."""
+    """Return the settings of filters for the routes of a deployment, and the sentence for its timeout."""
     hold = _hold(routes, deployment, protocol) if deployment.name in held else {}
     settings = hold | token_settings(routes, deployment, protocol)
-    return {"typed_per_filter_config": settings} if settings else {}
+    late = _late(f"deployment {deployment.name} of {routes.endpoint}", deployment.timeout_seconds)
+    return late | ({"typed_per_filter_config": settings} if settings else {})
+
+
+def _late(server: str, limit: float) -> Document:
+    """Return the metadata with the sentence for requests without an answer in time."""
+    return {"metadata": {"filter_metadata": {REPLIES: {"late": f"{server} gave no answer within {limit:g} s"}}}}
 
 
 def _hold(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str) -> Document:
@@ -210,7 +222,7 @@ def _health(routes: EndpointRoutes, absent: frozenset[str]) -> list[Document]:
                     "retry_policy": RETRY,
                 },
             }
-            listed.append(route | _open_to_all(routes))
+            listed.append(route | _late(f"endpoint {routes.endpoint}", HEALTH_SECONDS) | _open_to_all(routes))
     return listed
 
 
@@ -252,6 +264,13 @@ def _mirrors(routes: EndpointRoutes, answering: RouteDeployment, protocol: str) 
         for deployment in speaks(routes.deployments, protocol)
         if deployment.mirror_percent and deployment.name != answering.name
     ]
+
+
+def _absent(match: Document, routes: EndpointRoutes, deployment: RouteDeployment) -> Document:
+    """Return the refusal of requests to a deployment without a ready pod, with the cause if it is known."""
+    cause = f": {deployment.cause}" if deployment.cause else ""
+    refusal = _answer(match, 503, f"deployment {deployment.name} of {routes.endpoint} has no ready pod{cause}")
+    return refusal | {"response_headers_to_add": [_set("retry-after", str(ABSENCE_SECONDS))]}
 
 
 def _answer(match: Document, status: int, why: str) -> Document:

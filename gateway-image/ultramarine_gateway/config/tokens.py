@@ -63,12 +63,12 @@ def token_settings(routes: EndpointRoutes, deployment: RouteDeployment, protocol
     }
 
 
-def refusals(routes: EndpointRoutes) -> Document:
+def refusals(routes: EndpointRoutes) -> list[Document]:
     """Return how the gateway writes refusals for a limit of tokens: the agent's body, as clients of OpenAI read it."""
     if not routes.tokens.per_minute:
-        return {}
+        return []
     words = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"}
-    return {"mappers": [{"filter": {"response_flag_filter": {"flags": ["RL"]}}, "body_format_override": words}]}
+    return [{"filter": {"response_flag_filter": {"flags": ["RL"]}}, "body_format_override": words}]
 
 
 def _entry(name: str, value: str) -> Document:

@@ -31,6 +31,7 @@ AUDIENCE_FILTER = "audience"
 HOLD_FILTER = "hold"
 # Entries of a route that holds requests: the cluster, and the longest wait.
 CLUSTER_ENTRY, SECONDS_ENTRY = "cluster", "seconds"
+ABSENCE_SECONDS = 5  # Retry-After of requests for which no pod is ready
 LUA_PER_ROUTE = TYPES + "envoy.extensions.filters.http.lua.v3.LuaPerRoute"
 
 

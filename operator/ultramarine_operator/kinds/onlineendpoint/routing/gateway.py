@@ -15,7 +15,7 @@ from typing import ClassVar
 from msgspec import structs
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import Manifest
-from ultramarine_contract.routes import EndpointRoutes, RouteAuth, RouteDeployment, RouteState
+from ultramarine_contract.routes import MAX_CAUSE, EndpointRoutes, RouteAuth, RouteDeployment, RouteState
 
 from ....shared.conditions import Condition, parse_timestamp
 from ....shared.questions import Answer, GatewayFacts
@@ -248,13 +248,17 @@ class GatewayRouting:
     def _held(self, route: RouteDeployment, health: DeploymentHealth) -> RouteDeployment:
         """Hold requests to a deployment that was scaled to zero until a pod is ready, even if it may no longer sleep.
 
-        Requests do not wait for failing pods; until a pod is ready, other deployments answer them.
+        Requests do not wait for pods that fail or cannot be made. Until a pod is ready, other deployments answer them,
+        or the gateway with the cause.
         """
         if health.ready:
             return route
         routed = self.routes.deployments if self.routes else ()
         before = next((deployment.hold for deployment in routed if deployment.name == route.name), None)
-        if health.state == "Failing" or (before is False and health.replicas):
+        stuck = health.state == "Waiting" and not (health.may_sleep or health.transient)
+        if health.state == "Failing" or stuck:
+            return structs.replace(route, hold=False, cause=health.message[:MAX_CAUSE] if route.hold or before else "")
+        if before is False and health.replicas:
             return structs.replace(route, hold=False)
         return structs.replace(route, hold=True) if before else route
 
