@@ -146,7 +146,10 @@ def test_the_health_of_models_and_versions(api, operator, object_store):
 
 
 def test_the_health_of_an_endpoint(api, operator, object_store):
-    """In progress while it waits for its model or its pods, and while it moves to others; current when all serve."""
+    """In progress while it waits for its model or its pods, or moves to others; current when all serve.
+
+    It has failed while it names a version that cannot be served, until an edit.
+    """
     api.apply(serving("shop", "hats@1"))
     eventually("it waits", lambda: "Waiting" in str(status(api, "oe", "shop")))
     stays(api, "oe", "shop", "InProgress")
@@ -158,6 +161,11 @@ def test_the_health_of_an_endpoint(api, operator, object_store):
     becomes(api, "oe", "shop", "Current")
     api.apply(serving("shop", "hats@2"))
     becomes(api, "oe", "shop", "InProgress")
+
+    api.apply(version("code", "code.pkl", "pickle"), serving("shop", "code@1"))
+    becomes(api, "oe", "shop", "Failed")
+    api.apply(serving("shop", "hats@1"))
+    becomes(api, "oe", "shop", "Current")
 
 
 def test_an_object_that_somebody_holds_while_it_is_deleted_is_terminating(api, operator):

@@ -110,6 +110,37 @@ def test_an_environment_that_failed_is_the_deployments_failure():
 
 
 def test_an_environment_stays_while_pods_have_it():
+def test_an_environment_that_failed_stalls_the_endpoint_until_an_edit():
+    """Tools that read kstatus wait no longer; a missing Environment may still be applied."""
+    owner = own(environment={"name": "ours"})
+    broken = environment(conditions=failed("there is no version of lightgbm==99"))
+    got = planned(owner, broken)
+    assert "there is no version of lightgbm==99" in condition(got, "Stalled")["message"]
+    assert condition(got, "Reconciling") == {}
+
+    for edited in (planned(own(environment={"name": "other"}), broken), planned(owner)):
+        assert condition(edited, "Stalled") == {}
+        assert condition(edited, "Reconciling")["status"] == "True"
+
+
+def test_a_missing_config_map_of_a_script_is_named():
+    """The server sees an empty folder only."""
+    owner = own(scoring={"source": {"configMap": {"name": "rentals-scoring"}}, "entry": "main.py"})
+    [made] = [m for m in planned(owner).apply if m["kind"] == "Deployment"]
+    live = child("Deployment", "churn-blue", owner, made["spec"], {"observedGeneration": 1, "updatedReplicas": 1})
+    live["metadata"]["annotations"] = made["metadata"]["annotations"]
+    message = TerminationRecord(reason="ScoringMissing", message="scoring.source is missing or empty.").to_json()
+    ended = {"exitCode": 1, "reason": "Error", "message": message}
+    status = {"name": "server", "ready": False, "state": {"terminated": ended}}
+    pod = child("Pod", "churn-blue-x", owner, {}, {"phase": "Running", "containerStatuses": [status]})
+    pod["metadata"]["labels"] = selector(owner, "blue")
+    got = planned(owner, children=(live, pod))
+
+    missing = "ConfigMap rentals-scoring not found in team-a, or it is empty. Create it with the key main.py"
+    assert missing in condition(got, "Ready")["message"]
+    assert condition(got, "Stalled") == {}, "the pod starts by itself when the ConfigMap comes"
+
+
     """Another one whose build fails leaves it in the status, and with it the endpoint's look at it."""
     owner = own(environment={"name": "ours"})
     got = planned(owner, environment())

@@ -142,6 +142,56 @@ def test_a_version_that_cannot_be_loaded_is_explained_and_the_old_one_stays():
     assert condition(got, "Ready")["status"] == "True"
 
 
+def crashing(owner, number, reason):
+    """A pod that the server has ended for that reason."""
+    ended = {"exitCode": 1, "reason": "Error", "message": told(reason, "...")}
+    waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
+    status = {"name": "server", "ready": False, "state": waiting, "lastState": {"terminated": ended}}
+    return server_pod(owner, number, ready=False, containerStatuses=[status])
+
+
+@pytest.mark.parametrize(("reason", "stalls"), [("ModelCorrupt", True), ("Unreachable", False)])
+def test_a_model_that_cannot_be_loaded_stalls_the_endpoint_until_an_edit(reason, stalls):
+    """Only a cause that another start meets again, and only for pods of the newest spec, stops tools that wait."""
+    owner = endpoint({"keysSecret": "churn-keys"})
+    live = deployment(owner, 1)
+    broken = crashing(owner, 1, reason)
+    got = plan(owner, seen(live, broken, address(owner, "blue"), related=(version(1),)), NOW)
+    assert bool(condition(got, "Stalled")) is stalls
+    assert bool(condition(got, "Reconciling")) is not stalls
+
+    unseen = {**live, "metadata": {**live["metadata"], "generation": 2}}
+    for edited in (seen(unseen, broken, related=(version(1),)), seen(live, broken, related=(version(1), version(2)))):
+        got = plan(owner, edited, NOW)
+        assert condition(got, "Ready")["reason"] == "Failing"
+        assert condition(got, "Stalled") == {}
+
+
+def test_pods_that_fail_for_long_stall_the_endpoint():
+    """After Kubernetes' own deadline; pods that only take long are still awaited."""
+    owner = endpoint({"keysSecret": "churn-keys"})
+    live = deployment(owner, 1)
+    given_up = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    live["status"]["conditions"] = [given_up]
+    waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
+    pulling = {"name": "server", "ready": False, "image": "a:1", "state": {"waiting": waiting}}
+    for statuses, stalls in (([pulling], True), ([], False)):
+        pod = server_pod(owner, 1, ready=False, containerStatuses=statuses)
+        got = plan(owner, seen(live, pod, address(owner, "blue"), related=(version(1),)), NOW)
+        assert bool(condition(got, "Stalled")) is stalls
+    assert "cannot pull image a:1" not in condition(got, "Ready")["message"]
+
+
+def test_an_invalid_version_stalls_the_endpoint():
+    """A version that waits or compiles does not, since it may become ready without an edit."""
+    owner = endpoint(deployments=[{"name": "blue", "model": "churn@1"}])
+    refused = unready("Invalid")
+    refused["status"]["conditions"].append({"type": "Stalled", "status": "True", "reason": "Failed", "message": "..."})
+    assert condition(plan(owner, seen(related=(refused,)), NOW), "Stalled")["status"] == "True"
+    for waits in (unready("Checking"), unready("")):
+        assert condition(plan(owner, seen(related=(waits,)), NOW), "Stalled") == {}
+
+
 def test_traffic_turns_only_to_ready_pods():
     """Giving green 100 leaves the Service at blue until green is ready, then turns it."""
     one = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"green": 100})

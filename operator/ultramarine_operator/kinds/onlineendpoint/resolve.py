@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 from ultramarine.resources.model import LATEST, ModelFormat, ModelVersionSpec, trusts, version_name, version_number
@@ -41,13 +41,14 @@ class Unresolved:
     """The reason why no version can be served, with the remedy.
 
     `transient` means that no user action is needed, `gone` that the version existed before, and `failed` that the build
-    of the environment failed for good.
+    of the environment failed for good. `stalled` means that the endpoint, the version or the environment must change.
     """
 
     message: str
     transient: bool = False
     gone: bool = False
     failed: bool = False
+    stalled: bool = False
 
 
 def resolve(reference: str, seen: Seen, served: Iterable[str] = ()) -> Resolved | Unresolved:
@@ -61,7 +62,7 @@ def resolve(reference: str, seen: Seen, served: Iterable[str] = ()) -> Resolved 
             return _resolved(max(ready, key=_number), seen)
         if versions:
             newest = max(versions, key=_number)
-            return Unresolved(f"no version of Model {model} is ready: {_why(newest)}", _reason(newest) in TRANSIENT)
+            return replace(_unready(newest), message=f"no version of Model {model} is ready: {_why(newest)}")
         makes = f"a TrainingJob with registerAs: {model} makes one (kubectl get tj shows failed ones)"
         return Unresolved(f"Model {model} has no version {'any more' if gone else 'yet'}; {makes}", not gone, gone)
     number, leads = selected, ""
@@ -88,7 +89,7 @@ def resolve(reference: str, seen: Seen, served: Iterable[str] = ()) -> Resolved 
         what = f"{leads}ModelVersion {name}{',' if leads else ''} {missing}"
         return Unresolved(f"{what} (there are: {there}); {remedy}", gone=gone)
     if not is_true(version.get("status") or {}, "Ready"):
-        return Unresolved(_why(version), _reason(version) in TRANSIENT)
+        return _unready(version)
     try:
         return _resolved(version, seen)
     except ValidationError:  # an earlier release accepted it
@@ -112,6 +113,11 @@ def _resolved(version: Manifest, seen: Seen) -> Resolved:
 
 def _number(version: Manifest) -> int:
     return version_number(version["spec"].get("version"))
+
+
+def _unready(version: Manifest) -> Unresolved:
+    stalled = is_true(version.get("status") or {}, "Stalled")
+    return Unresolved(_why(version), _reason(version) in TRANSIENT, stalled=stalled)
 
 
 def _reason(version: Manifest) -> str:

@@ -99,6 +99,9 @@ def _conditions(
             message = f"{_answer(step.answering)} until {_names(decision.shares)} {take}: {message}"
         elif not good and (serving := _serving(answering, step)) != message:
             message = f"{serving}; {message}"
+    rolled_out = endpoint.spec.rollout.candidate if endpoint.spec.rollout and decision.progress else ""
+    concerned = {*decision.shares, rolled_out} - {""}
+    stalled = next((f"{d.name}: {d.message}" for name, d in deployments.items() if name in concerned and d.stalled), "")
     reason = unready[0].state if unready else "Serving" if step.settled else "Switching"
     reason = "Diverted" if step.diverted and answers else reason
     return (
@@ -109,7 +112,7 @@ def _conditions(
         *autoscale.conditions(scalings),
         *health(
             done=good and not decision.progress,
-            failed=step.blocked or decision.failure,
+            failed=step.blocked or decision.failure or stalled,
             progress=decision.progress if good else message,
         ),
     )

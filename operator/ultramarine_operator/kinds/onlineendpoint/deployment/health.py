@@ -36,6 +36,11 @@ from .pools import pool_deployment, resolve_pool
 
 KEYS_MISSING = "KeysMissing"  # the reason that the server reports
 SETTLED = ("Ready", "Stopped")  # states in which all pods follow the spec
+# Reasons of the server that another start of the pod meets again.
+FINAL = {
+    *("ModelInvalid", "ModelUnsupported", "ModelCorrupt", "FormatUnknown", "DigestMismatch", "CodeExecutionRefused"),
+    *("SignatureInvalid", "SignatureMismatch", "DependencyMissing", "TaskInvalid"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class DeploymentHealth:
     may_sleep: bool = False  # then requests wait while no pod is ready
     transient: bool = True  # the deployment may become ready without user action
     tls: bool = field(default=False, kw_only=True)  # its ready pods speak TLS, or will
+    stalled: bool = field(default=False, kw_only=True)  # it becomes ready only by a user's change
     environment: str = field(default="", kw_only=True)  # name of the Environment of its pods
     create: tuple[Manifest, ...] = field(default=(), kw_only=True)  # the shared Environment, if it does not exist
 
@@ -93,6 +99,7 @@ def assess(
         sleepy = bool(apply) and may_sleep(deployment)
         word = "Failing" if target.failed and live is None else "Waiting"
         waiting_state = (word, message, version, sleepy, target.transient)
+        of_all["stalled"] = target.stalled
         return DeploymentHealth(deployment.name, apply, len(ready), count, serves, *waiting_state, **of_all)
     planned = _with_replicas(target.deployment, live if keep else None)
     word, message = _state(endpoint, deployment, target.version, planned, live, own, ready)
@@ -103,6 +110,7 @@ def assess(
     serves = serves if count or not sleepy else target.version
     state = (word, message, target.version, sleepy)
     of_all["environment"] = name if word in SETTLED else former or name
+    of_all["stalled"] = word == "Failing" and _is_stalled(planned, live, own)
     return DeploymentHealth(deployment.name, apply, len(ready), count, serves, *state, **of_all)
 
 
@@ -154,7 +162,7 @@ def _target(
     environment: Usable | Awaited | Failed | None,
 ) -> _Target | Unresolved:
     if isinstance(environment, Failed):
-        return Unresolved(environment.message, failed=True)
+        return Unresolved(environment.message, failed=True, stalled=True)
     if deployment.pool is not None:
         pool = resolve_pool(endpoint, deployment.name, deployment.pool, seen)
         if isinstance(pool, Unresolved):
@@ -235,7 +243,7 @@ def unchanged(health: DeploymentHealth) -> DeploymentHealth:
     if health.state == "Ready":
         return replace(health, apply=())
     message = "its pods stay as they are until they get no requests"
-    return replace(health, apply=(), state="Waiting", message=message, transient=True)
+    return replace(health, apply=(), state="Waiting", message=message, transient=True, stalled=False)
 
 
 def _pods(seen: Seen, name: str) -> tuple[list[Manifest], list[Manifest]]:
@@ -274,9 +282,8 @@ def _state(
         return "Updating", "its pods are being made"
     rolled = live.get("status") or {}
     current = (
-        _annotation(live, ANNOTATION_REVISION) == _annotation(planned, ANNOTATION_REVISION)
+        _is_current(planned, live)
         and live["spec"].get("replicas") == planned["spec"]["replicas"]
-        and rolled.get("observedGeneration") == live["metadata"].get("generation")
         and (rolled.get("updatedReplicas") or 0) >= deployment.replicas
         and (rolled.get("replicas") or 0) == planned["spec"]["replicas"]
     )
@@ -302,4 +309,24 @@ def _state(
         return "Failing", f"Kubernetes refuses the pods: {refusals.refused(str(refused.get('message')))}"
     fresh = sum(_version_of(pod) == version for pod in ready) if version else len(ready)
     of = f" of {version}" if version else ""
-    return "Updating", f"{fresh} of {deployment.replicas} pods{of} are ready"
+    loading = next(filter(None, (why_loading(pod, deployment) for pod in unready)), "")
+    return "Updating", f"{fresh} of {deployment.replicas} pods{of} are ready{f'; {loading}' if loading else ''}"
+
+
+def _is_current(planned: Manifest, live: Manifest) -> bool:
+    """True if Kubernetes has observed a Deployment with the planned pods."""
+    observed = (live.get("status") or {}).get("observedGeneration")
+    is_same = _annotation(live, ANNOTATION_REVISION) == _annotation(planned, ANNOTATION_REVISION)
+    return is_same and observed == live["metadata"].get("generation")
+
+
+def _is_stalled(planned: Manifest, live: Manifest | None, own: list[Manifest]) -> bool:
+    """True if the planned pods fail for a cause that stays, or for so long that Kubernetes has given up waiting."""
+    if live is None or not _is_current(planned, live):
+        return False
+    rolled = live.get("status") or {}
+    if (find(rolled, "Progressing") or {}).get("reason") == "ProgressDeadlineExceeded":
+        return True
+    newest = max(own, key=pods.created, default=None)  # earlier ones may be of another revision
+    verdict = pods.crashing(newest) if newest is not None and rolled.get("updatedReplicas") else None
+    return verdict is not None and verdict.reason in FINAL

@@ -58,7 +58,7 @@ def resolve_pool(endpoint: Endpoint, deployment: str, pool: Pool, seen: Seen) ->
             lacking.append(name)
             entries += [current[name]] if name in current else []
     if not entries:
-        return replace(why, message=f"none of {len(models)} models can be served: {why.message}")
+        return replace(why, message=f"none of {len(models)} models can be served: {why.message}", stalled=False)
     packed = b64encode(pack(entries)).decode()
     if len(packed) > LIMIT:
         return Unresolved(
