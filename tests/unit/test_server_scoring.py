@@ -217,6 +217,7 @@ def test_raw_requests(folder: Path) -> None:
     }
     assert (image.status_code, image.content) == (201, b"cba\xff\x00")
     assert (image.headers["content-type"], image.headers["x-own"]) == ("image/jpg", "yes")
+    assert image.headers.get_list("set-cookie") == ["a=1; Expires=Wed, 21 Oct 2037 07:28:00 GMT", "b=2"]
     assert (queried.text, queried.headers["content-type"]) == ("name=x", "text/html; charset=utf-8")
     assert (options.status_code, options.headers["access-control-allow-origin"]) == (204, "*")
     assert broken.status_code == 500

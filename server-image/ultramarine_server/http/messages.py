@@ -38,18 +38,21 @@ class Request(msgspec.Struct, eq=False):
 
 
 class Response(msgspec.Struct):
-    """Complete answer; `headers` are those besides length, type and id."""
+    """Complete answer; `headers` are those besides length, type and id. Each cookie is a header of its own."""
 
     body: bytes = b""
     status: int = 200
     content_type: bytes = JSON
     headers: Mapping[str, str] | None = None
+    cookies: tuple[str, ...] = ()
 
     def head(self, request_id: str, date: bytes, *, close: bool) -> bytes:
         """Return the bytes up to the body."""
         extra = b""
         if self.headers:
             extra = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()]).encode("latin-1")
+        for cookie in self.cookies:
+            extra += f"set-cookie: {cookie}\r\n".encode("latin-1")
         if close:
             extra += b"connection: close\r\n"
         if self.status in BODILESS:

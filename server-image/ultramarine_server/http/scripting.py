@@ -73,6 +73,7 @@ def _response(script: Script, answer: Mapping[str, Any], body: bytes) -> Respons
     """Return the answer of the script. Its status and headers come from the user's code, so they are checked."""
     status, kind = answer.get("status"), JSON.decode()
     headers: dict[str, str] = {}
+    cookies: list[str] = []
     if not isinstance(status, int) or status not in set(HTTPStatus) or status < 200:
         return problem_response(Problem(500, f"the script answered with status {status!r}, which HTTP does not have"))
     for name, value in answer.get("headers", ()):
@@ -87,10 +88,12 @@ def _response(script: Script, answer: Mapping[str, Any], body: bytes) -> Respons
             return problem_response(Problem(500, f"{message}; send Latin-1 without control characters"))
         if lower == "content-type":
             kind = str(value)
+        elif lower == "set-cookie":  # RFC 9110 forbids joining its values, since they may have commas.
+            cookies.append(str(value))
         else:
             headers[lower] = f"{headers[lower]}, {value}" if lower in headers else str(value)
     content = b"" if status == 205 or status in BODILESS else body
-    return Response(content, status, kind.encode("latin-1"), headers or None)
+    return Response(content, status, kind.encode("latin-1"), headers or None, tuple(cookies))
 
 
 def _script(service: Service) -> Script:

@@ -21,4 +21,6 @@ def run(req: AMLRequest):
         return AMLResponse("", 200, {"x-bad": "a\r\nx-injected: b"})
     response = AMLResponse(req.get_data()[::-1], 201, {"x-own": "yes"})
     response.mimetype = "image/jpg"
+    response.headers.add("Set-Cookie", "a=1; Expires=Wed, 21 Oct 2037 07:28:00 GMT")
+    response.headers.add("Set-Cookie", "b=2")
     return response
