@@ -40,11 +40,15 @@ class Usable:
 
 @dataclass(frozen=True)
 class Awaited:
-    """An environment that is not built yet. `create` is the shared Environment to make, if it does not exist."""
+    """An environment that is not built yet. `create` is the shared Environment to make, if it does not exist.
+
+    `absent` means that the Environment that the reference names does not exist.
+    """
 
     name: str
     message: str
     create: Manifest | None = None
+    absent: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ def find_environment(
     manifest = next((e for e in seen.others("Environment") if e["metadata"]["name"] == name), None)
     if manifest is None:
         if reference.name:
-            return Awaited(name, f"Environment {name} does not exist yet; apply it, or correct environment.name")
+            message = f"Environment {name} does not exist yet; apply it, or correct environment.name"
+            return Awaited(name, message, absent=True)
         shared = _shared(owner, name, spec_of(reference, image, source), seen)
         return Awaited(name, f"Environment {name} is being made", shared)
     if not reference.name and _content_in(manifest) != _content(spec_of(reference, image, source)):
@@ -143,6 +148,7 @@ def topics_of(user: Manifest) -> frozenset[str]:
         topics |= topic(pods.get("environment"), str(pods.get("image") or ""), source)
     for served in (user.get("status") or {}).get("deployments") or []:
         topics |= {topic_of(served["environment"])} if served.get("environment") else set()
+    topics |= {topic_of(name) for name in (user.get("status") or {}).get("leavingEnvironments") or []}
     return frozenset(topics)
 
 

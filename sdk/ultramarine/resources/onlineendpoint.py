@@ -263,6 +263,12 @@ class EndpointDeployment(Schema):
                 "environment.requirementsFile is a file of scoring.source; set scoring, or give requirements",
             ),
             rule(
+                "!has(self.scoring) || !has(self.env) || !self.env.exists(variable, variable.name in"
+                " ['AZUREML_MODEL_DIR', 'AML_APP_ROOT', 'AZUREML_ENTRY_SCRIPT'])",
+                "env: AZUREML_MODEL_DIR, AML_APP_ROOT and AZUREML_ENTRY_SCRIPT are set by the server for a scoring"
+                " script; leave them out",
+            ),
+            rule(
                 "!has(self.container) || !has(self.container.writable) || !has(self.podTemplate)"
                 " || !has(self.podTemplate.volumes)"
                 " || !self.podTemplate.volumes.exists(volume, volume.mountPath in self.container.writable)",
@@ -534,5 +540,11 @@ class OnlineEndpointStatus(Status):
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         description="Status of each deployment.",
+    )
+    leaving_environments: list[Annotated[str, Field(max_length=253)]] = Field(
+        default=[],
+        max_length=64,
+        description="Environments of deployments that left the spec and still have pods.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     usage: UsageStatus | None = Field(default=None, description="Resources used, in total and on the latest days.")

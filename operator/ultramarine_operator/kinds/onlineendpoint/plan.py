@@ -32,7 +32,15 @@ from .deployment.container import has_container
 from .deployment.health import KEYS_MISSING, SETTLED, DeploymentHealth, assess, leaving, unchanged
 from .deployment.manifests import has_tls, needs_proof
 from .deployment.own_code import check_entry, superfluous_scripts
-from .endpoint import LABEL_GATEWAY_ONLY, Endpoint, deployment_name, gateway_only, pods_secret, proof_secret
+from .endpoint import (
+    ANNOTATION_ENVIRONMENT,
+    LABEL_GATEWAY_ONLY,
+    Endpoint,
+    deployment_name,
+    gateway_only,
+    pods_secret,
+    proof_secret,
+)
 from .rollout.decide import decide
 from .routing.direct import DirectRouting
 from .routing.gateway import GatewayRouting
@@ -50,6 +58,7 @@ from .routing.step import SOON, RoutingStep
 from .signatures.warning import check_signatures, is_needed
 from .status import events_for, new_status
 
+MAX_LEAVING = 64  # Environments in the status
 Own = dict[tuple[str, str], Manifest]  # the endpoint's live children by kind and name
 
 
@@ -95,6 +104,8 @@ def plan(obj: Obj[OnlineEndpointSpec], seen: Seen, now: datetime) -> Plan:
     answering = [health.get(name) or leaving(name, seen) for name in step.answering]
     signatures = check_signatures(endpoint, health, decision.shares, seen, routing.proxies)
     status = new_status(endpoint, health, answering, step, decision, scalings, signatures, now)
+    if left := _leaving_environments(endpoint, own):
+        status = status.model_copy(update={"leaving_environments": left})
     policy = _policy(endpoint, own) if not step.frozen else ()
     proven = isinstance(routing, GatewayRouting) and routing.proves(now)
     protected = _trusts_pods(seen, own, routing) and (not policy or _has_protection(endpoint, own, proven=proven))
@@ -116,6 +127,14 @@ def plan(obj: Obj[OnlineEndpointSpec], seen: Seen, now: datetime) -> Plan:
         events=(*decision.events, *events_for(endpoint, status, health, answering, step)),
         after=min((delay for delay in (after, decision.after) if delay), default=None),
     )
+
+
+def _leaving_environments(endpoint: Endpoint, own: Own) -> list[str]:
+    """Return the Environments of Deployments that left the spec, whose new pods still need the archives."""
+    staying = {deployment_name(endpoint, deployment.name) for deployment in endpoint.spec.deployments}
+    leaving = (child for (kind, name), child in own.items() if kind == "Deployment" and name not in staying)
+    names = {(child["metadata"].get("annotations") or {}).get(ANNOTATION_ENVIRONMENT) for child in leaving}
+    return sorted(filter(None, names))[:MAX_LEAVING]
 
 
 def _trusts_pods(seen: Seen, own: Own, routing: DirectRouting | GatewayRouting) -> bool:

@@ -175,6 +175,9 @@ def _target(
     if isinstance(resolved, Unresolved):
         return resolved
     if isinstance(environment, Awaited):
+        if environment.absent and _former_environment(endpoint, deployment.name, live) == environment.name:
+            message = f"Environment {environment.name}, which its pods have, was deleted; apply it again"
+            return Unresolved(message, gone=True)
         return Unresolved(environment.message, transient=True)
     spec = resolved.spec
     rolls_out = endpoint.spec.rollout is not None and endpoint.rollout_phase not in (PROMOTED, ROLLED_BACK)

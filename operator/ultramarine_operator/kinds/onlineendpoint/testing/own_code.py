@@ -50,6 +50,14 @@ OWN_CODE_RULES: tuple[Rule, ...] = (
         blue(environment={"requirementsFile": "requirements.txt"}),
     ),
     clash(
+        "AML_APP_ROOT and AZUREML_ENTRY_SCRIPT are set by the server",
+        blue(scoring=SCRIPT, env=[{"name": "AZUREML_LOG_LEVEL", "value": "INFO"}]),
+        *(
+            blue(scoring=SCRIPT, env=[{"name": name, "value": "/mnt/model"}])
+            for name in ("AZUREML_MODEL_DIR", "AML_APP_ROOT", "AZUREML_ENTRY_SCRIPT")
+        ),
+    ),
+    clash(
         "give one of name, requirements, requirementsFrom and requirementsFile",
         blue(environment={"name": "a"}),
         blue(environment={}),
