@@ -65,6 +65,7 @@ GATEWAY_HEADER = "x-ultramarine-gateway"
 # Credentials come in boto3's own variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).
 ENV_STORAGE_ENDPOINT = "ULTRAMARINE_STORAGE_ENDPOINT"
 ENV_STORAGE_REGION = "ULTRAMARINE_STORAGE_REGION"
+INIT_SECONDS = 270  # for init() of a script; below the 300 s of the startup probe, so that the status gets the cause
 ENV_TASK = "ULTRAMARINE_TASK"
 ENV_CONTEXT = "ULTRAMARINE_CONTEXT"  # a second document, of what an older image may ignore
 ENV_POD = "ULTRAMARINE_POD"  # the pod's name, which differs from the host name of a Job's pod

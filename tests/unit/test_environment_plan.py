@@ -213,6 +213,25 @@ def test_a_transient_failure_is_retried_after_a_pause():
     assert kinds_of(plan(environment(status=late.status), absent, NOW).apply) == ["Job/tools-build-4"]
 
 
+@pytest.mark.parametrize(
+    ("python", "key"),
+    [
+        ({"requirementsFrom": {"configMap": {"name": "ours", "key": "a.txt"}}}, "a.txt"),
+        ({"requirementsFile": {"source": {"configMap": {"name": "ours"}}, "path": "b.txt"}}, "b.txt"),
+    ],
+)
+def test_a_missing_config_map_of_requirements_is_named(python, key):
+    """The builder sees an empty folder only; the object that the author forgot is in the condition."""
+    of = begun()
+    of = environment({"python": python}, of.status)
+    record = BuildRecord(reason="RequirementsMissing", message="requirements.txt not found in /mnt/requirements")
+    got = plan(of, seen(job_of(of, "Failed"), failed_pod(of, contract.EXIT_TRY_AGAIN, record)), NOW)
+
+    missing = f"ConfigMap ours in team-a does not exist or has no key {key}; create it with this key"
+    assert missing in condition(got, "Ready")["message"]
+    assert "/mnt/requirements" not in condition(got, "Ready")["message"]
+
+
 def test_a_trouble_of_the_node_is_retried():
     """The pod was refused before any container ran."""
     of = begun()

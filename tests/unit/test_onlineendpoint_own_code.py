@@ -9,6 +9,7 @@ import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, ours, seen, version
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kinds.onlineendpoint.endpoint import selector
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
@@ -109,7 +110,6 @@ def test_an_environment_that_failed_is_the_deployments_failure():
     assert not [ref for ref in got.delete if ref.resource.kind == "Deployment"]
 
 
-def test_an_environment_stays_while_pods_have_it():
 def test_an_environment_that_failed_stalls_the_endpoint_until_an_edit():
     """Tools that read kstatus wait no longer; a missing Environment may still be applied."""
     owner = own(environment={"name": "ours"})
@@ -141,6 +141,7 @@ def test_a_missing_config_map_of_a_script_is_named():
     assert condition(got, "Stalled") == {}, "the pod starts by itself when the ConfigMap comes"
 
 
+def test_an_environment_stays_while_pods_have_it():
     """Another one whose build fails leaves it in the status, and with it the endpoint's look at it."""
     owner = own(environment={"name": "ours"})
     got = planned(owner, environment())
@@ -162,6 +163,63 @@ def test_a_missing_config_map_of_a_script_is_named():
     stopped.manifest["status"] = second.status
     settled = planned(stopped, environment("other"), children=(live,))
     assert settled.status["deployments"][0]["environment"] == "other"
+
+
+def serving_pods(owner):
+    """The live Deployment of version 1 in an Environment, and its ready pod."""
+    [made] = [m for m in planned(owner, environment()).apply if m["kind"] == "Deployment"]
+    live = child("Deployment", "churn-blue", owner, made["spec"], {"observedGeneration": 1})
+    live["metadata"]["annotations"] = made["metadata"]["annotations"]
+    ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    pod = child("Pod", "churn-blue-x", owner, {}, ready)
+    pod["metadata"]["labels"] = selector(owner, "blue")
+    pod["metadata"]["annotations"] = {"ultramarine.dev/model-version": "churn-1"}
+    return live, pod
+
+
+def test_a_deleted_environment_is_named_while_its_pods_serve():
+    """New pods may lack its archive, so that its users warn; they do not end what serves."""
+    owner = own(environment={"name": "ours"})
+    live, pod = serving_pods(owner)
+    got = planned(owner, children=(live, pod))
+
+    message = "Environment ours, which its pods have, was deleted; apply it again; meanwhile churn-1 is served"
+    assert message in got.status["deployments"][0]["message"]
+    assert [event.type for event in got.events if event.reason == "Waiting"] == ["Warning"]
+    assert not [ref for ref in got.delete if ref.resource.kind == "Deployment"]
+
+
+def test_an_environment_stays_while_a_deployment_leaves():
+    """A pod of a deployment that left the spec may start again until its Deployment is deleted."""
+    owner = own(environment={"name": "ours"})
+    live, pod = serving_pods(owner)
+    moved = endpoint(deployments=[{"name": "green", "model": "churn@1"}])
+    got = planned(moved, environment(), children=(live, pod))
+    assert got.status["leavingEnvironments"] == ["ours"]
+    moved.manifest["status"] = got.status
+    assert "environments/ours" in next(k for k in KINDS if k.name == "OnlineEndpoint").topics(moved.manifest)
+
+    assert "leavingEnvironments" not in planned(moved, environment()).status
+
+
+def test_an_init_that_runs_is_named():
+    """The message has its beginning and its limit, so that no further write is needed."""
+    owner = own(scoring=INLINE)
+    [made] = [m for m in planned(owner).apply if m["kind"] == "Deployment"]
+    live = child("Deployment", "churn-blue", owner, made["spec"], {"observedGeneration": 1})
+    live["metadata"]["annotations"] = made["metadata"]["annotations"]
+
+    def message(started):
+        running = {"running": {"startedAt": "2030-01-01T11:59:00Z"}}
+        status = {"name": "server", "ready": False, "started": started, "state": running}
+        pod = child("Pod", "churn-blue-x", owner, {}, {"phase": "Running", "containerStatuses": [status]})
+        pod["metadata"]["labels"] = selector(owner, "blue")
+        return planned(owner, children=(live, pod)).status["deployments"][0]["message"]
+
+    assert "init() of score.py in pod churn-blue-x runs since 2030-01-01T11:59:00Z, and may take 270 s" in message(
+        False
+    )
+    assert "score.py of pod churn-blue-x no longer answers: its process crashed or exceeded" in message(True)
 
 
 def test_an_environment_of_another_image_is_refused():

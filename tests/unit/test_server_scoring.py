@@ -24,7 +24,7 @@ import yaml
 from ports import free_port
 from serving_process import Server, command, refused, task_for
 from sklearn.linear_model import LinearRegression
-from ultramarine_contract.common import MANIFEST_NAME, ArtifactManifest, FileEntry
+from ultramarine_contract.common import INIT_SECONDS, MANIFEST_NAME, ArtifactManifest, FileEntry
 from ultramarine_contract.environment_records import EnvironmentArchive
 from ultramarine_contract.serving_records import ScoringTask, ServingTask
 from ultramarine_server.collecting.exchange import reader_of
@@ -32,7 +32,7 @@ from ultramarine_server.errors import LoadError
 from ultramarine_server.formats.artifact import ModelFile, find_model
 from ultramarine_server.formats.loading import runs_apart
 from ultramarine_server.http.messages import Request, Response
-from ultramarine_server.workers.processes import START_SECONDS, Start, Workers, python_of
+from ultramarine_server.workers.processes import Start, Workers, python_of
 from unit.conftest import eventually
 
 SCRIPTS = Path(__file__).parent / "scored"
@@ -280,6 +280,7 @@ def test_an_absent_config_map_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     _, record, _ = refused(folder, scored_task(folder, "score.py"), "serve", "--scoring-dir", str(tmp_path / "empty"))
 
+    assert record.reason == "ScoringMissing"
     assert "scoring.source is missing or empty. Create its ConfigMap with score.py" in record.message
     assert "Correct scoring.entry" not in record.message
 
@@ -307,7 +308,7 @@ def test_the_limit_of_the_start_is_below_that_of_the_probe() -> None:
     [pod] = [child["spec"]["template"]["spec"] for child in children if child["kind"] == "Deployment"]
     [probe] = [container["startupProbe"] for container in pod["containers"] if "startupProbe" in container]
 
-    assert probe["periodSeconds"] * probe["failureThreshold"] > START_SECONDS
+    assert probe["periodSeconds"] * probe["failureThreshold"] > INIT_SECONDS
 
 
 def test_the_environment_needs_its_python(folder: Path, tmp_path: Path) -> None:

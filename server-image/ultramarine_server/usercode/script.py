@@ -80,6 +80,7 @@ class Script:
             message = f"the source has no {self._entry}, but {files}. Correct scoring.entry."
             if not any(file.name[:2] != ".." for file in self._folder.glob("*")):
                 message = f"scoring.source is missing or empty. Create its ConfigMap with {self._entry}."
+                raise Failed("ScoringMissing", message)
             raise Failed("ScoringFailed", message)
         module = sys.modules[_MODULE] = importlib.util.module_from_spec(specification)
         try:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
+from ultramarine_contract.common import INIT_SECONDS
 
 from ultramarine_server import frames
 from ultramarine_server.errors import LoadError, Problem
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 ENV_COUNT = "WORKER_COUNT"  # Azure's name
 MAX_COUNT = 64
-START_SECONDS = 270.0  # below the 300 s of the startup probe, so that the pod's status gets the reason
 _PROGRAM = Path(__file__).resolve().parents[1] / "usercode" / "__main__.py"
 _DUMP_SECONDS = 1.0  # time for the traces of all threads, after SIGABRT
 _STEADY_SECONDS = 10.0  # A worker that lived longer is replaced at once.
@@ -115,7 +115,7 @@ class _Process:
 class Workers:
     """Workers of one model or script. `facts` is the first worker's description of it."""
 
-    def __init__(self, start: Start, count: int, seconds: float, start_seconds: float = START_SECONDS) -> None:
+    def __init__(self, start: Start, count: int, seconds: float, start_seconds: float = INIT_SECONDS) -> None:
         """Start the workers, and wait for all. Raises LoadError if the user's code fails.
 
         A request may take `seconds`, or any time if that is 0. A worker may take `start_seconds` to become ready.

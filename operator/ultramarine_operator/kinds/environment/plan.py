@@ -38,6 +38,7 @@ from .manifests import (
 
 BUILT, BUILDING, UNUSED, DELETING, DELETION_FAILED = "Built", "Building", "Unused", "Deleting", "DeletionFailed"
 TIMEOUT, RESULT_LOST, BUILD_FAILED = "BuildTimeout", "ResultLost", "BuildFailed"
+REQUIREMENTS_MISSING = "RequirementsMissing"  # the reason that the builder reports
 DECIDED = ("conditions", "observedGeneration", "state")  # again in each pass
 FIRST_RETRY, MAX_RETRY = timedelta(minutes=1), timedelta(hours=1)  # pause after a transient failure
 DELETE_RETRY = timedelta(minutes=5)
@@ -217,6 +218,8 @@ def _failed(
     verdict = pod.verdict
     if (record := _record(pod)) is not None:
         reason, message = record.reason, record.message
+        if reason == REQUIREMENTS_MISSING:
+            message = _missing_requirements(environment) or message
     else:
         lines = verdict.tail.strip().splitlines()[-5:] if verdict.reason == "ContainerFailed" else []
         log = f"; its log ended with: {' | '.join(map(str.strip, lines))}" if lines else ""
@@ -224,6 +227,18 @@ def _failed(
     if reason in NODE_FAILURES or EXIT_TRY_AGAIN in (end.exit_code for end in pod.ends):
         return _retried(reason, message, status, job, now)
     return _final(reason, message)
+
+
+def _missing_requirements(environment: Environment) -> str:
+    """Name the ConfigMap and the key that should have the requirements, with the remedy; empty without a ConfigMap."""
+    python = environment.spec.python
+    if (selected := python.requirements_from) is not None:
+        name, key = selected.config_map.name, selected.config_map.key
+    elif (file := python.requirements_file) is not None and file.source.config_map is not None:
+        name, key = file.source.config_map.name, file.path
+    else:
+        return ""
+    return f"ConfigMap {name} in {environment.namespace} does not exist or has no key {key}; create it with this key"
 
 
 def _record(pod: PodView) -> BuildRecord | None:

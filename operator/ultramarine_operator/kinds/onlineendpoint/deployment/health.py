@@ -31,10 +31,10 @@ from ..endpoint import (
 from ..resolve import Resolved, Unresolved, resolve
 from .container import container_deployment, why_unready
 from .manifests import NO_ENVIRONMENT, Environment, disruption_budget, has_tls, pod_autoscaler, server_deployment
-from .own_code import environment_of, script
+from .own_code import environment_of, missing_script, script, why_loading
 from .pools import pool_deployment, resolve_pool
 
-KEYS_MISSING = "KeysMissing"  # the reason that the server reports
+KEYS_MISSING, SCORING_MISSING = "KeysMissing", "ScoringMissing"  # reasons that the server reports
 SETTLED = ("Ready", "Stopped")  # states in which all pods follow the spec
 # Reasons of the server that another start of the pod meets again.
 FINAL = {
@@ -294,9 +294,9 @@ def _state(
         asleep = "no requests come, so no pod runs; the next request waits for one"
         return "Ready", "" if deployment.replicas else asleep
     of_what = "the pool" if deployment.pool is not None else "the container"
-    for pod in sorted((pod for pod in own if pod not in ready), key=pods.created, reverse=True):
-        if pod["metadata"].get("deletionTimestamp"):
-            continue
+    staying = (pod for pod in own if pod not in ready and not pod["metadata"].get("deletionTimestamp"))
+    unready = sorted(staying, key=pods.created, reverse=True)
+    for pod in unready:
         if deployment.container is not None and (state := why_unready(pod, deployment.container)) is not None:
             return state
         if (verdict := pods.crashing(pod)) is not None:
@@ -305,6 +305,8 @@ def _state(
                 remedy = "The operator creates it again" if proof_secret(endpoint) else create
                 secret = f"Secret {pods_secret(endpoint)} not found in {endpoint.namespace}, or without keys"
                 return "Failing", f"{secret}. {remedy}"
+            if verdict.reason == SCORING_MISSING and (missing := missing_script(endpoint, deployment)):
+                return "Failing", missing
             return "Failing", f"{version or of_what}: {verdict.sentence}"
         if (trouble := pods.trouble(pod)) is not None:
             return "Failing", trouble.message

@@ -35,9 +35,9 @@ from ..endpoint import (
     proof_secret,
     selector,
 )
-from .own_code import SOURCE, TMP, add_own_code, image_of, revision_inputs, scoring_task
+from .own_code import SERVER, SOURCE, TMP, add_own_code, image_of, revision_inputs, scoring_task
 
-SERVER, FETCH = "server", "fetch"
+FETCH = "fetch"
 Environment = tuple[str, EnvironmentArchive | None]  # name and archive
 NO_ENVIRONMENT: Environment = ("", None)
 DRAIN_SECONDS = 10  # a pod serves on for this long after its termination began, until every proxy has noticed

@@ -17,7 +17,7 @@ from ....shared.podspec import CONTAINER_SECURITY, scratch, storage_env, templat
 from ....training.pods import credentials_volume, task_of, without_devices
 from ..endpoint import LABEL_DEPLOYMENT, Endpoint, deployment_name
 
-SOURCE, TMP = "source", "tmp"
+SERVER, SOURCE, TMP = "server", "source", "tmp"
 ENVIRONMENT, SCORING = "environment", "scoring"  # volumes
 
 
@@ -75,6 +75,32 @@ def _config_map_name(endpoint: Endpoint, deployment: EndpointDeployment) -> str:
     if source is not None and source.inline is not None:
         return f"{deployment_name(endpoint, deployment.name)}-scoring-{content_hash(source.inline)[:10]}"
     return source.config_map.name if source is not None and source.config_map is not None else ""
+
+
+def missing_script(endpoint: Endpoint, deployment: EndpointDeployment) -> str:
+    """Name the author's ConfigMap that has no script, with the remedy; empty for another source."""
+    scoring = deployment.scoring
+    if scoring is None or scoring.source.config_map is None:
+        return ""
+    name = scoring.source.config_map.name
+    remedy = f"Create it with the key {scoring.entry}; the pod then starts by itself"
+    return f"ConfigMap {name} not found in {endpoint.namespace}, or it is empty. {remedy}"
+
+
+def why_loading(pod: Manifest, deployment: EndpointDeployment) -> str:
+    """Say what the script of a pod that is not ready does, and since when; empty without a script that runs."""
+    listed_statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    status: Manifest = next((status for status in listed_statuses if status.get("name") == SERVER), {})
+    running = (status.get("state") or {}).get("running")
+    if deployment.scoring is None or running is None or status.get("ready"):
+        return ""
+    name, entry = pod["metadata"]["name"], deployment.scoring.entry
+    log = f"kubectl -n {pod['metadata']['namespace']} logs {name} -c {SERVER}"
+    if status.get("started"):
+        cause = "its process crashed or exceeded timeoutSeconds, and runs init() again"
+        return f"{entry} of pod {name} no longer answers: {cause}; see {log}"
+    since = f" since {start}" if (start := running.get("startedAt")) else ""
+    return f"init() of {entry} in pod {name} runs{since}, and may take {contract.INIT_SECONDS} s; see {log}"
 
 
 def superfluous_scripts(

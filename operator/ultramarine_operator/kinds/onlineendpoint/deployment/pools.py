@@ -19,8 +19,8 @@ from ....shared.plan import Platform, Seen
 from ....shared.podspec import with_disk
 from ..endpoint import Endpoint, deployment_name
 from ..resolve import Resolved, Unresolved, resolve
-from .manifests import SERVER, deployment_of, pods_auth, request_bounds
-from .own_code import TMP
+from .manifests import deployment_of, pods_auth, request_bounds
+from .own_code import SERVER, TMP
 
 MIB = 2**20
 MAX_SHOWN = 20  # names of Models in a message
