@@ -14,7 +14,7 @@ import urllib3
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, Manifest, Resource
 
-from .causes import diagnosis
+from .causes import decisive, diagnosis
 from .kube.errors import ApiError, NotFound, Rejected
 from .results import METRIC_COLUMNS, Output, latest, metric_rows, outputs_of, table
 
@@ -169,8 +169,9 @@ def state_of(object: Manifest) -> str:
 def explanation(object: Manifest) -> str:
     """Return a sentence about the state: the failure's cause, or what the run does or waits for."""
     what = f"{object['kind']} {object['metadata']['name']}"
-    text, failed = diagnosis(object).what, state_of(object) == "Failed"
-    return f"{what}{' failed' if failed else ''}: {text}" if text else f"{what} is {state_of(object)}"
+    state = state_of(object)
+    text = diagnosis(object).what if state in ENDED else decisive(object.get("status") or {}).get("message", "")
+    return f"{what}{' failed' if state == 'Failed' else ''}: {text}" if text else f"{what} is {state}"
 
 
 class Follower:

@@ -80,6 +80,8 @@ def submit(
 
 def follow(session: Session, run: Run) -> None:
     """Print a run's states and log lines until it ends; exit with 1 unless it succeeds."""
+    from ultramarine.causes import diagnosis
+
     last = ""
     pods: set[str] = set()
     try:
@@ -88,16 +90,19 @@ def follow(session: Session, run: Run) -> None:
                 pods.add(update.pod)
                 prefix = f"[{update.pod}] " if len(pods) > 1 else ""
                 typer.echo(f"{prefix}{update.text}")
-            elif (line := f"{update.state}: {update.text}") != last:
+            elif (line := update.text.removeprefix(f"{run.resource.kind} {run.name}: ")) != last:
                 last = line
-                session.note(line)
+                session.note(f"{update.state}: {line}")
             state = update.state
     except KeyboardInterrupt:
         session.note(f"\nDetached; the run goes on. Follow it again: ultramarine logs -f {run.name}")
         sys.exit(130)
-    for line in results(run.object):
+    ended = run.object
+    for line in results(ended):
         session.note(line)
     if state != "Succeeded":
+        if remedy := diagnosis(ended).remedy:
+            session.note(f"What to do: {remedy}")
         raise typer.Exit(1)
 
 
