@@ -59,6 +59,7 @@ def test_a_data_scientist_stores_and_fetches_from_her_own_machine(storage: Any, 
     key, content = f"{NAMESPACE}/tests/from-a-laptop.bin", bytes(range(256)) * 4096
     storage.put_object(Bucket=facts["bucket"], Key=key, Body=content)
     assert storage.get_object(Bucket=facts["bucket"], Key=key)["Body"].read() == content
+    storage.delete_object(Bucket=facts["bucket"], Key=key)
 
 
 @pytest.mark.attack("training/namespace-keys")
