@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from .client import Client
+from .endpoints import Endpoint
 from .results import Output
 from .runs import Follower, Run, Update
 from .sweeps import SweepRun, Trial
@@ -131,6 +132,21 @@ class AsyncSweepRun(AsyncRun[SweepRun]):
         return await in_thread(lambda: self.sync.best)
 
 
+class AsyncEndpoint:
+    """An endpoint for asyncio; `sync` is the endpoint itself."""
+
+    def __init__(self, sync: Endpoint) -> None:
+        self.sync = sync
+
+    predict = _twin(Endpoint.predict)
+    infer = _twin(Endpoint.infer)
+    set_traffic = _twin(Endpoint.set_traffic)
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Return once all deployments are ready. Raises NotReady with the cause, or TimeoutError."""
+        await in_thread(lambda: self.sync.wait(timeout))
+
+
 class AsyncClient:
     """A Client for asyncio; `sync` is the client itself.
 
@@ -162,6 +178,10 @@ class AsyncClient:
     async def sweep(self, name: str) -> AsyncSweepRun:
         """Return the run of a Sweep that exists. Raises NotFound."""
         return AsyncSweepRun(await in_thread(lambda: self.sync.sweep(name)))
+
+    def endpoint(self, name: str, key: str = "") -> AsyncEndpoint:
+        """Return an endpoint, which asks the cluster when it is used. `key` is a key or a token."""
+        return AsyncEndpoint(self.sync.endpoint(name, key))
 
 
 def _run(run: Run) -> AsyncRun[Run]:
