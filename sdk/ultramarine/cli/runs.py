@@ -56,7 +56,7 @@ def show(
     metric, maximize = objectives_of(object)[0]
     ranked = sorted(trials, key=lambda trial: _rank(trial, metric, maximize))
     typer.echo()
-    typer.echo("\n".join(_lines(ranked if all else ranked[:_MOST_ROWS])))
+    typer.echo("\n".join(table_of(ranked if all else ranked[:_MOST_ROWS])))
     if len(trials) > _MOST_ROWS and not all:
         typer.echo(f"and {len(trials) - _MOST_ROWS} more trials; -a shows all")
     points = bests_so_far(trials, metric, maximize)
@@ -71,7 +71,8 @@ def _rank(trial: Trial, metric: str, maximize: bool) -> tuple[int, float, int]:
     return order, -value if maximize else value, trial.number
 
 
-def _lines(trials: list[Trial]) -> list[str]:
+def table_of(trials: list[Trial]) -> list[str]:
+    """Return the lines of a table of trials, with a column for each objective and parameter."""
     metrics = list(dict.fromkeys(name for trial in trials for name in trial.values))
     params = list(dict.fromkeys(name for trial in trials for name in trial.params))
     rows = [["TRIAL", "OUTCOME", *map(str.upper, metrics), *params, "SECONDS", "MESSAGE"]]

@@ -1,0 +1,147 @@
+"""The commands over runs without a cluster: tables, details of each kind, completion."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ultramarine.cli.details import details, size
+from ultramarine.cli.runs import table_of
+from ultramarine.sweeps import Trial
+
+COMMAND = Path(sys.executable).parent / "ultramarine"
+
+
+def test_trials_are_a_table() -> None:
+    """Objectives and parameters have columns; one that a trial lacks is empty."""
+    trials = [
+        Trial(3, "Succeeded", {"lr": 0.012345678, "booster": "dart"}, {"loss": 0.5}, 12.34),
+        Trial(4, "Failed", {"lr": 1.0}, {}, 1.0, "exit code 1"),
+    ]
+
+    assert [line.split() for line in table_of(trials)] == [
+        ["TRIAL", "OUTCOME", "LOSS", "lr", "booster", "SECONDS", "MESSAGE"],
+        ["3", "Succeeded", "0.5", "0.012346", "dart", "12.3"],
+        ["4", "Failed", "1", "1.0", "exit", "code", "1"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "status", "lines"),
+    [
+        (
+            "TrainingJob",
+            {},
+            {
+                "progress": {"step": 5, "totalSteps": 20, "percent": 25, "etaSeconds": 30},
+                "metrics": {"latest": {"loss": 0.5}},
+                "outputs": {"model": {"uri": "s3://b/m/", "bytes": 2048, "modelVersion": "churn-1"}},
+            },
+            {
+                "Progress": "25 %, step 5 of 20, 30 s left",
+                "Metrics": "loss=0.5",
+                "Outputs": ["model: s3://b/m/ (2.0 KiB), model version churn-1"],
+            },
+        ),
+        (
+            "TrainingJob",
+            {},
+            {
+                "failure": {"reason": "CommandFailed"},
+                "attemptHistory": [{"pod": "a", "reason": "CommandFailed", "exitCode": 1, "message": "boom"}],
+            },
+            {"Attempts": ["a: CommandFailed (exit code 1): boom"]},
+        ),
+        (
+            "Sweep",
+            {},
+            {
+                "progress": "5/20",
+                "trials": {"running": 1, "succeeded": 4, "failed": 1},
+                "best": [{"trial": 2, "values": {"loss": 0.5}, "params": {"lr": 0.1}}],
+            },
+            {"Trials": "5/20, 1 running, 4 succeeded, 1 failed", "Best trials": ["2: loss=0.5 with lr=0.1"]},
+        ),
+        (
+            "OnlineEndpoint",
+            {},
+            {
+                "url": "http://churn",
+                "traffic": {"blue": 90, "green": 10},
+                "deployments": [{"name": "blue", "state": "Ready", "modelVersion": "churn-1", "readyReplicas": 2}],
+            },
+            {
+                "URL": "http://churn",
+                "Traffic": "blue 90 %, green 10 %",
+                "Deployments": ["blue: Ready churn-1, 2 pods ready"],
+            },
+        ),
+        (
+            "Model",
+            {"aliases": {"champion": "7"}},
+            {"versions": 8, "latestReadyVersion": "8"},
+            {"Versions": "8, latest ready 8", "Aliases": "champion -> 7"},
+        ),
+        (
+            "ModelVersion",
+            {"uri": "s3://b/m/", "format": {"name": "sklearn"}, "lineage": {"trainingJob": "churn"}},
+            {"bytes": 5},
+            {"Format": "sklearn, 5 bytes", "Files": "s3://b/m/", "Trained by": "churn"},
+        ),
+        (
+            "Environment",
+            {},
+            {"lock": {"uri": "s3://b/r.txt", "packages": 7}, "size": "210Mi", "pythonVersion": "3.11"},
+            {"Packages": "7, 210Mi, Python 3.11", "Lock": "s3://b/r.txt"},
+        ),
+        ("Pipeline", {}, {"state": "Running", "steps": 3, "nodes": [1]}, {"steps": "3"}),
+    ],
+)
+def test_details_of_each_kind(
+    kind: str, spec: dict[str, object], status: dict[str, object], lines: dict[str, object]
+) -> None:
+    """Progress and results are lines; what is empty is left out."""
+    assert dict(details(kind, spec, status)) == lines
+
+
+@pytest.mark.parametrize("kind", ["TrainingJob", "Sweep", "OnlineEndpoint", "Model", "ModelVersion", "Environment"])
+def test_an_object_without_a_status_has_a_page(kind: str) -> None:
+    """A page is complete before the operator has seen the object."""
+    list(details(kind, {}, {}))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 * 2**30, "3.0 GiB")]
+)
+def test_sizes(count: int, text: str) -> None:
+    """The unit is the largest that is not more than the size."""
+    assert size(count) == text
+
+
+def run(*words: str, **variables: str) -> str:
+    """Return the output of the command."""
+    done = subprocess.run(
+        [str(COMMAND), *words], env={**os.environ, **variables}, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_a_shell_gets_its_script(shell: str) -> None:
+    """The script calls the command back by the variable of its name."""
+    assert "_ULTRAMARINE_COMPLETE" in run("completion", shell)
+
+
+def test_commands_are_completed() -> None:
+    """A shell that follows the script gets the commands that begin like the word."""
+    words = {"_ULTRAMARINE_COMPLETE": "complete_bash", "COMP_WORDS": "ultramarine sus", "COMP_CWORD": "1"}
+
+    assert run(**words).split() == ["suspend"]
+
+
+def test_completion_explains_itself() -> None:
+    """Without a shell the command names each one."""
+    assert run("completion").count("ultramarine completion ") == 4
