@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -20,13 +22,16 @@ from ultramarine.azureml import Conversion, convert, inlined, is_azureml, read_t
 from ultramarine.azureml.commands import References, argument_list
 from ultramarine.cli import composing
 from ultramarine.cli.main import app
+from ultramarine.platform import Platform
 from ultramarine.resources.environment import EnvironmentSpec
 from ultramarine.resources.model import ModelSpec, ModelVersionSpec
 from ultramarine.resources.onlineendpoint import OnlineEndpointSpec
 from ultramarine.resources.sweep import SweepSpec
 from ultramarine.resources.trainingjob import TrainingJobSpec
+from ultramarine.uploads import upload_local_paths
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
 from ultramarine_contract.meta import Manifest
+from ultramarine_contract.storage import Storage
 
 FILES = Path(__file__).parent / "azureml"
 SPECS: dict[str, type[BaseModel]] = {
@@ -261,6 +266,19 @@ def test_early_releases_are_understood(converted):
     ]
 
 
+def test_files_in_the_folder_outputs_are_kept(converted, tmp_path):
+    """What a command writes to ./outputs is in the folder that the platform stores, also if it writes nothing."""
+    kept, work = tmp_path / "kept", tmp_path / "work"
+    kept.mkdir()
+    work.mkdir()
+    command = only(converted, "TrainingJob", "early-job")["command"]
+    script = command[2].replace("$(outputs.artifacts)", str(kept)).splitlines()[0]
+
+    subprocess.run(["bash", "-c", f"{script}\nmkdir -p outputs\necho 1 > outputs/result.txt"], cwd=work, check=True)
+
+    assert {path.name for path in kept.iterdir()} == {".keep", "result.txt"}
+
+
 def test_small_code_is_inline_and_the_rest_an_upload(converted):
     """A flat folder of text needs no upload."""
     inline = inlined(converted)
@@ -469,6 +487,29 @@ def test_submit_of_a_deployment_uploads_its_script():
     assert endpoint["spec"]["deployments"][0]["scoring"]["source"] == {"path": str(FILES / "churn/scoring")}
 
 
+@dataclass
+class Place:
+    """The namespace's folder of a real storage."""
+
+    storage: Storage
+    prefix: str
+
+
+def test_submit_uploads_scripts_and_models(storage, bucket):
+    """The script of a deployment and the file of a version are in the storage, under the name of their content."""
+    manifests, _ = submitted(FILES / "churn/model.yml")
+    manifests += submitted(FILES / "churn/green.yml")[0]
+    place = Place(storage, f"s3://{bucket}/ada/")
+    uploaded = {m["kind"]: upload_local_paths(cast(Platform, place), m)["spec"] for m in manifests}
+
+    version = uploaded["ModelVersion"]
+    assert storage.read(version["uri"]) == b"weights\n"
+    assert "path" not in version
+    source = uploaded["OnlineEndpoint"]["deployments"][0]["scoring"]["source"]
+    assert source.keys() == {"uri", "digest"}
+    assert storage.exists(source["uri"])
+
+
 def test_submit_asks_for_content_that_is_elsewhere(tmp_path):
     """An address of Azure cannot be uploaded; the message names it and the option that replaces it."""
     with pytest.raises(InvalidSpec, match=r"https://example.com/tables/customers.csv is not on this machine.*--data"):
@@ -477,6 +518,12 @@ def test_submit_asks_for_content_that_is_elsewhere(tmp_path):
     (tmp_path / "customers.csv").write_text("id")
     ((job,), _) = submitted(FILES / "early/job.yml", f"table={tmp_path / 'customers.csv'}")
     assert job["spec"]["inputs"] == {"table": {"path": str(tmp_path / "customers.csv")}}
+
+
+def test_submit_of_a_data_asset_names_the_command():
+    """A data asset has no object, so `submit` says what uploads it."""
+    with pytest.raises(InvalidSpec, match=r"has no object of its own\. Run `ultramarine data put .*customers\.csv"):
+        submitted(FILES / "churn/customers.yml")
 
 
 def test_submit_refuses_what_has_no_counterpart():

@@ -87,6 +87,10 @@ def azureml_conversion(file: Path, note: Callable[[str], None], prefix: Callable
     for converted in conversion.files:
         if converted.refusal:
             raise InvalidSpec(f"{file} {converted.refusal}.")
+    if not conversion.manifests:
+        schema, remedies = conversion.files[0].schema, [upload.remedy for upload in conversion.uploads]
+        remedy = remedies[0] if remedies else "Name it in a job or a deployment, and convert both together"
+        raise InvalidSpec(f"{file} is of schema {schema}, which has no object of its own. {remedy}.")
     for loss in conversion.losses:
         note(f"Loss: {loss}")
     return conversion
