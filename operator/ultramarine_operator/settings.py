@@ -12,9 +12,9 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from ultramarine_contract.common import ENV_STORAGE_CA
+from ultramarine_contract.quantities import amount
 
 from .shared import plan
-from .shared.quantities import amount
 
 DEFAULT_FILE = Path("/etc/ultramarine/settings/settings.yaml")
 

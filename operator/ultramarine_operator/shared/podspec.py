@@ -8,10 +8,10 @@ from typing import Any
 from ultramarine.resources.pods import PodTemplate
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import Manifest, child_labels, child_metadata
+from ultramarine_contract.quantities import amount
 from ultramarine_contract.tls import AUTHORITY
 
 from .plan import Platform
-from .quantities import amount
 
 USER = 65532  # any number but 0: the images name the same one
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .quantities import amount
+from ultramarine_contract.quantities import amount
 
 # The part that names the refused object, which is another pod each time.
 _REFUSED = re.compile(

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from ultramarine_contract.meta import Manifest
+from ultramarine_contract.quantities import amount
 
 from . import pods
 from .conditions import LONG_AGO, parse_timestamp, timestamp
-from .quantities import amount
 
 FIELDS = ("cpuSeconds", "gpuSeconds", "memoryGibSeconds")
 MAX_DAYS = 8

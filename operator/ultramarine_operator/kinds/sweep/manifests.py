@@ -10,6 +10,7 @@ from ultramarine_contract import common as contract
 from ultramarine_contract import sweep_records
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.meta import GROUP, LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
+from ultramarine_contract.quantities import amount
 from ultramarine_contract.searchgrid import BLIND
 from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.sweep_records import BestTrial, SweepTask, WorkerTask
@@ -29,7 +30,6 @@ from ...shared.podspec import (
     tls_volumes,
     with_disk,
 )
-from ...shared.quantities import amount
 from ...training import pods as training
 from ...training import trials
 from ...training.environment import archive_of, image_of

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ...shared.quantities import QUANTITY, amount
+from ultramarine_contract.quantities import QUANTITY, amount
+
 from .manifests import Job
 
 
