@@ -12,7 +12,7 @@ import yaml
 
 from ..kinds import KINDS
 from ..shared.kind import Kind
-from . import contents, people, protocols, reference, remedies, threats
+from . import contents, offline, people, protocols, reference, remedies, threats
 from .crds import crd
 from .networks import networks
 from .rbac import feature_rules, lease_rules, progress_rules, rbac
@@ -46,6 +46,7 @@ def files() -> dict[Path, str]:
     out[chart / "files" / "people.yaml"] = HEADER.format("operator/ultramarine_operator/generate/people.py") + roles
     out |= {ROOT / path: text for path, text in reference.pages(KINDS, _root, PLAIN).items()}
     out[ROOT / remedies.PATH] = remedies.document()
+    out |= {ROOT / path: text for path, text in offline.documents(KINDS, _root).items()}
     out[ROOT / contents.PAGE] = contents.page()
     out[ROOT / threats.PAGE] = threats.page()
     out |= {ROOT / path: text for path, text in protocols.modules().items()}
@@ -56,7 +57,8 @@ def orphans(made: Collection[Path]) -> list[Path]:
     """Return generated files that no source makes any more, such as those of a removed kind."""
     pages = (ROOT / reference.FOLDER).glob("*.md")
     generated = [page for page in pages if page.read_text().startswith(reference.HEADER)]
-    return sorted({*(ROOT / "crds").glob("*"), *generated} - set(made))
+    folders = (ROOT / "crds", ROOT / offline.FOLDER)
+    return sorted({*(file for folder in folders for file in folder.glob("*")), *generated} - set(made))
 
 
 def _root(kind: Kind) -> dict[str, Any]:
