@@ -1,0 +1,173 @@
+"""Offline validation of manifests: what the API server and the operator would refuse, with its place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ultramarine_contract.meta import ONLINE_ENDPOINT, SWEEP, TRAINING_JOB, Manifest
+
+from .checking import Check, Fault, name_of
+from .metadata import head_faults, is_foreign, metadata_faults
+from .reading import STDIN, Document, Problem
+from .references import reference_faults
+from .rules import broken
+from .schemas import ANY, Keys, Kind, Schema, kinds
+
+ARCHIVE = "s3://bucket/source.tar.gz"  # in place of a local path, which an upload replaces by such a URI
+SUFFIX = "-xxxxx"  # in place of what the API server appends to generateName
+
+
+@dataclass
+class Report:
+    """Outcome of a validation: problems, notes on objects that were not checked, and the number of those that were."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+    checked: int = 0
+
+
+def validate(documents: Iterable[Document]) -> Report:
+    """Validate objects of files, each by itself; two objects of one name are a problem too."""
+    report = Report()
+    former: dict[tuple[str, ...], Document] = {}
+    for document in documents:
+        manifest = document.manifest
+        if not document.stated and not ("apiVersion" in manifest and "kind" in manifest):
+            report.notes.append(document.problem((), "not a manifest; not checked"))
+            continue
+        if is_foreign(manifest):
+            report.notes.append(document.problem((), "not a kind of Ultramarine; not checked"))
+        else:
+            report.checked += 1
+            folder = Path() if document.file == STDIN else Path(document.file).parent
+            for fault in faults(manifest, folder):
+                report.problems.append(document.problem(fault.path, fault.message, of_name=fault.of_name))
+        meta = manifest.get("metadata")
+        if isinstance(meta, dict) and meta.get("name"):
+            identity = (str(manifest.get("kind")), str(meta.get("namespace")), str(meta["name"]))
+            if identity in former:
+                first = former[identity]
+                message = (
+                    f"stands twice, first at {first.file}:{first.node.place.line}; rename or remove one of the two"
+                )
+                report.problems.append(document.problem(("metadata", "name"), message))
+            former.setdefault(identity, document)
+    report.problems.sort()
+    return report
+
+
+def faults(manifest: Manifest, folder: Path | None = None) -> list[Fault]:
+    """Return the faults of an object: of its form, then of its rules, then those that only the operator would name.
+
+    Local paths must exist if the `folder` is given to which they are relative.
+    """
+    if head := [*head_faults(manifest)]:
+        return head
+    kind = kinds()[manifest["kind"]]
+    check = Check()
+    check.faults += metadata_faults(manifest)
+    manifest = _named(copy.deepcopy(manifest))
+    _list_command(manifest)
+    check.faults += uploaded(manifest, folder)
+    before = len(check.faults)
+    stored = check.value(_root(kind), manifest, ())
+    well_formed = len(check.faults) == before
+    for held in check.held:
+        check.faults += (Fault(held.path, message) for message in broken(held.rules, held.value))
+    if well_formed:
+        check.faults += reference_faults(kind.name, stored["spec"])
+    if not check.faults:
+        check.faults += _model_faults(kind, stored["spec"])
+    return check.faults
+
+
+def _root(kind: Kind) -> Schema:
+    """Return the schema of an object whose head has a check of its own."""
+    fields = kind.schema["properties"]
+    return {**kind.schema, "properties": {name: {ANY: True} for name in fields} | {"spec": fields["spec"]}}
+
+
+def _named(manifest: Manifest) -> Manifest:
+    """Return an object with a name for the rules on it, also if the API server would complete it."""
+    meta = manifest.get("metadata")
+    meta = meta if isinstance(meta, dict) else {}
+    prefix = meta.get("generateName")
+    name = meta.get("name") or (f"{prefix}{SUFFIX}" if isinstance(prefix, str) else "a")
+    return {**manifest, "metadata": {**meta, "name": name if isinstance(name, str) else "a"}}
+
+
+def _list_command(manifest: Manifest) -> None:
+    """Make a command that is a text a list of it, as the chart's policy does: a rule then says how to write it."""
+    run = _at(manifest, _RUNS[manifest["kind"]]) if manifest["kind"] in _RUNS else None
+    if isinstance(run, dict) and isinstance(run.get("command"), str):
+        run["command"] = [run["command"]]
+
+
+# Places of the spec of a run, by kind.
+_RUNS: dict[str, Keys] = {TRAINING_JOB.kind: ("spec",), SWEEP.kind: ("spec", "trialTemplate", "spec")}
+
+
+def uploaded(manifest: Manifest, folder: Path | None = None) -> Iterator[Fault]:
+    """Put a URI in place of each local path, as an upload does, and yield the faults of the paths."""
+    for keys, value in _uploadable(manifest):
+        if isinstance(value, dict) and "path" in value:
+            yield from _path_faults((*keys, "path"), value["path"], "uri" in value, folder)
+            del value["path"]
+            value["uri"] = ARCHIVE
+
+
+def _uploadable(manifest: Manifest) -> Iterator[tuple[Keys, Any]]:
+    """Yield the values that may have a local path: sources and inputs."""
+    paths: list[Keys] = []
+    if manifest["kind"] == ONLINE_ENDPOINT.kind:
+        deployments = _at(manifest, ("spec", "deployments"))
+        places = range(len(deployments)) if isinstance(deployments, list) else ()
+        paths = [("spec", "deployments", place, "scoring", "source") for place in places]
+    elif run := _RUNS.get(manifest["kind"]):
+        inputs = _at(manifest, (*run, "inputs"))
+        names = inputs if isinstance(inputs, dict) else ()
+        paths = [(*run, "source"), *((*run, "inputs", name) for name in names)]
+    yield from ((keys, _at(manifest, keys)) for keys in paths)
+
+
+def _at(value: Any, keys: Keys) -> Any:
+    """Return the value at a path; None if it is absent."""
+    for key in keys:
+        try:
+            value = value[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
+
+
+def _path_faults(keys: Keys, path: Any, has_uri: bool, folder: Path | None) -> Iterator[Fault]:
+    if has_uri:
+        yield Fault(keys, "has uri beside it; give one of the two")
+    if not isinstance(path, str) or not path:
+        yield Fault(keys, f"must be a path, not {name_of(path)}")
+    elif folder is not None and not _exists(folder / path):
+        yield Fault(keys, f"{path} does not exist; correct the path, which is relative to the manifest")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # such as a name that is too long for any file
+        return False
+
+
+def _model_faults(kind: Kind, spec: Manifest) -> Iterator[Fault]:
+    """Yield what only the operator refuses: texts that it parses, such as the JSON of a warmup request."""
+    from pydantic import ValidationError
+
+    module, _, name = kind.model.partition(":")
+    try:
+        getattr(import_module(module), name).model_validate(spec)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False):
+            yield Fault(("spec", *detail["loc"]), detail["msg"].removeprefix("Value error, "))
