@@ -214,7 +214,7 @@ def _either(parts: list[Callable[[], Any]], decisive: bool) -> bool:
     failure: Failure | None = None
     for part in parts:
         try:
-            if part() is decisive:
+            if equal(part(), decisive):
                 return decisive
         except Failure as error:
             failure = error

@@ -10,7 +10,7 @@ from typing import Any
 from .schemas import ANY, INT_OR_STRING, RULES, Keys, Schema, meant
 
 _NAMES = {str: "a text", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
-_EXPECTED = {
+_EXPECTED: dict[str, tuple[str, Any]] = {
     "string": ("a text", str),
     "integer": ("a whole number", int),
     "number": ("a number", (int, float)),

@@ -141,7 +141,7 @@ class _Composer:
     def _node(self, event: Any) -> Node:
         place = _place(event)
         if isinstance(event, AliasEvent):
-            return self._alias(event.anchor, place)
+            return self._alias(str(event.anchor), place)
         if event.anchor:
             self._anchors[event.anchor] = None
         self._depth += 1

@@ -99,7 +99,7 @@ def dotted(keys: Keys) -> str:
 def read(paths: Iterable[str | os.PathLike[str]]) -> Reading:
     """Read files, all manifests below folders, and standard input for `-`; faults become problems."""
     reading = Reading()
-    for path in map(os.fspath, paths):
+    for path in (os.fspath(path) for path in paths):
         if path == STANDARD_INPUT:
             _add(reading, STDIN, sys.stdin.buffer.read(MAX_BYTES + 1), stated=True)
         elif Path(path).is_dir():
