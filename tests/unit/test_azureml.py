@@ -252,6 +252,14 @@ def test_a_container_keeps_ports_paths_and_probes(converted):
     assert "endpoint_name" in losses(converted, "tfserving.yml")  # the placeholder
 
 
+def test_a_deployment_whose_model_is_elsewhere_is_a_container_to_complete(converted):
+    """A file without model and image, which Azure's command line completes, names both in a loss."""
+    (deployment,) = only(converted, "OnlineEndpoint", "vision")["deployments"]
+
+    assert deployment["container"]["image"] == "image"
+    assert losses(converted, "vision.yml")["environment"] == "is missing, as is the model"
+
+
 def test_early_releases_are_understood(converted):
     """Deployments inside an endpoint, nested paths and single braces become the same objects."""
     spec = only(converted, "OnlineEndpoint", "my-endpoint")

@@ -107,7 +107,8 @@ def _container(fields: Fields, environment: Resolved) -> Manifest:
     """Return the container of an image; Azure's server answers at port 5001 without an inference_config."""
     image = environment.image
     if not image or not re.fullmatch(r"[A-Za-z0-9][\w./:@-]*", image) or len(image) > 500:
-        fields.lose("environment", "names no image that can be pulled", "Write the image into container.image")
+        problem = "names no image that can be pulled" if image else "is missing, as is the model"
+        fields.lose("environment", problem, "Name a model, or write the image into container.image")
         image = object_name(image or "image")
     elif environment.routes is None:
         fields.lose("environment", f"is assumed to be an image named {image}", "Write the image into container.image")

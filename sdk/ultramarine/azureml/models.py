@@ -58,7 +58,7 @@ def import_model(
 
 
 def _register(context: Context, fields: Fields, document: Document, name: str, key: str) -> ModelTarget:
-    type = fields.text("type").lower()
+    type = fields.text("type").lower() or f"{fields.text('model_format')}_model"
     type = type if type in MODELS else "custom_model"
     path, version, format = fields.text(key), fields.text("version"), MODELS[type]
     located = locate(context, fields, key, path, type)

@@ -67,14 +67,13 @@ def schema_of(value: dict[str, Any]) -> str:
         return DEPLOYMENT
     if value.get("endpoint_name"):
         return _refusal("batch")
-    if type in _TYPES and not re.search(r"component$|^pipeline|^model$", declared):
+    if reason := _refusal(declared):
+        return reason
+    if type in _TYPES and declared != "model":
         return _TYPES[type]
     if declared in _SCHEMAS and not (declared == "commandjob" and _refusal(type)):
         return _SCHEMAS[declared]
-    for word in (declared, type):
-        if reason := _refusal(word):
-            return reason
-    return _by_shape(value)
+    return _refusal(type) or _by_shape(value)
 
 
 def is_azureml(path: Path) -> bool:

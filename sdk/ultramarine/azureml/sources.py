@@ -34,8 +34,8 @@ def source_of(context: Context, fields: Fields, key: str, name: str) -> tuple[Ma
         uri = context.upload("code", text, "code", fields.place(key), name, ".tar.gz")
         return {"uri": uri}, None
     path = context.local(fields, text)
-    if not path.is_dir():
-        fields.lose(key, f"{shown(path)} is not a folder", "Correct the path, or put the code there before the upload")
+    if not path.exists():
+        fields.lose(key, f"{shown(path)} does not exist", "Correct the path, or put the code there before the upload")
     uri = context.upload("code", shown(path), "code", fields.place(key), name, ".tar.gz")
     return {"uri": uri}, path
 
