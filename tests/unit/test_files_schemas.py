@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -52,11 +53,27 @@ def test_an_editor_schema_takes_what_is_valid(kind: Kind) -> None:
             validator.validate(manifest)
 
 
-def test_an_editor_schema_knows_local_paths() -> None:
-    """source.path and inputs.NAME.path, which `submit` replaces, are fields for an editor."""
-    patch = {"spec": {"source": {"inline": None, "path": "."}, "inputs": {"data": {"uri": None, "path": "a.csv"}}}}
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("TrainingJob", {"source": {"inline": None, "path": "."}, "inputs": {"data": {"uri": None, "path": "."}}}),
+        (
+            "Sweep",
+            {"trialTemplate": {"spec": {"source": {"path": "."}, "inputs": {"data": {"uri": None, "path": "."}}}}},
+        ),
+        ("OnlineEndpoint", {"deployments": [{"name": "a", "model": "m@1", "scoring": {"source": {"path": "."}}}]}),
+        ("ModelVersion", {"uri": None, "digest": None, "path": "."}),
+    ],
+)
+def test_local_paths_are_fields_for_authors(tmp_path: Path, kind: str, spec: Manifest) -> None:
+    """Local paths, which `submit` and `apply` replace, are valid for editors and offline, and must exist."""
+    manifest = applied(kinds()[kind], {"spec": spec, "status": None})
+    if kind == "OnlineEndpoint":
+        manifest["spec"] = spec
 
-    jsonschema.validate(applied(kinds()["TrainingJob"], patch), editor_schema(kinds()["TrainingJob"]))
+    jsonschema.validate(manifest, editor_schema(kinds()[kind]))
+    assert faults(manifest, tmp_path) == []
+    assert faults(manifest, tmp_path / "absent") != []
 
 
 def test_a_page_has_all_about_a_field() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
 from typing import Any
 
 from ultramarine_contract.errors import UltramarineError, listed
-from ultramarine_contract.meta import ONLINE_ENDPOINT, SWEEP, TRAINING_JOB
+from ultramarine_contract.meta import MODEL_VERSION
 
 Schema = dict[str, Any]
 Keys = tuple[str | int, ...]  # path of a value
@@ -74,19 +75,23 @@ def meant(word: str, names: list[str], plural: str) -> str:
 def authored(kind: Kind) -> Schema:
     """Return the schema of a manifest as its author writes it: with local paths, which `submit` replaces by URIs."""
     schema = copy.deepcopy(kind.schema)
-    fields = schema["properties"]["spec"]["properties"]
-    if kind.name == ONLINE_ENDPOINT.kind:
-        fields = fields["deployments"]["items"]["properties"]["scoring"]["properties"]
-    elif kind.name == SWEEP.kind:
-        fields = fields["trialTemplate"]["properties"]["spec"]["properties"]
-    elif kind.name != TRAINING_JOB.kind:
-        return schema
-    fields["source"]["properties"]["path"] = _LOCAL_PATH
-    if "inputs" in fields:
-        entry = fields["inputs"]["additionalProperties"]
+    spec = schema["properties"]["spec"]
+    for entry in [*_uploadable(spec), *([spec] if kind.name == MODEL_VERSION.kind else [])]:
         entry["properties"]["path"] = _LOCAL_PATH
-        entry["required"] = [name for name in entry["required"] if name != "uri"]
+        entry["required"] = [name for name in entry.get("required", []) if name not in ("uri", "digest")]
     return schema
+
+
+def _uploadable(schema: Schema) -> Iterator[Schema]:
+    """Yield the schemas of values that may have a local path: sources and inputs."""
+    for name, child in schema.get("properties", {}).items():
+        if name == "source" and "uri" in child.get("properties", {}):
+            yield child
+        elif name == "inputs" and "uri" in (items(child) or {}).get("properties", {}):
+            yield child["additionalProperties"]
+        yield from _uploadable(child)
+    if (entry := items(schema)) is not None:
+        yield from _uploadable(entry)
 
 
 _LOCAL_PATH: Schema = {

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ultramarine_contract.meta import ONLINE_ENDPOINT, SWEEP, TRAINING_JOB, Manifest
+from ultramarine_contract.meta import MODEL_VERSION, SWEEP, TRAINING_JOB, Manifest
 
 from .checking import Check, Fault, name_of
 from .metadata import head_faults, is_foreign, metadata_faults
@@ -18,6 +18,7 @@ from .references import reference_faults
 from .rules import broken
 from .schemas import ANY, Keys, Kind, Schema, kinds
 
+DIGEST = "sha256:" + "0" * 64
 ARCHIVE = "s3://bucket/source.tar.gz"  # in place of a local path, which an upload replaces by such a URI
 SUFFIX = "-xxxxx"  # in place of what the API server appends to generateName
 
@@ -114,34 +115,30 @@ _RUNS: dict[str, Keys] = {TRAINING_JOB.kind: ("spec",), SWEEP.kind: ("spec", "tr
 
 def uploaded(manifest: Manifest, folder: Path | None = None) -> Iterator[Fault]:
     """Put a URI in place of each local path, as an upload does, and yield the faults of the paths."""
-    for keys, value in _uploadable(manifest):
+    spec = manifest.get("spec")
+    versions = [(("spec",), spec)] if manifest["kind"] == MODEL_VERSION.kind else []
+    for keys, value in [*_uploadable(spec, ("spec",)), *versions]:
         if isinstance(value, dict) and "path" in value:
             yield from _path_faults((*keys, "path"), value["path"], "uri" in value, folder)
             del value["path"]
-            value["uri"] = ARCHIVE
+            value |= {"uri": ARCHIVE} | ({"digest": DIGEST} if versions else {})
 
 
-def _uploadable(manifest: Manifest) -> Iterator[tuple[Keys, Any]]:
+def _uploadable(value: Any, keys: Keys) -> Iterator[tuple[Keys, Any]]:
     """Yield the values that may have a local path: sources and inputs."""
-    paths: list[Keys] = []
-    if manifest["kind"] == ONLINE_ENDPOINT.kind:
-        deployments = _at(manifest, ("spec", "deployments"))
-        places = range(len(deployments)) if isinstance(deployments, list) else ()
-        paths = [("spec", "deployments", place, "scoring", "source") for place in places]
-    elif run := _RUNS.get(manifest["kind"]):
-        inputs = _at(manifest, (*run, "inputs"))
-        names = inputs if isinstance(inputs, dict) else ()
-        paths = [(*run, "source"), *((*run, "inputs", name) for name in names)]
-    yield from ((keys, _at(manifest, keys)) for keys in paths)
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in entries:
+        if key == "source":
+            yield (*keys, key), inner
+        elif key == "inputs" and isinstance(inner, dict):
+            yield from (((*keys, key, name), entry) for name, entry in inner.items())
+        yield from _uploadable(inner, (*keys, key))
 
 
 def _at(value: Any, keys: Keys) -> Any:
     """Return the value at a path; None if it is absent."""
     for key in keys:
-        try:
-            value = value[key]
-        except (KeyError, IndexError, TypeError):
-            return None
+        value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
