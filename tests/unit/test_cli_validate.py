@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from ultramarine.cli.composing import assign, read_manifests
+from ultramarine.files.reading import InvalidFiles
+
 JOB = "apiVersion: ultramarine.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: churn}\nspec: {command: [a]}\n"
 
 
@@ -80,3 +84,16 @@ def test_init_writes_a_project_once(tmp_path: Path) -> None:
     assert ultramarine(tmp_path, "validate", "churn").returncode == 0
     assert second.returncode == 1
     assert "exists already; name another folder, or remove the file" in second.stderr
+
+
+def test_apply_and_set_read_yaml_as_kubectl_does(tmp_path: Path) -> None:
+    """Manifests and values of --set have kubectl's values; faults have line and column."""
+    (tmp_path / "job.yaml").write_text(JOB.replace("[a]", "[a"))
+    with pytest.raises(InvalidFiles, match=r"job\.yaml:4:19: a comma or a closing bracket is missing"):
+        read_manifests(tmp_path / "job.yaml")
+    manifest: dict[str, object] = {}
+    assign(manifest, "spec.rate=1e-5")
+    assign(manifest, "spec.when=yes")
+    assign(manifest, "spec.text=a: b: c")
+
+    assert manifest == {"spec": {"rate": 0.00001, "when": True, "text": "a: b: c"}}

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
-import yaml
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import API_VERSION, Manifest
+
+from ultramarine.files.nodes import SyntaxFault, nodes
+from ultramarine.files.reading import load
 
 from .session import yaml_text
 
@@ -117,21 +119,14 @@ def _check_uploads(manifests: list[Manifest], conversion: Conversion) -> None:
 
 
 def read_manifests(file: Path) -> list[Manifest]:
-    """Return the manifests of a YAML or JSON file. Raises InvalidSpec with line and column."""
-    try:
-        documents = [document for document in yaml.safe_load_all(file.read_text()) if document is not None]
-    except yaml.YAMLError as error:
-        raise InvalidSpec(f"{file} is not YAML: {' '.join(str(error).split())}. Correct it.") from None
-    except UnicodeDecodeError:
-        raise InvalidSpec(f"{file} is not text. Give a manifest, or a script that ends in .py, .R or .sh.") from None
-    for document in documents:
-        if not isinstance(document, dict) or "kind" not in document:
+    """Return the manifests of a YAML or JSON file. Raises InvalidFiles with line and column."""
+    manifests = [document.manifest for document in load([file])]
+    for manifest in manifests:
+        if "kind" not in manifest:
             raise InvalidSpec(
                 f"{file} is not a manifest: a document has no kind. Give apiVersion, kind, metadata, spec."
             )
-    if not documents:
-        raise InvalidSpec(f"{file} is empty.")
-    return documents
+    return manifests
 
 
 def script_job(file: Path) -> Manifest:
@@ -200,8 +195,8 @@ def assign(manifest: Manifest, item: str) -> None:
     if not equals or not all(keys):
         raise InvalidSpec(f"--set {item}: write a.b.c=VALUE, such as spec.parameters.rate=0.1.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = next((node.value for node in nodes(text)), None)
+    except SyntaxFault:
         value = text
     node: Any = manifest
     for index, key in enumerate(keys[:-1]):
