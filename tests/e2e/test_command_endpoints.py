@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from conftest import Platform
+from conftest import Platform, condition
 from person import Person, data_scientist
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
@@ -116,10 +116,10 @@ def test_traffic_turns_to_another_version(ada: Person, platform: Platform) -> No
 
 def test_keys_are_kept_for_their_maker(ada: Person, platform: Platform) -> None:
     """She may not read the Secret, has the keys, and may rotate them once she has the right to that Secret."""
+    platform.kubectl("delete", "role,rolebinding", "command-churn-keys", "--ignore-not-found")
     printed = ada.run("endpoints", "keys", "command-churn").stdout
     assert platform.secret("command-churn-keys")["primary"] in printed
     assert "cannot patch" in ada.run("endpoints", "keys", "command-churn", "--rotate", code=1).stderr
-    platform.kubectl("delete", "role,rolebinding", "command-churn-keys", "--ignore-not-found")
     right = ("--verb=get,patch", "--resource=secrets", "--resource-name=command-churn-keys")
     platform.kubectl("create", "role", "command-churn-keys", *right)
     platform.kubectl("create", "rolebinding", "command-churn-keys", "--role=command-churn-keys", "--user=endpoints-ada")
@@ -140,15 +140,14 @@ def test_a_script_with_its_folder(ada: Person) -> None:
     assert "without a signature" in ada.run("endpoints", "test", "command-scored", code=1).stderr
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_sleeps_is_woken(ada: Person, platform: Platform, client: Client) -> None:
     """The note names the wait, and the answer comes."""
     autoscale = {"minReplicas": 0, "maxReplicas": 1, "metric": "concurrency", "target": 1, "scaleDownAfterSeconds": 1}
     deployment = {"name": "blue", "model": "command-churn@1", "autoscale": autoscale}
     manifest = {"kind": "OnlineEndpoint", "metadata": {"name": "command-asleep"}}
     ada.run("apply", ada.write("asleep.yaml", {**manifest, "spec": {"authMode": "none", "deployments": [deployment]}}))
-    platform.wait(
-        "oe", "command-asleep", lambda s: [d["autoscale"]["replicas"] for d in s.get("deployments", [])] == [0], 180
-    )
+    platform.wait("oe", "command-asleep", lambda s: s.get("replicas") == "0/0" and condition(s, "Ready"), 180)
     notes: list[str] = []
     endpoint = Endpoint(client, "command-asleep", note=notes.append)
     assert endpoint.predict([[70, "gold"]]) == ["leaves"]

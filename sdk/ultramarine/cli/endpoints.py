@@ -54,7 +54,7 @@ def deploy(
     ] = "",
     scoring: Annotated[Path | None, typer.Option(help="Folder of a score.py, or a script.")] = None,
     env: Annotated[str, typer.Option(help="requirements.txt, or the name of an Environment.")] = "",
-    replicas: Annotated[int, typer.Option(min=1, help="Number of pods.", show_default="1, or as it is")] = 0,
+    replicas: Annotated[int, typer.Option(min=0, help="Number of pods.", show_default="1, or as it is")] = 0,
     cpu: Annotated[str, typer.Option(help="CPU request of each pod, such as 500m.")] = "",
     memory: Annotated[str, typer.Option(help="Memory request and limit of each pod, such as 1Gi.")] = "",
     gpu: Annotated[int, typer.Option(help="GPUs of each pod.")] = 0,
