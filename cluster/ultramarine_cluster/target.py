@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -128,7 +129,8 @@ def embedded(running: cluster.Cluster) -> Target:
         "embedded",
         (str(running.kubectl), *kubeconfig),
         (str(running.helm), *kubeconfig),
-        f"export KUBECONFIG={running.kubeconfig} PATH={running.kubectl.parent}:$PATH",
+        # At the end, so that only what the machine lacks comes from the virtual environment: `ultramarine`.
+        f"export KUBECONFIG={running.kubeconfig} PATH={running.kubectl.parent}:$PATH:{Path(sys.executable).parent}",
     )
 
 

@@ -79,9 +79,9 @@ def main() -> int:
     say(f"  endpoint  http://{NAME}.{NAMESPACE}.svc      keys: Secret {NAME}-keys")
     say(f"  bucket    {BUCKET} at http://ultramarine-storage.{NAMESPACE}.svc:7070  keys: Secret ultramarine-storage")
     say("\nThree things to try next:")
-    say(f"  kubectl -n {NAMESPACE} describe tj {NAME}")
-    say("  kubectl explain trainingjob.spec")
-    say(f"  kubectl -n {NAMESPACE} delete pod -l ultramarine.dev/kind=OnlineEndpoint   # and see it come back")
+    say(f"  ultramarine -n {NAMESPACE} describe tj {NAME}")
+    say(f"  ultramarine -n {NAMESPACE} endpoints test {NAME}")
+    say(f"  ultramarine init wine && cd wine && ultramarine -n {NAMESPACE} submit")
     if target.where == "context":
         say(f"\nTo remove it: helm uninstall ultramarine -n {NAMESPACE}; kubectl delete namespace {NAMESPACE};")
         say("kubectl delete crd trainingjobs.ultramarine.dev sweeps.ultramarine.dev models.ultramarine.dev "

@@ -34,7 +34,14 @@ app = typer.Typer(
 def options(
     context: typer.Context,
     namespace: Annotated[
-        str, typer.Option("-n", "--namespace", help="Namespace.", show_default="that of the context")
+        str,
+        typer.Option(
+            "-n",
+            "--namespace",
+            envvar="ULTRAMARINE_NAMESPACE",
+            help="Namespace.",
+            show_default="that of the context",
+        ),
     ] = "",
     kube_context: Annotated[
         str, typer.Option("--context", help="Context of the kubeconfig.", show_default="the current one")
