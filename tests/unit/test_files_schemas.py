@@ -82,6 +82,7 @@ def test_a_page_has_all_about_a_field() -> None:
     assert page.startswith("trainingjob.spec.outputs <map of object>, cannot be changed later\n")
     for part in ("at most 16 entries", "- each key must be lower-case", "outputs:\n    model:\n", "registerAs <text>"):
         assert part in page
+    assert "cannot be changed later" in explain("trainingjob.spec.resources.limits").splitlines()[0]
     assert "default 3" in explain("trainingjob.spec.backoffLimit")
     assert "required" in explain("sweep.spec.searchSpace").splitlines()[0]
     for path in ("oe.spec.deployments.model", "oe.spec.deployments[].model", "onlineendpoint.spec.deployments.*.model"):

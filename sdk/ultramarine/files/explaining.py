@@ -54,13 +54,8 @@ class Field:
         if name not in fields:
             where = ".".join((self.kind.name.lower(), *self.path))
             raise UnknownName(f"{where} has no field {name}; {meant(name, list(fields), 'fields')}")
-        return Field(
-            self.kind,
-            (*self.path, name),
-            fields[name],
-            name in self.inner.get("required", ()),
-            name in fixed(self.inner),
-        )
+        required = name in self.inner.get("required", ())
+        return Field(self.kind, (*self.path, name), fields[name], required, self.fixed or name in fixed(self.inner))
 
 
 def fixed(schema: Schema) -> set[str]:
@@ -142,7 +137,8 @@ def _summaries(field: Field) -> Iterator[str]:
     for name in field.inner.get("properties", {}):
         child = field.child(name)
         yield f"{name} <{type_of(child.schema)}>" + "".join(f", {word}" for word in _words(child))
-        yield textwrap.indent(_wrapped(child.schema.get("description", "")), "  ")
+        if text := child.schema.get("description"):
+            yield textwrap.indent(_wrapped(text), "  ")
 
 
 def _wrapped(text: str, bullet: str = "") -> str:
