@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .common import MANIFEST_NAME
 from .errors import StorageError
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
@@ -68,17 +67,17 @@ def empty(folder: Path) -> None:
             path.unlink()
 
 
-def files_below(folder: Path, leave_out: Callable[[str], bool] = lambda name: False) -> Iterator[tuple[str, Path]]:
-    """Yield relative path and file for all below `folder` except the names to leave out.
+def files_below(folder: Path, leave_out: Callable[[str], bool] = lambda path: False) -> Iterator[tuple[str, Path]]:
+    """Yield relative path and file for all below `folder` except the paths to leave out; a folder's ends in a slash.
 
     Raises StorageError for anything that is not a file or leads outside, and FileNotFoundError if a file vanishes.
     """
 
     def walk(directory: Path, above: frozenset[Path]) -> Iterator[tuple[str, Path]]:
         for file in sorted(directory.iterdir()):
-            if leave_out(file.name):
-                continue
             path = file.relative_to(folder).as_posix()
+            if leave_out(f"{path}/" if file.is_dir() else path):
+                continue
             target = Path(os.path.realpath(file))  # Path.resolve would fail on a link to itself
             problem = unsafe(path)
             if not target.is_relative_to(folder.resolve()) or target in above:
@@ -86,8 +85,6 @@ def files_below(folder: Path, leave_out: Callable[[str], bool] = lambda name: Fa
             elif not target.is_dir() and not target.is_file():
                 file.lstat()
                 problem = "it is neither file nor folder; remove it"
-            elif path == MANIFEST_NAME:
-                problem = "this name is reserved for the list of files; choose another"
             if problem:
                 raise StorageError(f"{file} cannot be stored: {problem}", "OutputInvalid")
             if target.is_dir():

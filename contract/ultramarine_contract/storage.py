@@ -179,6 +179,9 @@ class Storage:
             files = dict(files_below(folder)) if files is None else files
             if not files:
                 raise StorageError(f"{folder} is empty; the command has to write its result there", "OutputEmpty")
+            if MANIFEST_NAME in files:
+                problem = "this name is reserved for the list of files; choose another"
+                raise StorageError(f"{folder / MANIFEST_NAME} cannot be stored: {problem}", "OutputInvalid")
             manifest = ArtifactManifest(tuple(_entry(path, file) for path, file in files.items()), format)
             uri = f"{prefix_uri.rstrip('/')}/{manifest.digest.removeprefix('sha256:')[:16]}/"
             location = parse_uri(uri)

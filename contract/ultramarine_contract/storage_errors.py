@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    FlexibleChecksumError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
 from s3transfer.exceptions import RetriesExceededError
 
 from .common import MANIFEST_NAME
@@ -15,6 +21,8 @@ from .locations import parse_uri
 # versitygw answers XAdminUserNotFound, with status 404, for an unknown access key.
 _BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "XAdminUserNotFound"}
 _WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
+# versitygw keeps objects as files, so an object's name cannot be that of a folder.
+_NAME_TAKEN = {"ExistingObjectIsDirectory", "ObjectParentIsFile", "DirectoryObjectContainsData"}
 _BUSY = {
     "SlowDown",
     "ServiceUnavailable",
@@ -35,6 +43,10 @@ def explained(name: str, uri: str) -> Iterator[None]:
     except (NoCredentialsError, PartialCredentialsError) as error:
         remedy = "give the pod AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY from the storage Secret"
         raise StorageError(f"no credentials for {uri}; {remedy}", "CredentialsMissing") from error
+    except FlexibleChecksumError as error:
+        remedy = "it was damaged on its way or in the storage; fetch it again, or upload it again"
+        message = f"{uri} does not have the checksum that the storage has for it; {remedy}"
+        raise StorageError(message, "DigestMismatch") from error
     except (BotoCoreError, RetriesExceededError) as error:
         remedy = "check that it runs, that its address is right and that the network lets the pod reach it"
         # boto3's message names the object's address: two objects of one absent storage would seem to have two reasons.
@@ -53,11 +65,22 @@ def _refusal(error: ClientError, name: str, uri: str) -> StorageError:
     if code == "RequestTimeTooSkewed":
         message = f"the storage refused {uri}, for this node's clock differs from its own ({code}); set the clock"
         return StorageError(message, "ClockWrong", transient=True)
+    if status == 507 or code == "QuotaExceeded":
+        remedy = "delete what is not needed, or ask your administrator for a larger disk"
+        message = f"the disk of the object storage at {name} is full, so {uri} was not stored; {remedy}"
+        return StorageError(message, "StorageFull", transient=True)
     if code in _BAD_CREDENTIALS or status in (401, 403):
         remedy = "check both keys in the storage Secret and what they may do with the bucket"
         return StorageError(f"the storage refused the credentials for {uri} ({code}); {remedy}", "AccessDenied")
     if code in _WRONG_REGION:
         return StorageError(f"{uri} is in another region ({code}); set the storage region", "WrongRegion")
+    if code == "NoSuchUpload":
+        return StorageError(f"the upload of {uri} does not exist any more; begin it again", "UploadNotFound")
+    if status == 412:
+        return StorageError(f"{uri} was replaced while it was read; read it again", "ObjectChanged")
+    if code in _NAME_TAKEN:
+        problem = "a file and a folder cannot have the same name"
+        return StorageError(f"{uri} cannot be stored: {problem}; choose another name", "NameTaken")
     if status == 404:
         remedy = "check the path or upload it"
         if uri.endswith("/" + MANIFEST_NAME):

@@ -33,6 +33,8 @@ INTERNAL = {
     "Haste": "the trainer's own, beside reasons of the storage",
     "Paused": "a phase of a rollout",
     "Unwanted": "ends a trial that its sweep had ended before the start",
+    "UploadNotFound": "the command begins the upload again",
+    "ObjectChanged": "the command alone reads an object in parts",
     "Busy": "the coordinator tries again",
 }
 

@@ -163,7 +163,7 @@ def test_a_link_to_itself_is_refused(storage: Storage, bucket: str, tmp_path: Pa
 def test_only_the_files_that_are_meant_are_stored(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """A file beside them, or one that comes during the upload, is not part of the artifact."""
     folder = folder_with(tmp_path, {"weights": b"w", "weights.tmp": b"half", ".cache/x": b"x"})
-    files = dict(files_below(folder, lambda name: name.startswith(".") or name.endswith(".tmp")))
+    files = dict(files_below(folder, lambda path: Path(path).name.startswith(".") or path.endswith(".tmp")))
 
     record = storage.upload_folder(folder, f"s3://{bucket}/out/", files=files)
 

@@ -27,6 +27,8 @@ class Table:
 STORAGE: Lines = {
     "Unreachable": ("The object storage does not answer.", "Check its address and the network."),
     "Unavailable": ("The object storage is overloaded or failing.", "Wait; check the storage if it lasts."),
+    "StorageFull": ("The disk of the object storage is full.", "Delete what is not needed, or enlarge the disk."),
+    "NameTaken": ("A file and a folder of the bucket would have one name.", "Choose another name."),
     "AccessDenied": (
         "The storage refuses the keys for this URI.",
         "Correct the URI or the keys in the storage Secret.",

@@ -369,7 +369,8 @@ def look(folder: Path) -> Files | None:
     return {path: (stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats.items()}
 
 
-def _is_unfinished(name: str) -> bool:
+def _is_unfinished(path: str) -> bool:
+    name = path.removesuffix("/").rpartition("/")[2]
     return name.startswith(".") or name.endswith((".tmp", ".part"))
 
 
