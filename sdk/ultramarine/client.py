@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .models import Models
     from .objects import Object, Sweep
     from .runs import Run
+    from .storage.data import Data
     from .sweeps import SweepRun
 
 
@@ -131,6 +132,15 @@ class Client:
         from .models import Models
 
         return Models(self)
+
+    # ---- Files
+
+    @cached_property
+    def data(self) -> Data:
+        """Files of the namespace in the object storage: put, get, ls, rm."""
+        from .storage.data import Data
+
+        return Data(self.platform)
 
     @cached_property
     def storage(self) -> Storage:

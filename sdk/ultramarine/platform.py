@@ -36,6 +36,7 @@ class Facts:
     release: str
     version: str
     storage_endpoint: str
+    storage_region: str
     storage_secret: str
     bucket: str
     storage_ca: str
@@ -49,6 +50,7 @@ class Platform:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._open = ExitStack()
+        self._storage_tunnel: Tunnel | None = None
 
     def close(self) -> None:
         """Close the ways that were opened."""
@@ -69,6 +71,7 @@ class Platform:
             release=data.get("release", ""),
             version=data.get("version", ""),
             storage_endpoint=data.get("storageEndpoint", ""),
+            storage_region=data.get("storageRegion", ""),
             storage_secret=data.get("storageSecret", "ultramarine-storage"),
             bucket=data.get("bucket", ""),
             storage_ca=data.get("storageCA", ""),
@@ -89,8 +92,17 @@ class Platform:
         )
 
     def tunnel(self, port: int, pod: str = "", as_proxy: bool = False) -> Tunnel:
-        """Open a way to a port of the gateway's pod, or of another one; it stays until the platform is closed."""
-        return self._open.enter_context(Tunnel(self.cluster, pod or self.gateway_pod(), port, as_proxy))
+        """Open a way to a port of the gateway's pod, or of another one; it stays until the platform is closed.
+
+        If the gateway's pod ends, new connections go to its successor.
+        """
+        find = None if pod else self.gateway_pod
+        return self._open.enter_context(Tunnel(self.cluster, pod or self.gateway_pod(), port, as_proxy, find=find))
+
+    @property
+    def problem(self) -> UltramarineError | None:
+        """Cause for which the storage was not reached, if it lies on the way through the cluster."""
+        return self._storage_tunnel.problem if self._storage_tunnel else None
 
     @property
     def prefix(self) -> str:
@@ -108,15 +120,31 @@ class Platform:
         except (NotFound, Forbidden) as error:
             raise NoPlatform(f"the storage's keys cannot be read: {error.message}") from None
         keys = Keys(*(base64.b64decode(secret.get(name, "")).decode() for name in Keys._fields))
+        if not all(keys):
+            raise NoPlatform(
+                f"Secret {facts.storage_secret} in namespace {self.cluster.namespace} lacks a key of the storage."
+                f" Ask your administrator to add {' and '.join(Keys._fields)}."
+            )
         if not facts.storage_port:
-            return Storage(facts.storage_endpoint, keys=keys)
-        if not facts.storage_endpoint.startswith("https:"):
-            return Storage(f"http://{self.tunnel(facts.storage_port).address}", keys=keys, proxies={})
-        authority = ""
-        if facts.storage_ca:
-            file = Path(self._open.enter_context(tempfile.TemporaryDirectory()), "ca.crt")
-            file.write_text(facts.storage_ca)
-            authority = str(file)
-        # TLS ends at the storage, which signs for its own name: the way looks like a proxy.
-        proxy = f"http://{self.tunnel(facts.storage_port, as_proxy=True).address}"
-        return Storage(facts.storage_endpoint, keys=keys, authority=authority, proxies={"https": proxy})
+            return Storage(facts.storage_endpoint, facts.storage_region, keys=keys)
+        is_tls = facts.storage_endpoint.startswith("https:")
+        self._storage_tunnel = way = self.tunnel(facts.storage_port, as_proxy=is_tls)
+        if not is_tls:
+            storage = Storage(f"http://{way.address}", facts.storage_region, keys=keys, proxies={})
+        else:
+            # TLS ends at the storage, which signs for its own name: the way looks like a proxy.
+            proxies = {"https": f"http://{way.address}"}
+            authority = self._authority()
+            storage = Storage(
+                facts.storage_endpoint, facts.storage_region, keys=keys, authority=authority, proxies=proxies
+            )
+        storage.name = facts.storage_endpoint  # in messages
+        return storage
+
+    def _authority(self) -> str:
+        """Return the path of a file with the storage's authority; empty for those of the system."""
+        if not self.facts.storage_ca:
+            return ""
+        file = Path(self._open.enter_context(tempfile.TemporaryDirectory()), "ca.crt")
+        file.write_text(self.facts.storage_ca)
+        return str(file)

@@ -2,145 +2,157 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
-import tarfile
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pathspec
-from ultramarine_contract.errors import UltramarineError
+from ultramarine_contract.common import ArtifactManifest, FileEntry
+from ultramarine_contract.errors import StorageError
 from ultramarine_contract.locations import files_below
-from ultramarine_contract.meta import Manifest
+from ultramarine_contract.meta import API_VERSION, Manifest
+from ultramarine_contract.objects import Objects
+from ultramarine_contract.storage import Progress
 
 from .platform import Platform
+from .storage.code import IGNORE_FILE, WARN_BYTES, code_files, largest, pack
+from .storage.sending import Outgoing, send
+from .storage.work import FileInvalid, sha256_of
 
-IGNORE_FILE = ".ultramarineignore"
-_ALWAYS = (".git/", "__pycache__/", "*.pyc", ".venv/", ".ipynb_checkpoints/", ".DS_Store", "node_modules/")
-WARN_BYTES = 50 * 1024 * 1024
-MAX_CODE_BYTES = 2 * 1024 * 1024 * 1024
+_GROUP = API_VERSION.partition("/")[0]
 
 Note = Callable[[str], None]
 
 
-class PathInvalid(UltramarineError):
-    """A local path of a manifest cannot be uploaded."""
-
-    reason = "PathInvalid"
-
-
 def upload_local_paths(
-    platform: Platform, manifest: Manifest, dry_run: bool = False, folder: Path | None = None, note: Note | None = None
+    platform: Platform,
+    manifest: Manifest,
+    dry_run: bool = False,
+    folder: Path | None = None,
+    note: Note | None = None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Replace the local paths of a manifest by URIs and digests, after their upload. Paths are relative to `folder`.
 
-    With `dry_run` nothing is sent; the URIs are those that an upload would give.
+    With `dry_run` nothing is sent; the URIs are those that an upload would give. Raises FileInvalid.
     """
-    folder = folder or Path()
-    spec = manifest.get("spec")
-    for run in (spec, _trial(spec), *_scorings(spec)):
-        if not isinstance(run, dict):
-            continue
-        source = run.get("source")
-        if isinstance(source, dict) and "path" in source:
-            run["source"] = _code(platform, folder / str(source["path"]), dry_run, note)
-        for name, value in (run.get("inputs") or {}).items():
-            if isinstance(value, dict) and "path" in value:
-                local = folder / str(value.pop("path"))
-                value["uri"] = _data(platform, name, local, dry_run, note)
-    if manifest.get("kind") == "ModelVersion" and isinstance(spec, dict) and "path" in spec:
-        spec["uri"] = _data(platform, "model", folder / str(spec.pop("path")), dry_run, note)
+    if str(manifest.get("apiVersion", "")).partition("/")[0] == _GROUP:
+        uploads = _Uploads(platform, folder or Path(), dry_run, note or (lambda text: None), progress)
+        spec = manifest.get("spec")
+        for parent in list(_mappings(spec)):
+            uploads.replace(parent)
+        if manifest.get("kind") == "ModelVersion" and isinstance(spec, dict) and "path" in spec:
+            format = str((spec.get("format") or {}).get("name", ""))
+            spec |= uploads.model(uploads.folder / str(spec.pop("path")), format)
     return manifest
 
 
-def _scorings(spec: Any) -> list[Any]:
-    """Return the parts of an OnlineEndpoint's spec that have a script."""
-    deployments = spec.get("deployments") if isinstance(spec, dict) else None
-    return [deployment.get("scoring") for deployment in deployments or [] if isinstance(deployment, dict)]
+def _mappings(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield all mappings of a document: jobs, a sweep's trials, deployments and environments have sources."""
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _mappings(child)
 
 
-def _trial(spec: Any) -> Any:
-    """Return the part of a Sweep's spec that describes its trials."""
-    template = spec.get("trialTemplate") if isinstance(spec, dict) else None
-    return template.get("spec") if isinstance(template, dict) else None
+@dataclass(frozen=True)
+class _Uploads:
+    platform: Platform
+    folder: Path
+    dry_run: bool
+    note: Note
+    progress: Progress | None
+
+    def replace(self, parent: dict[str, Any]) -> None:
+        source, inputs = parent.get("source"), parent.get("inputs")
+        if isinstance(source, dict) and "path" in source:
+            _alone("source", source)
+            parent["source"] = self._code(self.folder / str(source["path"]))
+        for name, value in inputs.items() if isinstance(inputs, dict) else ():
+            if isinstance(value, dict) and "path" in value:
+                _alone(f"inputs.{name}", value, "mode")
+                value["uri"] = self._data(name, self.folder / str(value.pop("path")))
+
+    def _code(self, path: Path) -> Manifest:
+        files = code_files(path)
+        with tempfile.TemporaryDirectory(prefix="ultramarine-") as folder:
+            archive = Path(folder, "code.tar.gz")
+            pack(files, archive)
+            digest, size = sha256_of(archive), archive.stat().st_size
+            if size > WARN_BYTES:
+                self.note(
+                    f"Warning: the code has {_size(size)}, packed, such as {largest(files)}. Name data and other large"
+                    f" files in {path / IGNORE_FILE}, and give them as inputs."
+                )
+            uri = f"{self.platform.prefix}code/{digest}.tar.gz"
+            if not self.dry_run and not self.platform.storage.exists(uri):
+                self._send([Outgoing(archive, uri, size, check=False)])
+                self.note(f"Uploaded the code: {_size(size)}.")
+        return {"uri": uri, "digest": f"sha256:{digest}"}
+
+    def _data(self, name: str, path: Path) -> str:
+        """Upload an input by content; return the URI of the object, or of the folder with a slash at its end."""
+        prefix = f"{self.platform.prefix}uploads"
+        if path.is_file():
+            uri = f"{prefix}/{sha256_of(path)[:16]}/{path.name}"
+            outgoing, result = [Outgoing(path, uri, path.stat().st_size, check=False)], uri
+        elif path.is_dir():
+            files = dict(files_below(path))
+            if not files:
+                raise FileInvalid(f"inputs.{name}.path {path} has no files. Name a folder with files.")
+            manifest = _listed(files)
+            result = f"{prefix}/{manifest.digest.removeprefix('sha256:')[:16]}/"
+            outgoing = [
+                Outgoing(files[entry.path], result + entry.path, entry.bytes, check=False) for entry in manifest.files
+            ]
+        else:
+            raise FileInvalid(
+                f"inputs.{name}.path {path} does not exist. Correct the path; it is relative to the manifest."
+            )
+        if not self.dry_run:
+            # The prefix is made of the content, so what has the right size there is the same.
+            objects = Objects(self.platform.storage)
+            present = {(entry.uri, entry.bytes) for entry in objects.entries(result, deep=True)}
+            outgoing = [file for file in outgoing if (file.uri, file.bytes) not in present]
+            if outgoing:
+                size = sum(file.bytes for file in outgoing)
+                count = f"{len(outgoing)} files, " if path.is_dir() else ""
+                self.note(f"Uploading input {name}: {path}, {count}{_size(size)}.")
+                self._send(outgoing)
+        return result
+
+    def model(self, path: Path, format: str) -> Manifest:
+        """Upload a model, a folder with the list of its files, which servers check; return its URI and digest."""
+        if not path.is_dir():
+            return {"uri": self._data("model", path), "digest": f"sha256:{sha256_of(path)}"}
+        prefix = f"{self.platform.prefix}uploads"
+        if not self.dry_run:
+            record = self.platform.storage.upload_folder(path, prefix, format)
+            return {"uri": record.uri, "digest": record.digest}
+        digest = _listed(dict(files_below(path)), format).digest
+        return {"uri": f"{prefix}/{digest.removeprefix('sha256:')[:16]}/", "digest": digest}
+
+    def _send(self, outgoing: list[Outgoing]) -> None:
+        try:
+            send(self.platform.storage, outgoing, self.progress)
+        except StorageError as error:
+            if error.reason == "Unreachable" and self.platform.problem:
+                raise self.platform.problem from None
+            raise
 
 
-def _code(platform: Platform, path: Path, dry_run: bool, note: Note | None) -> Manifest:
-    archive = code_archive(path)
-    digest = hashlib.sha256(archive).hexdigest()
-    uri = f"{platform.prefix}code/{digest}.tar.gz"
-    if note and len(archive) > WARN_BYTES:
-        note(
-            f"Warning: the code has {len(archive) / 2**20:.0f} MiB, packed. Name data and other large files in"
-            f" {path / IGNORE_FILE}, and give them as inputs."
-        )
-    if not dry_run and platform.storage.create(uri, archive) and note:
-        note(f"Uploaded the code: {len(archive) / 1024:.0f} KiB.")
-    return {"uri": uri, "digest": f"sha256:{digest}"}
+def _listed(files: dict[str, Path], format: str = "") -> ArtifactManifest:
+    """Return the list of files by their paths, whose digest names their content."""
+    entries = (FileEntry(path, file.stat().st_size, sha256_of(file)) for path, file in files.items())
+    return ArtifactManifest(tuple(entries), format)
 
 
-def code_archive(path: Path) -> bytes:
-    """Pack a folder, or one file, as tar.gz: the same bytes for the same content, whatever its times and owners.
-
-    Files that .ultramarineignore matches, in gitignore's syntax, are left out. Raises PathInvalid.
-    """
-    if path.is_file():
-        files = {path.name: path}
-    elif path.is_dir():
-        files = {name: file for name, file in files_below(path, _skip) if not ignored(path).match_file(name)}
-    else:
-        raise PathInvalid(f"source.path {path} does not exist. Correct the path; it is relative to the manifest.")
-    if not files:
-        raise PathInvalid(f"source.path {path} has no files, or {IGNORE_FILE} leaves out all of them.")
-    total = sum(file.stat().st_size for file in files.values())
-    if total > MAX_CODE_BYTES:
-        raise PathInvalid(
-            f"source.path {path} has {total / 2**30:.1f} GiB. Name data in {IGNORE_FILE}, and give it as an input."
-        )
-    packed = io.BytesIO()
-    with (
-        gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0) as stream,
-        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
-    ):
-        for name in sorted(files):
-            entry = tarfile.TarInfo(name)
-            content = files[name].read_bytes()
-            entry.size, entry.mode = len(content), 0o755 if files[name].stat().st_mode & 0o100 else 0o644
-            archive.addfile(entry, io.BytesIO(content))
-    return packed.getvalue()
+def _alone(field: str, value: dict[str, Any], *allowed: str) -> None:
+    """Raise FileInvalid if other fields say where the content is too."""
+    if others := sorted(value.keys() - {"path", *allowed}):
+        raise FileInvalid(f"{field} has path and {', '.join(others)}. Keep path for a local file, or the others.")
 
 
-def ignored(folder: Path) -> pathspec.PathSpec[Any]:
-    """Return the patterns of a folder's ignore file, and those that are always left out."""
-    file = folder / IGNORE_FILE
-    lines = file.read_text().splitlines() if file.exists() else []
-    return pathspec.PathSpec.from_lines("gitwildmatch", [*_ALWAYS, *lines])
-
-
-def _skip(name: str) -> bool:
-    return name in (".git", "__pycache__", ".venv", "node_modules", ".ipynb_checkpoints")
-
-
-def _data(platform: Platform, name: str, path: Path, dry_run: bool, note: Note | None) -> str:
-    """Upload an input by content; return the URI of the object, or of the folder with a slash at its end."""
-    prefix = f"{platform.prefix}uploads"
-    if path.is_file():
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        uri = f"{prefix}/{digest[:16]}/{path.name}"
-        if not dry_run and not platform.storage.exists(uri):
-            if note:
-                note(f"Uploading input {name}: {path}, {path.stat().st_size / 2**20:.1f} MiB.")
-            platform.storage.upload(path, uri)
-        return uri
-    if not path.is_dir():
-        raise PathInvalid(
-            f"inputs.{name}.path {path} does not exist. Correct the path; it is relative to the manifest."
-        )
-    if dry_run:
-        return f"{prefix}/CONTENT/"
-    if note:
-        note(f"Uploading input {name}: folder {path}.")
-    return platform.storage.upload_folder(path, prefix).uri
+def _size(bytes: int) -> str:
+    return f"{bytes / 2**20:.1f} MiB" if bytes >= 2**20 else f"{bytes / 2**10:.0f} KiB"

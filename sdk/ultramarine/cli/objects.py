@@ -124,13 +124,15 @@ def apply(
     """Create or change objects; local paths in them are uploaded."""
     from ultramarine.uploads import upload_local_paths
 
+    from .bars import transfer_bar
     from .composing import read_manifests
 
     session = session_of(context)
     client = session.client
     for file in files:
         for manifest in read_manifests(file):
-            manifest = upload_local_paths(client.platform, manifest, dry_run, file.parent, session.note)
+            with transfer_bar(session, "Uploading") as progress:
+                manifest = upload_local_paths(client.platform, manifest, dry_run, file.parent, session.note, progress)
             made = client.apply(manifest, dry_run, force)
             suffix = " (dry run)" if dry_run else ""
             typer.echo(f"{client.kinds.of(made).plural}/{made['metadata']['name']} applied{suffix}")

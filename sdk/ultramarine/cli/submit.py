@@ -54,6 +54,7 @@ def submit(
     from ultramarine.uploads import upload_local_paths
 
     from . import composing
+    from .bars import transfer_bar
 
     session = session_of(context)
     options = composing.Options(name, data or [], register, env, image, cpu, memory, gpu, set or [], arguments or [])
@@ -61,7 +62,8 @@ def submit(
     manifests = composing.manifests_of(file, options, session.note, lambda: client.platform.prefix)
     run: Run | None = None
     for manifest in manifests:
-        manifest = upload_local_paths(client.platform, manifest, dry_run, file.parent, session.note)
+        with transfer_bar(session, "Uploading") as progress:
+            manifest = upload_local_paths(client.platform, manifest, dry_run, file.parent, session.note, progress)
         if dry_run:
             made = client.cluster.create(client.kinds.of(manifest), manifest, dry_run=True)
             composing.show(composing.without_noise(made))

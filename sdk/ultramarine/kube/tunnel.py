@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from urllib.parse import urlencode, urlsplit
@@ -57,11 +58,20 @@ def open_port(cluster: Cluster, pod: str, port: int) -> ClientConnection:
 class Tunnel:
     """A port of this machine's loopback that leads to a port of a pod while the context is open.
 
-    Each connection has its own WebSocket. `as_proxy` answers an HTTP client's CONNECT, whatever address it names.
+    Each connection has its own WebSocket. `as_proxy` answers an HTTP client's CONNECT, whatever address it names. If
+    the pod is gone, `find` gives another one.
     """
 
-    def __init__(self, cluster: Cluster, pod: str, port: int, as_proxy: bool = False, local_port: int = 0) -> None:
-        self.cluster, self.pod, self.port, self.as_proxy = cluster, pod, port, as_proxy
+    def __init__(
+        self,
+        cluster: Cluster,
+        pod: str,
+        port: int,
+        as_proxy: bool = False,
+        local_port: int = 0,
+        find: Callable[[], str] | None = None,
+    ) -> None:
+        self.cluster, self.pod, self.port, self.as_proxy, self.find = cluster, pod, port, as_proxy, find
         self.problem: UltramarineError | None = None
         self._listener = socket.create_server(("127.0.0.1", local_port))
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -102,10 +112,11 @@ class Tunnel:
     def _carry(self, connection: socket.socket) -> None:
         with connection:
             try:
-                remote = open_port(self.cluster, self.pod, self.port)
+                remote = self._open()
             except UltramarineError as error:
                 self.problem = error
                 return
+            self.problem = None
             if self.as_proxy and not _connected(connection):
                 return
             with remote:
@@ -114,6 +125,15 @@ class Tunnel:
                 self._receive(remote, connection)
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
+
+    def _open(self) -> ClientConnection:
+        try:
+            return open_port(self.cluster, self.pod, self.port)
+        except UltramarineError:
+            if self.find is None:
+                raise
+            self.pod = self.find()
+            return open_port(self.cluster, self.pod, self.port)
 
     def _send(self, connection: socket.socket, remote: ClientConnection) -> None:
         with suppress(OSError, ConnectionClosed):

@@ -1,0 +1,87 @@
+"""Threads, retries and progress of one transfer."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+from ultramarine_contract.errors import StorageError, UltramarineError
+from ultramarine_contract.objects import Objects
+from ultramarine_contract.retry import patiently
+from ultramarine_contract.storage import Progress, Storage
+
+PART_BYTES = 8 * 1024 * 1024  # a larger file travels in parts of this size
+PARTS_AT_ONCE = 4
+FILES_AT_ONCE = 16
+_MAX_PARTS = 10_000
+_WAITS = (1, 2, 4, 8, 15, 30)  # seconds between the attempts of a request
+
+T = TypeVar("T")
+
+
+class FileInvalid(UltramarineError):
+    """A local file cannot be sent or written."""
+
+    reason = "FileInvalid"
+
+
+class Work:
+    """One transfer: its requests to a storage, and the count of the bytes that are done of `total`."""
+
+    def __init__(self, storage: Storage, total: int, progress: Progress | None = None) -> None:
+        self.place, self.objects = storage.name, Objects(storage)
+        self.skipped = 0  # files that were there
+        self._total, self._progress, self._done = total, progress, 0
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self.count(0)
+
+    def count(self, bytes: int, skipped: int = 0) -> None:
+        """Add to the bytes that are done, and to the files that were there."""
+        with self._lock:
+            self._done += bytes
+            self.skipped += skipped
+            if self._progress:
+                self._progress(self._done, self._total)
+
+    def run(self, step: Callable[[T], None], items: Iterable[T], at_once: int) -> None:
+        """Do a step for each item in threads. The first error is raised, and begins no further step."""
+        self._stop.clear()
+        with ThreadPoolExecutor(at_once) as pool:
+            futures = [pool.submit(step, item) for item in items]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                self._stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def request(self, step: Callable[[], T]) -> T:
+        """Send a request; again while the storage is away, for about a minute."""
+        return patiently(step, _WAITS, lambda error, wait: None, retry=self._may_repeat, pause=self._stop.wait)
+
+    def _may_repeat(self, error: StorageError) -> bool:
+        return error.transient and error.reason != "StorageFull" and not self._stop.is_set()
+
+
+def part_bytes(size: int) -> int:
+    """Return the size of the parts of a file: a storage takes 10,000 of them."""
+    mebibyte = 1024 * 1024
+    return max(PART_BYTES, -(-size // _MAX_PARTS // mebibyte) * mebibyte)
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file in hex, without reading it into memory."""
+    stat = file.stat()
+    return _sha256(file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(1024)  # a large input is named by its content, and sent with its SHA-256
+def _sha256(file: Path, size: int, modified: int, inode: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
