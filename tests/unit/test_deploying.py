@@ -14,7 +14,7 @@ from ultramarine.kube.config import Access
 from ultramarine.models import format_of
 from ultramarine.serving import keys
 from ultramarine.serving.route import Answer, asleep, failure
-from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.errors import InvalidSpec, UltramarineError
 
 CONTENT = deploying.Content("churn@9", replicas=2)
 LIVE = {
@@ -75,6 +75,9 @@ def test_kept_keys_are_the_users_alone(tmp_path: Path, monkeypatch: pytest.Monke
     assert stat.S_IMODE(keys.file().stat().st_mode) == 0o600
     keys.file().write_text("damaged")
     assert keys.kept(first, "churn-keys") == {}
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(keys.file()))
+    with pytest.raises(UltramarineError, match=r"cannot be written, where keys are kept. Set XDG_CONFIG_HOME"):
+        keys.create(first, "churn-keys")
 
 
 @pytest.mark.parametrize(
@@ -94,6 +97,13 @@ def test_an_error_is_a_sentence_with_a_remedy(status: int, words: str, sentence:
     error = failure("churn", Answer(status, {}, json.dumps({"error": words}).encode()))
     assert sentence in error.message
     assert error.status == status
+
+
+def test_a_page_of_another_server_is_a_sentence() -> None:
+    """Containers answer errors as HTML."""
+    page = b"<!DOCTYPE HTML><html><head><title>Oh</title></head><body><p>File not found.</p></body></html>"
+    error = failure("chat", Answer(404, {}, page))
+    assert error.message == "endpoint chat: File not found. Correct the deployment, the model or the path."
 
 
 def test_progress_is_that_of_the_newest_spec() -> None:

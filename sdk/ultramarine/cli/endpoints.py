@@ -101,7 +101,7 @@ def deploy(
         show(without_noise(made))
         return
     if live is None:
-        _create(session, deploying.new_endpoint(name, deployment, content))
+        _create(session, endpoint, deploying.new_endpoint(name, deployment, content))
     else:
         endpoint.change(lambda manifest: deploying.changed_spec(manifest, deployment, content))
         session.note(f"OnlineEndpoint {name} changed.")
@@ -116,18 +116,17 @@ def deploy(
     _report(session, endpoint, deployment)
 
 
-def _create(session: Session, manifest: Manifest) -> None:
+def _create(session: Session, endpoint: Endpoint, manifest: Manifest) -> None:
     """Create an endpoint, and before it the Secret of its keys, which its author could not read otherwise."""
     from ultramarine_contract.meta import ONLINE_ENDPOINT
 
     from ultramarine.kube.errors import Forbidden
     from ultramarine.serving import keys
 
-    name = manifest["metadata"]["name"]
-    cluster = session.cluster
+    name, cluster = endpoint.name, session.cluster
     cluster.create(ONLINE_ENDPOINT, manifest, dry_run=True)
     try:
-        if keys.create(cluster, f"{name}-keys"):
+        if endpoint.make_keys():
             session.note(f"Made two keys in Secret {name}-keys; you keep them in {keys.file()}.")
     except Forbidden:
         session.note(f"You may not create Secret {name}-keys; the operator makes the keys.")

@@ -10,8 +10,10 @@ import base64
 import json
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
+from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import SECRET, Manifest
 
 from ..kube.client import Cluster
@@ -29,6 +31,7 @@ def read(cluster: Cluster, secret: str) -> dict[str, str]:
 
 def create(cluster: Cluster, secret: str) -> bool:
     """Create a Secret with two new keys, and keep them; False if the Secret exists."""
+    _make_folder()
     keys = {name: secrets.token_urlsafe(32) for name in NAMES}
     manifest: Manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}, "stringData": keys}
     try:
@@ -51,8 +54,8 @@ def rotate(cluster: Cluster, secret: str, keys: dict[str, str]) -> dict[str, str
 def keep(cluster: Cluster, secret: str, keys: dict[str, str]) -> None:
     """Keep the keys of a Secret in the user's configuration folder."""
     kept = _kept() | {_place(cluster, secret): keys}
+    _make_folder()
     path = file()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
         json.dump(kept, stream, indent=1)
@@ -68,6 +71,15 @@ def file() -> Path:
     """Return the file of kept keys."""
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(base).expanduser() / "ultramarine" / "keys.json"
+
+
+def _make_folder() -> None:
+    """Make the folder of kept keys. Raises UltramarineError if it cannot be written."""
+    folder = file().parent
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not os.access(folder, os.W_OK):
+        raise UltramarineError(f"{folder} cannot be written, where keys are kept. Set XDG_CONFIG_HOME to a folder.")
 
 
 def _place(cluster: Cluster, secret: str) -> str:

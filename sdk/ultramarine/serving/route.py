@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -201,6 +202,8 @@ def _words(body: bytes) -> str:
     except ValueError:
         document = None
     text = str(document.get("error") or document) if isinstance(document, dict) else body.decode(errors="replace")
+    if text.lstrip().startswith("<"):  # the page of another server
+        text = re.sub(r"(?s)<(head|style|script)\b.*?</\1>|<[^>]*>", " ", text)
     return " ".join(text.split())[:1000].rstrip(".") or "no explanation"
 
 
