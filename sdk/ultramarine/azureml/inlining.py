@@ -39,6 +39,8 @@ def inlined(conversion: Conversion) -> Conversion:
 def _content(folder: Path) -> dict[str, str] | None:
     """Return the files of a folder, or None if it is nested, large or not text."""
     content: dict[str, str] = {}
+    if any(part.startswith(".") and part.strip(".") for part in folder.parts):  # such as .ssh
+        return None
     try:
         for path in sorted(folder.iterdir()):
             if IGNORED.search(path.name):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 
+from ultramarine_contract.quantities import amount
+
 from ultramarine.azureml.commands import References
 from ultramarine.azureml.fields import Fields
 
-_QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>m|k|Ki|M|Mi|G|Gi|T|Ti)?")
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
 _SIZE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[kmgt]?)i?b?", re.IGNORECASE)
-FACTORS = {"": 1, "m": 0.001}
-FACTORS |= {unit: 1000**power for power, unit in enumerate("kMGT", 1)}
-FACTORS |= {f"{unit}i": 1024**power for power, unit in enumerate("KMGT", 1)}
 MAX_QUANTITY = 20
 UNITS = {"": "", "k": "Ki", "m": "Mi", "g": "Gi", "t": "Ti"}
 MAX_VARIABLES, MAX_VALUE = 128, 32_768
@@ -51,23 +50,17 @@ def container_resources(section: Fields) -> dict[str, dict[str, str]]:
         amounts = section.section(part)
         for key in amounts.keys:
             text = amounts.text(key)
-            match = _QUANTITY.fullmatch(text)
             name = "nvidia.com/gpu" if key == "gpu" else key
             limit = result.get("limits", {}).get(name, "")
-            if match is None or len(text) > MAX_QUANTITY:
+            if not _QUANTITY.fullmatch(text) or len(text) > MAX_QUANTITY:
                 amounts.lose(key, f"{text[:40]} is not a quantity", "Write a quantity such as 500m or 4Gi")
             elif "/" in name:  # a device, which only limits can have
-                if _amount(text):
+                if amount(text):
                     result.setdefault("limits", {})[name] = text
-            elif part == "requests" and limit and _amount(text) > _amount(limit):
+            elif part == "requests" and limit and amount(text) > amount(limit):
                 amounts.lose(key, f"{text} is above the limit, and became {limit}", "Raise the limit")
                 result.setdefault(part, {})[name] = limit
             else:
                 result.setdefault(part, {})[name] = text
     section.close()
     return result
-
-
-def _amount(quantity: str) -> float:
-    match = _QUANTITY.fullmatch(quantity)
-    return float(match["number"]) * FACTORS[match["unit"] or ""] if match else 0.0
