@@ -13,7 +13,7 @@ from ultramarine.azureml.context import Context, Refused
 from ultramarine.azureml.environments import Resolved, resolve
 from ultramarine.azureml.fields import Fields
 from ultramarine.azureml.models import ModelTarget, model_of
-from ultramarine.azureml.names import object_name
+from ultramarine.azureml.names import Names, object_name
 from ultramarine.azureml.sources import source_of
 from ultramarine.azureml.values import container_resources, environment_variables
 
@@ -34,10 +34,12 @@ LIMITS = (
 )
 
 
-def convert_deployment(context: Context, fields: Fields, endpoint: str) -> tuple[Manifest, Manifest | None]:
-    """Return a deployment, and the data collector that it asks for."""
+def convert_deployment(
+    context: Context, fields: Fields, endpoint: str, names: Names
+) -> tuple[Manifest, Manifest | None]:
+    """Return a deployment with a free name of its endpoint's, and the data collector that it asks for."""
     text = fields.text("name") or "default"
-    name = object_name(text)
+    name = names.free("deployment", text)
     if name != text:
         fields.lose("name", f"{text} became {name}", "Use this name in traffic and in requests")
     deployment: Manifest = {"name": name}

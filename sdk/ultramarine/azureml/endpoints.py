@@ -10,7 +10,7 @@ from ultramarine_contract.meta import Manifest
 from ultramarine.azureml.context import Context, Refused, metadata_of
 from ultramarine.azureml.deployments import convert_deployment
 from ultramarine.azureml.fields import Fields
-from ultramarine.azureml.names import object_name
+from ultramarine.azureml.names import Names, object_name
 from ultramarine.azureml.reading import Document
 
 MAX_DEPLOYMENTS = 8
@@ -88,7 +88,8 @@ def convert_group(context: Context, group: Group) -> None:
     if endpoint is not None:
         metadata = metadata_of(endpoint)
         _authenticate(endpoint, spec)
-    converted = [convert_deployment(context, member, name) for member in members]
+    names = Names()
+    converted = [convert_deployment(context, member, name, names) for member in members]
     spec["deployments"] = [deployment for deployment, _ in converted]
     collectors = [collector for _, collector in converted if collector is not None]
     if collectors and any("container" in deployment for deployment in spec["deployments"]):
