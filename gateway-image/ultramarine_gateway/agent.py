@@ -196,7 +196,8 @@ class Agent:
         self._in_use = {name: used for name, used in self._in_use.items() if name in snapshot.endpoints}
         if snapshot.complete:
             self.tokens.keep(snapshot.endpoints)
-        self.settled |= snapshot.complete and len(self._in_use) == len(snapshot.endpoints)
+        if snapshot.complete and not snapshot.pending:
+            self.settled |= len(self._in_use) == len(snapshot.endpoints)
         return changed
 
     def _keep(self) -> None:

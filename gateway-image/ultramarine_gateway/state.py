@@ -76,6 +76,10 @@ class _SecretMissing(ValueError):
         self.name = name
 
 
+class _SecretUnread(ValueError):
+    """The agent has not read the Secret yet."""
+
+
 class DesiredState:
     """The newest valid routes of each endpoint, and the reasons why newer ones are not used."""
 
@@ -88,6 +92,7 @@ class DesiredState:
         self._remembered: dict[str, tuple[object, EndpointConfig]] = {}
         self.assigned: dict[str, tuple[tuple[Address, ...], Resource]] = {}  # by cluster
         self._leaving: set[str] = set()  # clusters that keep their last address until Envoy routes around them
+        self._pending = False  # True while an endpoint without routes waits for the content of its Secrets
         self._readiness = render_readiness(host)
         self.snapshot = Snapshot({}, {}, complete=False)
 
@@ -143,7 +148,7 @@ class DesiredState:
                     assignments[cluster] = kept_addresses[cluster]
         self.assigned = {name: made for name, made in self.assigned.items() if name in assignments}
         self._leaving &= self.assigned.keys()
-        self.snapshot = Snapshot(endpoints, assignments, complete, self._readiness)
+        self.snapshot = Snapshot(endpoints, assignments, complete, self._pending, self._readiness)
 
     def _endpoints(self, config_maps: Mapping[str, Any]) -> dict[str, EndpointConfig]:
         by_name: dict[str, list[Any]] = {}
@@ -154,7 +159,7 @@ class DesiredState:
         ports = {config.routes.port: name for name, config in self.accepted.items()}
         self._remembered = {name: made for name, made in self._remembered.items() if name in by_name}
         self.refused = {name: refused for name, refused in self.refused.items() if name in by_name}
-        self.problems = {}
+        self.problems, self._pending = {}, False
         endpoints: dict[str, EndpointConfig] = {}
         for name, own in sorted(by_name.items()):
             try:
@@ -177,6 +182,8 @@ class DesiredState:
                     self.problems[name] = structs.replace(self.problems[name], missing_secret=error.name)
                 if name in self.accepted:
                     endpoints[name] = self.accepted[name]
+                elif isinstance(error, _SecretUnread):
+                    self._pending = True
         return endpoints
 
     def _candidate(self, name: str, config_map: Any) -> EndpointConfig:
@@ -237,7 +244,7 @@ class DesiredState:
         if data is None:
             if name in self.seen.secrets:
                 raise _SecretMissing(name)
-            raise ValueError(f"Secret {name} was not read yet. Wait, or see the log of the gateway's agent")
+            raise _SecretUnread(f"Secret {name} was not read yet. Wait, or see the log of the gateway's agent")
         return data
 
     def _assignment(self, cluster: str, service: str, port: str, *, keep: bool) -> Resource:

@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import pytest
-from aiohttp import ClientConnectorError, ClientSession, TCPConnector
-from gateway_rig import NAMESPACE, Gateway, answers, ask, deployment, eventually, free_port, pods, routes, who_answers
+from aiohttp import ClientSession, TCPConnector
+from gateway_rig import NAMESPACE, Gateway, ask, deployment, eventually, free_port, pods, routes, who_answers
 from msgspec.structs import replace
 from ultramarine_gateway import envoy
 from ultramarine_gateway.agent import Agent
@@ -258,33 +257,6 @@ async def test_a_deleted_endpoint_is_no_longer_there(gateway: Gateway, client: C
             return False
 
         await eventually("nobody listens", closed)
-
-
-async def test_ready_comes_last(gateway: Gateway) -> None:
-    """The port of the readiness probe opens when Envoy has the routes there are, and stays when the agent is gone."""
-    url = f"http://127.0.0.1:{gateway.ready_port}/ready"
-    async with pods("blue") as (blue,), ClientSession() as session:
-        gateway.serve("churn-blue", blue)
-        asked = routes(free_port(), deployment("blue", 100))
-        await gateway.use(asked)
-        await gateway.stop_envoy()
-        await gateway.end()
-        gateway.agent = Agent(NAMESPACE, gateway.folder, "127.0.0.1")
-        gateway.begin()
-        gateway.agent.seen.list_config_maps([])
-        gateway.put(asked)  # the EndpointSlices are not seen yet
-        (gateway.folder / "memory" / "addresses.json").unlink(missing_ok=True)
-        await gateway.start_envoy()
-        await eventually("Envoy is there", lambda: gateway.agent.connected)
-        with pytest.raises(ClientConnectorError):
-            await session.get(url)
-        gateway.agent.seen.list_slices([])
-        gateway.serve("churn-blue", blue)
-        await gateway.used(asked)
-        await answers(session, url)
-        await gateway.end()
-        await answers(session, url)
-        gateway.begin()
 
 
 async def test_envoy_says_goodbye_before_it_goes(gateway: Gateway, client: ClientSession) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 from aiohttp import ClientSession
 from certificates import Authority
-from gateway_rig import Gateway, answers, deployment, free_port, pods, routes, running, who_answers
+from gateway_rig import answers, deployment, free_port, pods, routes, running, who_answers
 from ultramarine_gateway.config.forwards import MAX_CONNECTIONS
 from unit.conftest import ObjectStore, serving_store
 
@@ -29,12 +29,6 @@ def client(store: ObjectStore, port: int, authority: Path) -> Any:
     )
 
 
-async def ready(gateway: Gateway, session: ClientSession) -> None:
-    """Wait until Envoy is ready, by an endpoint: without one it waits for routes."""
-    await gateway.use(routes(free_port(), deployment("blue", 100)))
-    await answers(session, f"http://127.0.0.1:{gateway.ready_port}/")
-
-
 async def test_an_upload_reaches_the_storage_by_its_own_tls(tmp_path: Path) -> None:
     """An object of several parts comes back as it was sent, by a certificate that Envoy does not have."""
     authority, port, content = Authority(), free_port(), bytes(range(256)) * (12 << 12)
@@ -44,7 +38,7 @@ async def test_an_upload_reaches_the_storage_by_its_own_tls(tmp_path: Path) -> N
     with serving_store(tmp_path / "data", tmp_path / "tls") as store:
         server = store.endpoint.replace("127.0.0.1", "localhost")
         async with running("fw", (f"{port}={server}",)) as gateway, ClientSession() as session:
-            await ready(gateway, session)
+            await answers(session, f"http://127.0.0.1:{gateway.ready_port}/")
             s3 = client(store, port, tmp_path / "tls" / "ca.crt")
             await asyncio.to_thread(s3.upload_file, str(tmp_path / "sent"), BUCKET, "team/sent")
             await asyncio.to_thread(s3.download_file, BUCKET, "team/sent", str(tmp_path / "fetched"))
@@ -70,7 +64,7 @@ async def test_a_forwarded_port_is_on_loopback_alone_and_bounded(tmp_path: Path)
         running("fw", (f"{port}=http://127.0.0.1:{server_port}",)) as gateway,
         ClientSession() as session,
     ):
-        await ready(gateway, session)
+        await answers(session, f"http://127.0.0.1:{gateway.ready_port}/")
         refused = await asyncio.gather(asyncio.open_connection("127.0.0.2", port), return_exceptions=True)
         assert isinstance(refused[0], ConnectionRefusedError)
 

@@ -10,10 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
-from ultramarine_contract.routes import PIN_HEADER, EndpointRoutes, RouteAuth, RouteDeployment, RouteLimits
+from ultramarine_contract.routes import (
+    LABEL_ROUTES,
+    PIN_HEADER,
+    ROUTES_ENTRY,
+    EndpointRoutes,
+    RouteAuth,
+    RouteDeployment,
+    RouteLimits,
+)
 from ultramarine_gateway.config.clusters import addresses
 from ultramarine_gateway.config.render import render, render_assignment
 from ultramarine_gateway.config.routes import route_configuration
+from ultramarine_gateway.state import DesiredState
 from ultramarine_gateway.xds.conversation import (
     KEEP_SECONDS,
     Conversation,
@@ -317,3 +326,32 @@ def test_nothing_is_taken_away_before_all_is_known() -> None:
 
     gone = envoy.hears(wanted())
     assert [(told.type, told.removed) for told in gone] == [(LISTENER, ("churn",))]
+
+
+def test_envoy_learns_once_that_there_is_no_endpoint() -> None:
+    """A subscription to clusters gets an empty response when all objects were listed, and not before."""
+    envoy = Envoy()
+    assert envoy.hears(wanted(whole=False)) == []
+    assert [(response.type, response.resources) for response in envoy.hears(wanted())] == [(CLUSTER, ())]
+    assert envoy.hears(wanted()) == []
+
+
+def test_readiness_comes_after_the_secrets_of_every_endpoint() -> None:
+    """Its listener is not sent while an endpoint waits for the content of a Secret, and stays when a later one does."""
+    secured = structs.replace(CHURN, auth=RouteAuth("key", keys_secret="keys"))
+    metadata = {"name": "churn-routes", "labels": {LABEL_ROUTES: "churn"}}
+    state, envoy = DesiredState("team", "0.0.0.0", {}), Envoy()
+    state.seen.list_slices([])
+    state.seen.list_config_maps([{"metadata": metadata, "data": {ROUTES_ENTRY: secured.to_json()}}])
+    state.decide({})
+    envoy.hears(state.snapshot)
+    assert [(kind, names) for kind, names, _ in envoy.order] == [("Cluster", ())]
+
+    state.seen.secrets["keys"] = None  # read, and absent
+    state.decide({})
+    envoy.hears(state.snapshot)
+    assert [(kind, names) for kind, names, _ in envoy.order] == [("Cluster", ()), ("Listener", ("-ready",))]
+
+    del state.seen.secrets["keys"]
+    state.decide({})
+    assert envoy.hears(state.snapshot) == []

@@ -30,12 +30,13 @@ class Snapshot:
     """The state that Envoy must have: endpoints, and the addresses of clusters, by name.
 
     Unknown addresses are left out. Unless it is `complete`, more may come and nothing is removed. `readiness` is a
-    listener that is sent last.
+    listener that is sent last, and not while an endpoint is `pending`: without routes until its Secrets are read.
     """
 
     endpoints: Mapping[str, EndpointConfig]
     assignments: Mapping[str, Resource]
     complete: bool = True
+    pending: bool = False
     readiness: Resource | None = None
 
 
@@ -63,8 +64,9 @@ class DiscoveryResponse:
 
 @dataclass
 class _Type:
-    """Subscriptions and versions of the resources of one type, by name."""
+    """Subscriptions and versions of the resources of one type, by name; `answered` after the first response."""
 
+    answered: bool = False
     subscribed: set[str] = field(default_factory=set)
     sent: dict[str, str] = field(default_factory=dict)
     accepted: dict[str, str] = field(default_factory=dict)
@@ -127,6 +129,10 @@ class Conversation:
                     # A changed cluster waits for its addresses, even if they are the same. Envoy does not ask for
                     # them, and answers only when it has them, or 15 s later.
                     self._types[ASSIGNMENT].forget(cluster.name)
+        clusters = self._types[CLUSTER]
+        if snapshot.complete and CLUSTER in self._begun and not (clusters.sent or clusters.answered):
+            # Without a first answer Envoy asks for listeners only 15 s later.
+            responses.append(self._message(CLUSTER))
         responses += self._update(ASSIGNMENT, snapshot.assignments.values())
         for endpoint in endpoints:
             responses += self._update(CERTIFICATE, filter(None, [endpoint.certificate]))
@@ -134,7 +140,8 @@ class Conversation:
                 responses += self._update(ROUTES, [endpoint.configuration])
                 responses += self._update(LISTENER, [endpoint.listener])
         settled = all(self.uses(endpoint) or self.refusal(endpoint) for endpoint in endpoints)
-        if snapshot.readiness is not None and settled and (snapshot.complete or endpoints):
+        settled = settled and not snapshot.pending and (snapshot.complete or bool(endpoints))
+        if snapshot.readiness is not None and settled:
             responses += self._update(LISTENER, [snapshot.readiness])
         if snapshot.complete:
             kept = {*snapshot.endpoints, *([snapshot.readiness.name] if snapshot.readiness is not None else [])}
@@ -207,6 +214,7 @@ class Conversation:
         self, type: str, resources: tuple[Resource, ...] = (), removed: tuple[str, ...] = ()
     ) -> DiscoveryResponse:
         self._count += 1
+        self._types[type].answered = True
         response = DiscoveryResponse(type, str(self._count), resources, removed)
         self._open[response.nonce] = response
         return response
