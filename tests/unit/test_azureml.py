@@ -366,6 +366,22 @@ def test_a_file_without_a_schema_is_recognized_by_its_shape(tmp_path):
     assert [file.schema for file in files] == list(shapes)
 
 
+def test_another_version_of_an_asset_is_a_loss(tmp_path):
+    """`@latest` is the highest version of the files; a version that no file has is replaced, and named."""
+    for version in (2, 10):
+        text = f"{{name: env, version: {version}, conda_file: {{dependencies: [numpy={version}.0.1]}}}}"
+        (tmp_path / f"env{version}.yml").write_text(text)
+    for name, reference in (("newest", "env@latest"), ("two", "env:2"), ("seven", "env:7")):
+        (tmp_path / f"{name}.yml").write_text(f"{{type: command, command: ls, environment: 'azureml:{reference}'}}")
+    conversion = checked(convert([tmp_path]))
+
+    environments = {name: only(conversion, "TrainingJob", name)["environment"]["name"] for name in ("newest", "two")}
+    assert environments == {"newest": "env-10", "two": "env-2"}
+    assert losses(conversion, "seven.yml") == {
+        "environment": "version 7 of env is not among the files, so version 10 is used"
+    }
+
+
 def test_an_endpoint_alone_names_its_missing_deployments():
     """An endpoint needs a deployment; the reason says which files are missing."""
     (file,) = convert([FILES / "churn/endpoint.yml"]).files

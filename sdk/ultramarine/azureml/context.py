@@ -73,11 +73,22 @@ class Context:
         """Record what a document became."""
         self.objects.setdefault(id(document), []).append(text)
 
-    def asset(self, kind: str, name: str, version: str, near: Path) -> Asset | None:
-        """Return the asset of a reference: of the same folder, then of the same version, then the last one."""
-        candidates = [asset for asset in self.assets.get(kind, []) if asset.name == name]
-        candidates.sort(key=lambda asset: (asset.document.file.parent == near, version in (asset.version, "latest")))
-        return candidates[-1] if candidates else None
+    def asset(self, kind: str, name: str, version: str, fields: Fields, key: str) -> Asset | None:
+        """Return the asset that a field names: of this version or of the highest, of the same folder if possible.
+
+        Another version than the named one is a loss.
+        """
+        near = fields.document.file.parent
+
+        def order(asset: Asset) -> tuple[bool, bool, int]:
+            number = int(asset.version) if re.fullmatch(r"[0-9]{1,9}", asset.version) else 0
+            return asset.document.file.parent == near, asset.version == version, number
+
+        asset = max((asset for asset in self.assets.get(kind, []) if asset.name == name), key=order, default=None)
+        if asset is not None and asset.version and version not in ("latest", asset.version):
+            problem = f"version {version} of {name} is not among the files, so version {asset.version} is used"
+            fields.lose(key, problem, "Convert its file too, or correct the version")
+        return asset
 
     def upload(self, area: str, source: str, kind: UploadKind, place: Place, name: str, file: str = "") -> str:
         """Record an upload and return its URI, made of area, name and file; the same source is uploaded once."""

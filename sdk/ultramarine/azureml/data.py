@@ -44,7 +44,7 @@ def locate(context: Context, fields: Fields, key: str, text: str, type: str) -> 
     named = reference(text)
     if named is not None:
         area = "models" if type in MODELS else "data"
-        asset = context.asset(area, *named, near=fields.document.file.parent)
+        asset = context.asset(area, *named, fields, key)
         if asset is not None and isinstance(asset.located, Located):
             return asset.located
         file = file_name(named[0]) if type == "uri_file" else ""

@@ -67,7 +67,7 @@ def resolve(context: Context, owner: Fields, is_image: bool = False) -> Resolved
 
 
 def _registered(context: Context, owner: Fields, name: str, version: str, is_image: bool) -> Resolved:
-    asset = context.asset("environments", name, version, near=owner.document.file.parent)
+    asset = context.asset("environments", name, version, owner, "environment")
     if asset is not None and isinstance(asset.target, Resolved):
         return asset.target
     if name.lower().startswith(("azureml-", "acpt-", "sklearn-")):

@@ -135,7 +135,7 @@ def model_of(context: Context, fields: Fields, name: str) -> ModelTarget | None:
     if named is None:
         inline = Fields(fields.document, context.losses, (*fields.path, "model"), {"path": text})
         return import_model(context, inline, fields.document, name)
-    asset = context.asset("models", *named, near=fields.document.file.parent)
+    asset = context.asset("models", *named, fields, "model")
     if asset is not None and isinstance(asset.target, ModelTarget):
         return asset.target
     model, version = object_name(named[0]), named[1]
