@@ -444,6 +444,8 @@ def test_the_command_writes_manifests_and_a_report(tmp_path, monkeypatch):
     again = CliRunner().invoke(app, words)
     assert isinstance(again.exception, UltramarineError)
     assert "exists. Choose an empty folder" in str(again.exception)
+    with pytest.raises(InvalidSpec, match="location team-a is not a folder of a bucket"):
+        convert([FILES / "churn"], "team-a")
 
 
 def test_what_converts_is_told_from_manifests():

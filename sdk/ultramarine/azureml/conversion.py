@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from ultramarine.azureml.recognition import (
 )
 from ultramarine.azureml.report import Conversion, ConvertedFile, Loss, Place, shown
 from ultramarine.azureml.sweeps import convert_sweep
+from ultramarine.resources.base import URI_PATTERN
 
 LOCATION = "s3://bucket/namespace"  # stands for the bucket and the namespace's folder in it
 _ASSETS: dict[str, tuple[str, Callable[[Context, Asset], None]]] = {
@@ -41,10 +43,14 @@ _ASSETS: dict[str, tuple[str, Callable[[Context, Asset], None]]] = {
 def convert(
     paths: Iterable[Path], location: str = LOCATION, computes: Mapping[str, Compute] | None = None
 ) -> Conversion:
-    """Convert files and folders. Raises InvalidSpec if a path does not exist; other faults are refusals of files.
+    """Convert files and folders. Raises InvalidSpec for a missing path or a wrong location.
+
+    Other faults are refusals of files.
 
     Uploads go below `location`, such as s3://ultramarine/team-a. `computes` has what stands for compute targets.
     """
+    if not re.fullmatch(URI_PATTERN, f"{location.rstrip('/')}/"):
+        raise InvalidSpec(f"location {location} is not a folder of a bucket. Write s3://BUCKET/FOLDER.")
     context = Context(location.rstrip("/"), computes or {})
     refusals: dict[int, str] = {}
     outcomes: list[ConvertedFile | tuple[Document, str]] = []

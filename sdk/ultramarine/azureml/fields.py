@@ -10,7 +10,7 @@ from ultramarine.azureml.reading import Document
 from ultramarine.azureml.report import Loss, Place, shown
 
 # Fields that carry nothing a run depends on.
-SILENT = frozenset({"$schema", "type", "properties", "creation_context", "id", "resources_id"})
+SILENT = frozenset({"$schema", "type", "properties", "creation_context", "id"})
 NO_COUNTERPART = "has no counterpart"
 REMOVE = "Remove the field if the run does not depend on it"
 

@@ -46,8 +46,7 @@ def azureml(
     from ultramarine.azureml import convert, inlined, read_table
 
     conversion = inlined(convert(paths, location, read_table(Path.cwd())))
-    for file, manifest in _named(conversion.manifests).items():
-        _write(output / file, manifest)
+    _write(output, conversion.manifests)
     if report is not None:
         report.write_text(json.dumps(conversion.as_document(), indent=2, ensure_ascii=False) + "\n")
     _tell(session_of(context), conversion, output)
@@ -55,17 +54,18 @@ def azureml(
         raise typer.Exit(1)
 
 
-def _named(manifests: list[Manifest]) -> dict[str, Manifest]:
-    return {f"{manifest['kind'].lower()}-{manifest['metadata']['name']}.yaml": manifest for manifest in manifests}
-
-
-def _write(path: Path, manifest: Manifest) -> None:
+def _write(folder: Path, manifests: list[Manifest]) -> None:
+    """Write a file for each object. Raises InvalidSpec before the first one if any exists."""
     from ultramarine_contract.errors import InvalidSpec
 
-    if path.exists():
-        raise InvalidSpec(f"{path} exists. Choose an empty folder, or remove the file.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml_text(json.loads(json.dumps(manifest))), encoding="utf-8")  # copies have no aliases
+    files = {
+        folder / f"{manifest['kind'].lower()}-{manifest['metadata']['name']}.yaml": manifest for manifest in manifests
+    }
+    if former := [path for path in files if path.exists()]:
+        raise InvalidSpec(f"{former[0]} exists. Choose an empty folder, or remove the file.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, manifest in files.items():
+        path.write_text(yaml_text(json.loads(json.dumps(manifest))), encoding="utf-8")  # copies have no aliases
 
 
 def _tell(session: Session, conversion: Conversion, output: Path) -> None:
