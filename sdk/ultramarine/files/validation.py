@@ -167,4 +167,5 @@ def _model_faults(kind: Kind, spec: Manifest) -> Iterator[Fault]:
         getattr(import_module(module), name).model_validate(spec)
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=False):
-            yield Fault(("spec", *detail["loc"]), detail["msg"].removeprefix("Value error, "))
+            if detail["type"] == "value_error":  # of a validator; the schema has all limits
+                yield Fault(("spec", *detail["loc"]), detail["msg"].removeprefix("Value error, "))
