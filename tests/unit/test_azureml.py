@@ -277,11 +277,10 @@ def test_an_upload_says_what_to_run(converted):
 
 def test_compute_targets_map_by_the_project_file(tmp_path):
     """The table of ultramarine.yaml gives a cluster its node selector and resources, and the loss goes."""
-    (tmp_path / "ultramarine.yaml").write_text(
-        yaml.safe_dump(
-            {"compute": {"gpu": {"nodeSelector": {"gpu": "a100"}, "resources": {"limits": {"nvidia.com/gpu": 1}}}}}
-        )
-    )
+    table = {"compute": {"gpu": {"nodeSelector": {"gpu": "a100"}, "resources": {"limits": {"nvidia.com/gpu": 1}}}}}
+    manifest = {"kind": "TrainingJob", "spec": {"command": ["ls"]}}
+    (tmp_path / "ultramarine.yaml").write_text(yaml.safe_dump_all([manifest, table]))
+    assert composing.read_manifests(tmp_path / "ultramarine.yaml") == [manifest]
     (tmp_path / "job.yml").write_text("{type: command, command: nvidia-smi, compute: 'azureml:gpu'}")
     conversion = checked(convert([tmp_path / "job.yml"], computes=read_table(tmp_path)))
 

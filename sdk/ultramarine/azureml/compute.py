@@ -39,10 +39,11 @@ def _table(path: Path) -> dict[str, Compute]:
     from ultramarine.resources.pods import PodTemplate
 
     try:
-        document = yaml.safe_load(path.read_text())
+        documents = [*yaml.safe_load_all(path.read_text())]
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InvalidSpec(f"{path} cannot be read: {error}. Correct the file.") from error
-    table = document.get("compute") if isinstance(document, dict) else None
+    own = [document for document in documents if isinstance(document, dict) and "kind" not in document]
+    table = next((document["compute"] for document in own if "compute" in document), None)
     if table is not None and not isinstance(table, dict):
         raise InvalidSpec(f"compute in {path} is not a mapping. Write a name with nodeSelector or resources below it.")
     computes: dict[str, Compute] = {}

@@ -121,6 +121,7 @@ def _check_uploads(manifests: list[Manifest], conversion: Conversion) -> None:
 def read_manifests(file: Path) -> list[Manifest]:
     """Return the manifests of a YAML or JSON file. Raises InvalidFiles with line and column."""
     manifests = [document.manifest for document in load([file])]
+    manifests = [manifest for manifest in manifests if manifest.keys() != {"compute"}]  # the table of `convert`
     for manifest in manifests:
         if "kind" not in manifest:
             raise InvalidSpec(
