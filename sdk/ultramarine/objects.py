@@ -26,6 +26,7 @@ from ultramarine_contract.meta import (
     Resource,
 )
 
+from .files.nodes import SyntaxFault, nodes
 from .resources import environment, model, onlineendpoint, onlineendpoint_container, pods, sweep, trainingjob
 from .resources.base import Schema
 
@@ -90,9 +91,10 @@ class Object(Schema):
         """
         text = source.read_text() if isinstance(source, Path) else source
         try:
-            documents = [document for document in yaml.safe_load_all(text) if document is not None]
-        except yaml.YAMLError as error:
-            raise InvalidSpec(f"the manifest is not YAML: {' '.join(str(error).split())}. Correct it.") from None
+            documents = [node.value for node in nodes(text)]
+        except SyntaxFault as fault:
+            where = f"{source}:" if isinstance(source, Path) else "line "
+            raise InvalidSpec(f"{where}{fault.place.line}: {fault.message}") from None
         if len(documents) != 1 or not isinstance(documents[0], dict):
             raise InvalidSpec(f"expected one manifest, not {len(documents)}. Split the file.")
         if isinstance(source, Path):

@@ -13,6 +13,7 @@ import ultramarine
 from bare import Api, whole
 from materials import MATERIALS
 from ultramarine.cli.describing import head
+from ultramarine.cli.planning import compared, lines_of
 from ultramarine.kube.errors import Exists, NotFound, Rejected
 from ultramarine.repro import reproduce
 from ultramarine_cluster.cluster import Cluster
@@ -407,3 +408,53 @@ def test_a_cancelled_wait_and_stream_end_at_once(connect: Callable[[], ultramari
             return await asyncio.gather(*tasks, return_exceptions=True)
 
     assert [type(result) for result in asyncio.run(program())] == [asyncio.CancelledError] * 2
+
+
+# ---- Plans
+
+
+def planned(client: ultramarine.Client, object: ultramarine.TrainingJob | ultramarine.OnlineEndpoint) -> list[str]:
+    """Return the lines of a plan."""
+    return list(lines_of(compared(client, object.manifest())))
+
+
+def endpoint(replicas: int = 1) -> ultramarine.OnlineEndpoint:
+    """Return an endpoint."""
+    resources = {"requests": {"cpu": "500m"}}
+    deployment = {"name": "blue", "model": "churn@1", "replicas": replicas, "resources": resources}
+    return ultramarine.OnlineEndpoint(name="churn", deployments=[deployment])
+
+
+def test_a_new_object_would_be_created_with_its_pods(client: ultramarine.Client) -> None:
+    """The plan has what all pods reserve."""
+    made = job(nodes=2, framework="torch", resources={"requests": {"cpu": 2}})
+
+    assert compared(client, made.manifest()).action == "create"
+    assert planned(client, made) == ["pods: 2 of node, each with cpu 2", "at most together: cpu 4"]
+    with pytest.raises(NotFound):
+        client.get("tj", "churn")
+
+
+def test_a_change_is_named(client: ultramarine.Client) -> None:
+    """An existing object shows the fields that would change; the same manifest changes nothing."""
+    client.apply(endpoint())
+
+    assert compared(client, endpoint().manifest()).action == "keep"
+    assert compared(client, endpoint(3).manifest()).action == "change"
+    assert "spec.deployments.blue.replicas: 1 -> 3" in planned(client, endpoint(3))
+    assert "pods: 3 of deployment blue, each with cpu 500m" in planned(client, endpoint(3))
+
+
+def test_a_fixed_field_needs_a_new_object(client: ultramarine.Client) -> None:
+    """The plan names the field that cannot change."""
+    client.submit(job())
+    other = job(command=["python", "other.py"], suspend=True)
+
+    assert compared(client, other.manifest()).action == "recreate"
+    assert planned(client, other) == ['spec.command: ["python", "train.py"] -> ["python", "other.py"]']
+
+
+def test_a_refused_object_is_refused_in_the_plan(client: ultramarine.Client) -> None:
+    """The server's rules count."""
+    with pytest.raises(Rejected, match="several nodes need a framework"):
+        compared(client, job(nodes=2).manifest())

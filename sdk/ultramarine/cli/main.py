@@ -19,7 +19,19 @@ Start with `ultramarine init`, then `ultramarine submit`. `ultramarine doctor` c
 """
 
 # Modules with commands, in the order of the help; each has a function `register(app)`.
-_GROUPS = ("submit", "objects", "runs", "data", "models", "endpoints", "convert", "validate", "completing", "doctor")
+_GROUPS = (
+    "submit",
+    "objects",
+    "planning",
+    "runs",
+    "data",
+    "models",
+    "endpoints",
+    "convert",
+    "validate",
+    "completing",
+    "doctor",
+)
 
 app = typer.Typer(
     name="ultramarine",
