@@ -34,8 +34,12 @@ def client(kubeconfig: Path) -> ultramarine.Client:
 
 
 @pytest.fixture(scope="module")
-def guide(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The output of the guide's blocks, which run as one program."""
+def guide(platform: Platform, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The output of the guide's blocks, which run as one program of a user who may read the endpoint's keys."""
+    right = ("--verb=get", "--resource=secrets", "--resource-name=sdk-wine-keys")
+    platform.kubectl("delete", "role,rolebinding", "sdk-keys", "--ignore-not-found")
+    platform.kubectl("create", "role", "sdk-keys", *right)
+    platform.kubectl("create", "rolebinding", "sdk-keys", "--role=sdk-keys", "--user=sdk-grace")
     folder = tmp_path_factory.mktemp("guide")
     program = []
     for block in blocks(ROOT / "docs" / "sdk.md"):
