@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.alias_generators import to_snake
 from ultramarine_contract.errors import InvalidSpec
@@ -27,6 +26,7 @@ from ultramarine_contract.meta import (
 )
 
 from .files.nodes import SyntaxFault, nodes
+from .files.writing import yaml_text
 from .resources import environment, model, onlineendpoint, onlineendpoint_container, pods, sweep, trainingjob
 from .resources.base import Schema
 
@@ -68,7 +68,7 @@ class Object(Schema):
 
     def to_yaml(self) -> str:
         """Return the manifest as YAML."""
-        return str(yaml.safe_dump(self.manifest(), sort_keys=False, allow_unicode=True))
+        return yaml_text(self.manifest())
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> Self:

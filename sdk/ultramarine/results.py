@@ -33,13 +33,15 @@ class Output:
     _storage: Callable[[], Storage] | None = field(default=None, repr=False, compare=False)
 
     def download(self, folder: str | Path = "") -> Path:
-        """Fetch the files into a folder, by default ./NAME, and return it.
+        """Fetch the files into a folder, by default ./NAME, which appears when it is complete, and return it.
 
-        Raises StorageError if a file differs from its digest.
+        Raises StorageError if a file differs from its digest, and FileInvalid if the folder has other content.
         """
+        from .storage.artifacts import Artifact, download
+
         assert self._storage
-        into, storage = Path(folder or self.name), self._storage()
-        storage.fetch_artifact(self.uri, self.digest or storage.artifact_digest(self.uri).digest, into)
+        into = Path(folder or self.name)
+        download(self._storage(), Artifact(self.uri, self.digest), into)
         return into
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
-import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pathspec
@@ -14,6 +16,7 @@ import pytest
 import ultramarine
 import ultramarine_contract
 import websockets
+import yaml
 from conftest import Platform
 from manifests import sweep, training_job
 from pages import ROOT, blocks
@@ -136,7 +139,8 @@ def test_a_failure_is_described(grace: Person, client: ultramarine.Client) -> No
 
 def test_a_run_without_a_page_says_so(grace: Person, client: ultramarine.Client) -> None:
     """`open` names what could be opened."""
-    run = client.submit({**API, **training_job("sdk-plain", "print('x=1')", outputs={})})
+    job = training_job("sdk-plain", "print('x=1')", outputs={}, command=["python", "train.py"])
+    run = client.submit({**API, **job})
     run.wait(120)
     if not run.status.get("mlflow"):
         assert "has no page" in grace.run("open", "sdk-plain", code=1).stderr
@@ -145,25 +149,58 @@ def test_a_run_without_a_page_says_so(grace: Person, client: ultramarine.Client)
     run.delete()
 
 
-def test_a_pod_uses_its_service_account(platform: Platform, client: ultramarine.Client, tmp_path: Path) -> None:
+MAIN = """
+import ultramarine
+
+client = ultramarine.Client()
+names = [job["metadata"]["name"] for job in client.list("tj")]
+print(client.namespace, "sdk-in-pod" in names, client.storage.folders(client.platform.prefix)[:1] != [])
+"""
+
+
+def test_a_pod_uses_its_service_account(platform: Platform, client: ultramarine.Client) -> None:
     """Without a kubeconfig the client works in the namespace of its pod, with the rights of its account."""
-    platform.kubectl("delete", "rolebinding,serviceaccount", "sdk-bot", "--ignore-not-found")
+    platform.kubectl("delete", "pod,configmap,rolebinding,serviceaccount", "sdk-bot", "--ignore-not-found")
     platform.kubectl("create", "serviceaccount", "sdk-bot")
     account = f"--serviceaccount={platform.namespace}:sdk-bot"
     platform.kubectl("create", "rolebinding", "sdk-bot", "--clusterrole=ultramarine-data-scientist", account)
-    for package in (ultramarine, ultramarine_contract, websockets, pathspec):
-        origin = Path(str(package.__file__)).parent
-        shutil.copytree(origin, tmp_path / origin.name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "main.py").write_text(
-        "import ultramarine\nclient = ultramarine.Client()\nprint('jobs:', len(client.list('tj')), client.namespace)\n"
+    client.submit({**API, **training_job("sdk-in-pod", "print(1)", outputs={}, command=["python", "train.py"])}).wait(
+        120
     )
-    job = ultramarine.TrainingJob(
-        name="sdk-in-pod",
-        source={"path": tmp_path},
-        command=["python", "main.py"],
-        podTemplate={"serviceAccountName": "sdk-bot"},
-        backoff_limit=0,
-    )
-    lines = [update.text for update in client.submit(job).stream()]
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for package in (ultramarine, ultramarine_contract, websockets, pathspec):
+            folder = Path(str(package.__file__)).parent
+            for path in folder.rglob("*.py"):
+                archive.add(path, path.relative_to(folder.parent))
+    code = {
+        "code.tar.gz": base64.b64encode(packed.getvalue()).decode(),
+        "main.py": base64.b64encode(MAIN.encode()).decode(),
+    }
+    restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+    pod = {
+        "serviceAccountName": "sdk-bot",
+        "restartPolicy": "Never",
+        "volumes": [{"name": "code", "configMap": {"name": "sdk-bot"}}],
+        "containers": [
+            {
+                "name": "main",
+                "image": platform.settings.trainer_image,
+                "command": [
+                    "sh",
+                    "-c",
+                    "cd /tmp && tar -xzf /code/code.tar.gz && cp /code/main.py . && python3 main.py",
+                ],
+                "volumeMounts": [{"name": "code", "mountPath": "/code"}],
+                "securityContext": {**restricted, "seccompProfile": {"type": "RuntimeDefault"}},
+            }
+        ],
+    }
+    manifests = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sdk-bot"}, "binaryData": code},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "sdk-bot"}, "spec": pod},
+    ]
+    platform.kubectl("create", "-f", "-", input=yaml.safe_dump_all(manifests))
+    platform.wait("pod", "sdk-bot", lambda status: status.get("phase") in ("Succeeded", "Failed"))
 
-    assert any(line.startswith("jobs: ") and line.endswith(platform.namespace) for line in lines), lines
+    assert platform.kubectl("logs", "sdk-bot").split() == [platform.namespace, "True", "True"]

@@ -15,8 +15,7 @@ from ultramarine_contract.meta import API_VERSION, Manifest
 
 from ultramarine.files.nodes import SyntaxFault, nodes
 from ultramarine.files.reading import load
-
-from .session import yaml_text
+from ultramarine.files.writing import yaml_text
 
 if TYPE_CHECKING:
     from ultramarine.azureml import Conversion

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .session import Session, session_of, yaml_text
+from .session import Session, session_of
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -58,6 +58,8 @@ def _write(folder: Path, manifests: list[Manifest]) -> None:
     """Write a file for each object. Raises InvalidSpec before the first one if any exists."""
     from ultramarine_contract.errors import InvalidSpec
 
+    from ultramarine.files.writing import yaml_text
+
     files = {
         folder / f"{manifest['kind'].lower()}-{manifest['metadata']['name']}.yaml": manifest for manifest in manifests
     }
@@ -65,7 +67,7 @@ def _write(folder: Path, manifests: list[Manifest]) -> None:
         raise InvalidSpec(f"{former[0]} exists. Choose an empty folder, or remove the file.")
     folder.mkdir(parents=True, exist_ok=True)
     for path, manifest in files.items():
-        path.write_text(yaml_text(json.loads(json.dumps(manifest))), encoding="utf-8")  # copies have no aliases
+        path.write_text(yaml_text(manifest), encoding="utf-8")
 
 
 def _tell(session: Session, conversion: Conversion, output: Path) -> None:

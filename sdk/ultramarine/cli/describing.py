@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import typer
-import yaml
 from ultramarine_contract.meta import EVENT, LABEL_KIND, LABEL_NAME, POD, Manifest, Resource
 
 from ultramarine.causes import diagnosis, warnings
+from ultramarine.files.writing import yaml_text
 from ultramarine.runs import state_of
 
 from .details import details
@@ -90,7 +90,7 @@ def _ready(status: dict[str, Any]) -> str:
 
 def _section(title: str, content: Any) -> None:
     typer.echo(f"{title}:")
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+    text = yaml_text(content)
     typer.echo("\n".join(f"  {line}" for line in text.splitlines()))
 
 

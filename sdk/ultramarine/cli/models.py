@@ -53,8 +53,7 @@ def list_models(
 @group.command()
 def show(context: typer.Context, reference: _REFERENCE) -> None:
     """Show a version: state, files, signature, origin, metrics, aliases, and the endpoints that serve it."""
-    import yaml
-
+    from ultramarine.files.writing import yaml_text
     from ultramarine.models import is_ready, why
 
     session = session_of(context)
@@ -81,7 +80,7 @@ def show(context: typer.Context, reference: _REFERENCE) -> None:
     }
     typer.echo(f"ModelVersion {session.client.namespace}/{version['metadata']['name']}")
     shown = {key: value for key, value in details.items() if value not in (None, "", {}, [])}
-    typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=110), nl=False)
+    typer.echo(yaml_text(shown), nl=False)
 
 
 @group.command()

@@ -98,18 +98,6 @@ def print_documents(documents: list[Any], output: Format) -> None:
     if output == Format.JSON:
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
     else:
+        from ultramarine.files.writing import yaml_text
+
         typer.echo(yaml_text(content), nl=False)
-
-
-def yaml_text(content: Any) -> str:
-    """Return YAML in the order of the fields, with texts of several lines as blocks."""
-    import yaml
-
-    class Dumper(yaml.SafeDumper):
-        pass
-
-    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-    Dumper.add_representer(str, represent)
-    return str(yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110))
