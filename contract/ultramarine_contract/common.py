@@ -21,6 +21,11 @@ OUTPUTS_DIR = "/mnt/outputs"
 CHECKPOINTS_DIR = "/mnt/checkpoints"
 ENVIRONMENT_DIR = "/mnt/environment"  # a virtual environment, which works in this place alone; in serving pods too
 
+# Variables of a command that name three of them: a local run has others.
+ENV_INPUTS_DIR = "ULTRAMARINE_INPUTS_DIR"
+ENV_OUTPUTS_DIR = "ULTRAMARINE_OUTPUTS_DIR"
+ENV_CHECKPOINTS_DIR = "ULTRAMARINE_CHECKPOINTS_DIR"
+
 # Port of the trainer of rank 0 for the other nodes, and the first port that a framework's ranks use among themselves.
 GANG_PORT = 29400
 FRAMEWORK_PORT = 29500

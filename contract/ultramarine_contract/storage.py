@@ -166,7 +166,7 @@ class Storage:
                     raise StorageError(f"{uri} holds a key {path!r} that cannot be a file: {problem}", "InvalidKey")
             pairs = zip(objects, (into / path for path in paths), strict=True)
             self._get(location.bucket, pairs, sum(objects.values()), progress)
-            return [_entry(path, into / path) for path in paths]
+            return [file_entry(path, into / path) for path in paths]
 
     def upload_folder(
         self, folder: Path, prefix_uri: str, format: str = "", files: Mapping[str, Path] | None = None
@@ -182,7 +182,7 @@ class Storage:
             if MANIFEST_NAME in files:
                 problem = "this name is reserved for the list of files; choose another"
                 raise StorageError(f"{folder / MANIFEST_NAME} cannot be stored: {problem}", "OutputInvalid")
-            manifest = ArtifactManifest(tuple(_entry(path, file) for path, file in files.items()), format)
+            manifest = ArtifactManifest(tuple(file_entry(path, file) for path, file in files.items()), format)
             uri = f"{prefix_uri.rstrip('/')}/{manifest.digest.removeprefix('sha256:')[:16]}/"
             location = parse_uri(uri)
             record = OutputRecord(uri, manifest.digest, manifest.bytes, format)
@@ -372,7 +372,8 @@ def deletion_rank(key: str) -> tuple[bool, bool]:
     return name != RESULT_NAME, name != MANIFEST_NAME
 
 
-def _entry(path: str, file: Path) -> FileEntry:
+def file_entry(path: str, file: Path) -> FileEntry:
+    """Return the entry of a file in a manifest."""
     return FileEntry(path, file.stat().st_size, _sha256(file))
 
 

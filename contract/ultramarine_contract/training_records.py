@@ -58,6 +58,7 @@ class TrainingTask(Task, frozen=True):
     `streams` are inputs too, which are not fetched but served at STREAM_PORT.
     `outputs` maps a name to the model format (`auto`: the trainer detects it; empty for a plain folder).
     `output_prefix` is the s3:// URI under which NAME/DIGEST/ folders are written.
+    `from_mlflow` are the outputs that get the model which the command logged last by mlflow.
     `checkpoint` is set if the job has checkpoints, `gang` if it has a framework or several nodes.
     `environment` is unpacked before the command starts, which runs in it.
     """
@@ -72,6 +73,7 @@ class TrainingTask(Task, frozen=True):
     checkpoint: CheckpointTask | None = None
     gang: GangTask | None = None
     environment: EnvironmentArchive | None = None
+    from_mlflow: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return the task as JSON without empty fields: an older trainer need not know them."""

@@ -49,6 +49,10 @@ class Registry(ThreadingHTTPServer):
             said = {"model_version": {"name": "who leaves", "version": "3", "run_id": "abc"}}
         elif path.endswith("/get-download-uri"):
             said = {"artifact_uri": self.location}
+        elif path.endswith("/logged-models/m-1"):
+            said = {"model": {"info": {"artifact_uri": self.location, "creation_timestamp_ms": "2000"}}}
+        elif path.endswith("/logged-models/m-0"):
+            said = {"model": {"info": {"artifact_uri": "mlflow-artifacts:/older", "creation_timestamp_ms": "1000"}}}
         elif path.endswith("/runs/get") and query == {"run_id": "abc"} and self.run is not None:
             said = {"run": self.run}
         if said is None:
@@ -126,6 +130,30 @@ def test_a_model_outlives_its_run(registry, tmp_path, capsys):
     registry.run = None
     assert ran(registry, tmp_path) == 0
     assert "its metrics are left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"outputs": {"model_outputs": [{"model_id": "m-1", "step": "0"}, {"model_id": "m-0", "step": "0"}]}},
+        {  # MLflow 2
+            "info": {"artifact_uri": f"mlflow-artifacts:/{ROOT.rpartition('/')[0]}"},
+            "data": {"tags": [{"key": "mlflow.log-model.history", "value": '[{"artifact_path": "artifacts"}]'}]},
+        },
+    ],
+)
+def test_the_model_that_a_run_logged_last_is_copied(registry, tmp_path, run):
+    """By the run's outputs or, of an older server, by its history."""
+    registry.run = run
+    assert importing.copy_logged(importing.Registry(registry.uri, {}), "abc", tmp_path)
+
+    assert {p.relative_to(tmp_path).as_posix(): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == FILES
+
+
+def test_a_run_may_have_logged_no_model(registry, tmp_path):
+    """Nothing is copied then."""
+    assert not importing.copy_logged(importing.Registry(registry.uri, {}), "abc", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

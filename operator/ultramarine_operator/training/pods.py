@@ -14,8 +14,9 @@ from ultramarine.resources.base import MlflowStatus
 from ultramarine.resources.pods import Source
 from ultramarine.resources.trainingjob import Input, TrainingJobSpec
 from ultramarine_contract import common as contract
-from ultramarine_contract.errors import InvalidSpec, listed
+from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import Manifest, child_metadata, content_hash
+from ultramarine_contract.references import REFERENCE, filled
 from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.training_records import TrainingContext, TrainingTask
 
@@ -42,7 +43,6 @@ from ..shared.podspec import (
 Job = Obj[TrainingJobSpec]
 
 RUN_ID = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
-REFERENCE = re.compile(r"\$\((params|inputs|outputs)\.([^)]*)\)")
 _SLIP = re.compile(r"(?<!\$)\$[({]+ *(input|output|param|parameter)s?\.([A-Za-z0-9_.-]+) *[)}]+")
 
 
@@ -93,27 +93,15 @@ def command_line(spec: TrainingJobSpec, params: Mapping[str, str], where: str, p
 
     `where` is the field that holds the spec, and `params_field` the field with the parameters.
     """
-    values: dict[str, Mapping[str, str]] = {
+    values = {
         "params": params,
         "inputs": {name: _input_place(name, source) for name, source in spec.inputs.items()},
         "outputs": {name: f"{contract.OUTPUTS_DIR}/{name}" for name in spec.outputs},
     }
     fields = {"params": params_field, "inputs": f"{where}.inputs", "outputs": f"{where}.outputs"}
-
-    def fill(place: str, text: str) -> str:
-        def value(match: re.Match[str]) -> str:
-            kind, name = match[1], match[2]
-            if name not in values[kind]:
-                message = f"{place} refers to {match[0]}, but {fields[kind]} has no {name!r} (it has: "
-                remedy = "apply it again under another name, with the parameter or without the reference"
-                raise InvalidSpec(f"{message}{listed(sorted(values[kind])) or 'none'}); {remedy}")
-            return values[kind][name]
-
-        return REFERENCE.sub(value, text)
-
     return [
-        *(fill(f"{where}.command[{i}]", text) for i, text in enumerate(spec.command)),
-        *(fill(f"{where}.args[{i}]", text) for i, text in enumerate(spec.args)),
+        *filled(spec.command, f"{where}.command", values, fields),
+        *filled(spec.args, f"{where}.args", values, fields),
     ]
 
 
@@ -156,6 +144,11 @@ def downloads(spec: TrainingJobSpec) -> dict[str, str]:
 def streams(spec: TrainingJobSpec) -> dict[str, str]:
     """Return the inputs that are served to the command, name to URI."""
     return {name: source.uri for name, source in spec.inputs.items() if source.mode == "Stream"}
+
+
+def from_mlflow(spec: TrainingJobSpec) -> tuple[str, ...]:
+    """Return the outputs that get a model which the command logs by mlflow."""
+    return tuple(name for name, output in spec.outputs.items() if output.from_mlflow)
 
 
 def pod_spec(

@@ -78,6 +78,11 @@ class TrialOutput(Schema):
         description="Format of the model. Default: auto, which infers it from the files: .skops, .onnx, .ubj, .lgb, "
         ".pt2, .pt, .pkl, .joblib, XGBoost's .json, LightGBM's .txt, MLmodel. python and custom cannot.",
     )
+    from_mlflow: bool = Field(
+        default=False,
+        description="True to fill the output with the model that the command logged last by mlflow, such as with "
+        "mlflow.sklearn.log_model or autolog.",
+    )
     compile: Compile | None = Field(
         default=None,
         description="Compilation of the registered version: before serving (to: onnx) or never (to: none). By "
@@ -108,6 +113,10 @@ class Output(TrialOutput):
             rule(
                 "!self.allowCodeExecution || has(self.registerAs)",
                 "allowCodeExecution applies to a model; set registerAs too, or leave it out",
+            ),
+            rule(
+                "!self.fromMlflow || !has(self.format) || self.format in ['auto', 'mlflow']",
+                "fromMlflow gives a model of format mlflow; leave format out",
             ),
         )
     )

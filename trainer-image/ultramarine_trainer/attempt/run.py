@@ -38,6 +38,7 @@ from ultramarine_trainer.attempt.places import Places, about, store_result
 from ultramarine_trainer.attempt.repeats import Repeats
 from ultramarine_trainer.attempt.resources import DiskWatch
 from ultramarine_trainer.attempt.runner import Ending, Failed, Part, Persistence, Runner, stopped_by
+from ultramarine_trainer.attempt.variables import job_variables
 from ultramarine_trainer.data.checkpoints import Checkpoints
 from ultramarine_trainer.data.credentials import SourceError
 from ultramarine_trainer.data.inputs import StreamServer, fetch_folder
@@ -49,7 +50,7 @@ from ultramarine_trainer.progress.listeners import Listeners, series_of
 from ultramarine_trainer.progress.reporter import resolved_image
 from ultramarine_trainer.progress.series import Series
 from ultramarine_trainer.tracking.api import account_in
-from ultramarine_trainer.tracking.run import with_local_runs
+from ultramarine_trainer.tracking.local import RUNS_NAME, Point
 
 _GRACE = 30.0  # seconds from SIGTERM to the end of the pod, unless a checkpoint needs more.
 _LOG_RESERVE = 1.0  # of these for the last part of the log.
@@ -217,8 +218,9 @@ class Attempt:
         """Run the command, with the other nodes if there are any, and return the seconds that it has worked."""
         disk = DiskWatch(self._places.outputs, self.say)
         try:
-            variables = self._listeners.start(self._variables())
-            environment = with_local_runs(variables, self._places.work)
+            run_id = self._listeners.run_id or self._context.job.rpartition("/")[2]
+            variables = job_variables(task, self._places, run_id) | self._variables()
+            environment = self._listeners.start(variables, self._places.work / RUNS_NAME)
             reserve = min(max(self._grace / 3, 3.0), 60.0)  # for the last checkpoint's and the log's way to the storage
             runner = Runner(
                 task.gang or GangTask(),
@@ -229,7 +231,8 @@ class Attempt:
             )
             self._has_run = True
             try:
-                runner.run()
+                with self._listeners.reading(self._take_logged):
+                    runner.run()
             finally:
                 self._ran = runner.ran
             self._has_worked(task)
@@ -251,6 +254,9 @@ class Attempt:
         self._tail.add(line, is_stdout)
         if is_stdout:
             self._listeners.hear(line)
+
+    def _take_logged(self, point: Point) -> None:
+        self._listeners.take_logged(point)
 
     def _restore(self) -> None:
         """Before each start of the command; one before may have left outputs."""
@@ -379,6 +385,8 @@ class Attempt:
 
     def _store_outputs(self, task: TrainingTask, storage: Storage, seconds: float) -> TerminationRecord:
         folders = {name: self._places.outputs / name for name in task.outputs}
+        for name in task.from_mlflow:
+            self._patiently(self._places.output_waits, partial(self._listeners.take_model, name, folders[name]))
         formats = {name: format_of(name, folders[name], format) for name, format in task.outputs.items()}
         prefix = task.output_prefix.rstrip("/")
         outputs: dict[str, OutputRecord] = {}
@@ -391,6 +399,7 @@ class Attempt:
             self.say(f"output {name}: {stored.bytes} bytes to {stored.uri} in {time.monotonic() - started:.1f} s")
         record = structs.replace(self._record(), outputs=outputs, productive_seconds=seconds)
         if prefix:
+            self._listeners.store_runs(storage, f"{prefix}/{contract.ATTEMPTS_NAME}/{self._pod}/{RUNS_NAME}/")
             self._patiently(self._places.output_waits, partial(store_result, storage, prefix, record))
         return record
 

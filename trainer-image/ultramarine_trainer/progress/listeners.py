@@ -5,9 +5,11 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from ultramarine_contract import common as contract
+from ultramarine_contract.errors import StorageError
 from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import STOPPED_EARLY
@@ -18,6 +20,7 @@ from ultramarine_trainer.progress.metrics import LatestMetrics, metrics_in
 from ultramarine_trainer.progress.reporter import Reporter
 from ultramarine_trainer.progress.series import Series
 from ultramarine_trainer.tracking.api import UID, output_tags
+from ultramarine_trainer.tracking.local import URI, LocalRuns, Point, no_model, store_runs, take_model, with_local_runs
 from ultramarine_trainer.tracking.run import MlflowRun
 
 _SERIES_SECONDS = 10.0  # for the last values of the metrics
@@ -41,10 +44,12 @@ class Listeners:
         self._context, self._speaks, self._series, self._say = context, speaks, series, say
         self._latest = LatestMetrics()
         self._mlflow: MlflowRun | None = None
+        self._logs_to_run = False  # the command's mlflow, too
+        self._runs: Path | None = None  # folder into which the command's mlflow logs
         self._kubeflow: KubeflowServer | None = None
         token = Path(contract.PROGRESS_TOKEN)
         self._reporter = Reporter(
-            context.progress, token, say, checkpoint, lambda: self._latest.values, mlflow_run=self._run
+            context.progress, token, say, checkpoint, lambda: self._latest.values, mlflow_run=lambda: self.run_id
         )
 
     @property
@@ -70,6 +75,12 @@ class Listeners:
         if self._series is not None:
             self._series.add(progress.metrics, self.step)
 
+    def take_logged(self, point: Point) -> None:
+        """Take a value that the command logged by mlflow into its own folder."""
+        self._latest.take({point.name: point.value})
+        if self._series is not None:
+            self._series.add({point.name: point.value}, point.step, 1000 * point.at)
+
     def open_run(
         self, pod: str, source: SourceTask, commit: str, command: Sequence[str], account: Mapping[str, str]
     ) -> None:
@@ -92,8 +103,11 @@ class Listeners:
         if run := self._mlflow.start():
             self._say(f"MLflow: run {run} at {context.mlflow}")
 
-    def start(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Begin to tell the operator, and return the environment with what the command needs to report."""
+    def start(self, environment: Mapping[str, str], runs: Path) -> dict[str, str]:
+        """Begin to tell the operator, and return the environment with what the command needs to report.
+
+        Without a tracking server, mlflow logs into the folder `runs`.
+        """
         if self._speaks and self._context.progress:
             self._reporter.start()
             self._kubeflow = KubeflowServer(self.take, Path(tempfile.gettempdir()))
@@ -101,7 +115,34 @@ class Listeners:
         kubeflow = self._kubeflow.environment if self._kubeflow else {}
         # A command with its own server or run means that one; half of the platform's variables would break both.
         mlflow = self._mlflow.environment if self._mlflow and not _MLFLOW_VARIABLES & environment.keys() else {}
-        return {**kubeflow, **mlflow, **environment}
+        self._logs_to_run = bool(mlflow)
+        variables = {**kubeflow, **mlflow, **environment}
+        self._runs = None if URI in variables else runs
+        return with_local_runs(variables, runs)
+
+    def reading(self, take: Callable[[Point], None]) -> AbstractContextManager[object]:
+        """Hand over what the command logs by mlflow without a tracking server, while the block runs."""
+        return LocalRuns(self._runs, take) if self._runs and self._speaks else nullcontext()
+
+    def take_model(self, name: str, output: Path) -> None:
+        """Copy the model that the command logged last into an output. Raises StorageError."""
+        if self._runs is not None:
+            take_model(self._runs, name, output)
+        elif self._mlflow is None or not self._logs_to_run:
+            message = f"output {name} has fromMlflow, but {URI} in spec.env names another server"
+            raise StorageError(f"{message}; remove the variable, or leave fromMlflow out", "OutputInvalid")
+        elif not self._mlflow.copy_model(output):
+            raise no_model(name)
+
+    def store_runs(self, storage: Storage, uri: str) -> None:
+        """Store the folder that mlflow logged into, if it is not empty; a failure is only said."""
+        if self._runs is None or not self._runs.is_dir():
+            return
+        try:
+            stored = store_runs(self._runs, storage, uri)
+            self._say(f"MLflow: {stored.bytes} bytes of runs to {stored.uri}")
+        except StorageError as error:
+            self._say(f"MLflow: the runs are not stored: {error.message}")
 
     def stop(self, deadline: Callable[[float], float]) -> None:
         """Tell the operator the last of it, and store the series; `deadline(seconds)` is when that must be done."""
@@ -127,11 +168,13 @@ class Listeners:
             unread=self._latest.unread[:200],
             step=self._reporter.step,
             total_steps=self._reporter.total_steps,
-            mlflow_run=self._run(),
+            mlflow_run=self.run_id,
             series=self._series.stored if self._series else "",
         )
 
-    def _run(self) -> str:
+    @property
+    def run_id(self) -> str:
+        """ID of the run in MLflow, or nothing."""
         return self._mlflow.run_id if self._mlflow else ""
 
 

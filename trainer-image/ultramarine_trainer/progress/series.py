@@ -110,9 +110,12 @@ class Series:
         if "=" in line:
             self.add(metrics_in(line), step)
 
-    def add(self, metrics: Mapping[str, float], step: int) -> None:
-        """Take new values at `step`, or -1. It never waits for the storage, and never raises: output must flow."""
-        now, problems = time.time_ns() // 1000, {}
+    def add(self, metrics: Mapping[str, float], step: int, at: int = 0) -> None:
+        """Take new values at `step`, or -1. It never waits for the storage, and never raises: output must flow.
+
+        `at` is their time in microseconds since 1970, if it is not now.
+        """
+        now, problems = at or time.time_ns() // 1000, {}
         with self._changed:
             if self._closing:
                 return

@@ -94,6 +94,33 @@ def copy(registry: Registry, model: str, folder: Path) -> None:
     name, number = str(version.get("name")), str(version.get("version"))
     where = registry.ask("mlflow/model-versions/get-download-uri", name=name, version=number)
     location = str(where.get("artifact_uri"))
+    files = _copy_files(registry, location, folder)
+    print(f"{name} version {number} copied from MLflow: {files} files of {location}")
+    if run := version.get("run_id"):
+        for line in _metrics(registry, str(run)):
+            print(line)
+
+
+def copy_logged(registry: Registry, run_id: str, folder: Path) -> bool:
+    """Copy the model that a run logged last; False if it logged none. Raises ImportFailed."""
+    run = registry.ask("mlflow/runs/get", run_id=run_id).get("run") or {}
+    logged = [str(output["model_id"]) for output in (run.get("outputs") or {}).get("model_outputs") or []]
+    models = [registry.ask(f"mlflow/logged-models/{urllib.parse.quote(model)}")["model"]["info"] for model in logged]
+    if models:
+        newest = max(models, key=lambda model: int(model.get("creation_timestamp_ms") or 0))
+        location = str(newest["artifact_uri"])
+    else:  # MLflow 2
+        tags = {tag["key"]: tag["value"] for tag in run.get("data", {}).get("tags") or []}
+        history = json.loads(tags.get("mlflow.log-model.history", "[]"))
+        if not history:
+            return False
+        location = f"{run['info']['artifact_uri']}/{history[-1]['artifact_path']}"
+    _copy_files(registry, location, folder)
+    return True
+
+
+def _copy_files(registry: Registry, location: str, folder: Path) -> int:
+    """Copy a model's files, and return their number. Raises ImportFailed."""
     root = _proxied(location)
     files = 0
     for path, size in _files(registry, root):
@@ -105,10 +132,7 @@ def copy(registry: Registry, model: str, folder: Path) -> None:
         files += 1
     if not (folder / "MLmodel").is_file():
         raise ImportFailed(f"{location} has no file MLmodel: it is not a model, or its files are gone")
-    print(f"{name} version {number} copied from MLflow: {files} files of {location}")
-    if run := version.get("run_id"):
-        for line in _metrics(registry, str(run)):
-            print(line)
+    return files
 
 
 def _version(registry: Registry, model: str) -> dict[str, Any]:

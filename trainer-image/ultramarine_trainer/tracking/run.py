@@ -11,7 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ultramarine_contract.common import LARGEST
+from ultramarine_contract.common import LARGEST, UNREADABLE
+from ultramarine_contract.errors import StorageError
 
 from ultramarine_trainer.tracking.api import BATCH, PARAMS, UID, Complaints, Failure, MlflowApi, is_metric, metric
 
@@ -26,15 +27,6 @@ class Times:
     request: float = 5.0
     start: float = 10.0
     between: float = 10.0
-
-
-def with_local_runs(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Return the command's variables; if they name no tracking server, mlflow logs below `folder`, and ends with it.
-
-    Without them mlflow writes where the command starts, which may be a folder of the image, and read-only.
-    """
-    local = {"MLFLOW_TRACKING_URI": (folder / "mlruns").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
-    return dict(environment) if "MLFLOW_TRACKING_URI" in environment else {**local, **environment}
 
 
 class MlflowRun:
@@ -83,6 +75,17 @@ class MlflowRun:
             "MLFLOW_RUN_ID": self.run_id,
             **self._account,
         }
+
+    def copy_model(self, folder: Path) -> bool:
+        """Copy the model that the run logged last; False if it logged none. Raises StorageError."""
+        from ultramarine_trainer.tracking.importing import ImportFailed, Registry, copy_logged
+
+        try:
+            return copy_logged(Registry(self._api.uri, self._account), self.run_id, folder)
+        except (ImportFailed, *UNREADABLE) as error:
+            raise StorageError(
+                f"the logged model cannot be copied: {error}", "ModelNotCopied", transient=True
+            ) from error
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Send these values with the next batch; if no step is known (-1), by the epoch."""

@@ -25,6 +25,7 @@ from ultramarine_trainer.attempt.run import Attempt
 from ultramarine_trainer.attempt.runner import Failed, stopped_by
 from ultramarine_trainer.gang.member import Gang
 from ultramarine_trainer.progress.metrics import unmeasured
+from ultramarine_trainer.tracking.local import Point
 from ultramarine_trainer.trials.connection import Connection, Refused, Unreachable
 from ultramarine_trainer.trials.trial import LOST, STOP, TIMEOUT, Heartbeat, Trial, TrialObserver
 
@@ -70,6 +71,10 @@ class TrialAttempt(Attempt):
     def _hear(self, line: str, is_stdout: bool) -> None:
         super()._hear(line, is_stdout)
         self._observer.hear(line, is_stdout)
+
+    def _take_logged(self, point: Point) -> None:
+        super()._take_logged(point)
+        self._observer.take_logged(point)
 
     def _may_be_done(self, task: TrainingTask) -> bool:
         return self._speaks or super()._may_be_done(task)

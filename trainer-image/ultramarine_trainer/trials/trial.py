@@ -12,6 +12,7 @@ from ultramarine_contract.common import OutputRecord, read_known
 
 from ultramarine_trainer.attempt.lines import Tail
 from ultramarine_trainer.progress.metrics import LatestMetrics, metrics_in, not_finite_in, unmeasured, unread_of
+from ultramarine_trainer.tracking.local import Point
 from ultramarine_trainer.trials.connection import Connection, Refused, Unreachable
 
 STOP, LOST, TIMEOUT = "stop", "lost", "timeout"
@@ -108,6 +109,15 @@ class TrialObserver:
         first = self._objectives[0]
         if first in values:
             self._add(values[first])
+
+    def take_logged(self, point: Point) -> None:
+        """Take a value that the command logged by mlflow; a step of 0 may stand for none."""
+        self._latest.take({point.name: point.value})
+        if point.name in self._objectives:
+            self._values[point.name] = point.value
+        if point.name == self._objectives[0]:
+            self._step = max(self._step, point.step) if point.step else self._step
+            self._add(point.value)
 
     def _add(self, value: float) -> None:
         with self._lock:

@@ -31,11 +31,12 @@ from ultramarine_trainer.attempt.child import (
 from ultramarine_trainer.attempt.places import Places
 from ultramarine_trainer.attempt.run import Attempt
 from ultramarine_trainer.attempt.runner import ALONE, Failed, failure_of, stopped_by
+from ultramarine_trainer.attempt.variables import job_variables
 from ultramarine_trainer.data.checkpoints import BROKEN, fetch, look
 from ultramarine_trainer.data.outputs import empty, format_of, untrusted_types
 from ultramarine_trainer.gang.frameworks import launch
 from ultramarine_trainer.progress.archive import Archive
-from ultramarine_trainer.tracking.run import with_local_runs
+from ultramarine_trainer.tracking.local import RUNS_NAME, LocalRuns, take_model, with_local_runs
 from ultramarine_trainer.trials.connection import Connection, Refused, Unreachable
 from ultramarine_trainer.trials.trial import LOST, STOP, Heartbeat, Trial, TrialObserver
 
@@ -100,7 +101,7 @@ class Worker(Attempt):
                 elif "trial" in answer:
                     trial = Trial.of(answer["trial"])
                     observer = TrialObserver(trial.objectives)
-                    finished = self._run_trial(source, trial, observer)
+                    finished = self._run_trial(task, source, trial, observer)
                 else:
                     finished = None
                     with self._signals.idle():
@@ -130,7 +131,7 @@ class Worker(Attempt):
     def _waiting(self, finished: Document | None) -> AbstractContextManager[None]:
         return nullcontext() if finished is not None else self._signals.idle()
 
-    def _run_trial(self, source: Path, trial: Trial, observer: TrialObserver) -> Document | None:
+    def _run_trial(self, task: TrainingTask, source: Path, trial: Trial, observer: TrialObserver) -> Document | None:
         """Run one trial to its end; return what the coordinator is told, or None where it is another worker's."""
         params = ", ".join(f"{name}={as_text(value)}" for name, value in trial.params.items())
         self.say(f"trial {trial.number} begins: {params[:_PARAMS_LIMIT]}")
@@ -144,12 +145,15 @@ class Worker(Attempt):
                     self._signals, observer.hear, self._tee, self._grace / 2, threading.Event(), heartbeat.broken
                 )
                 command = fill(self._command, trial.params)
-                environment = with_local_runs(self._variables(), self._places.work)
+                variables = job_variables(task, self._places, self._run_id(trial)) | self._variables()
+                runs = self._places.work / RUNS_NAME
+                environment = with_local_runs(variables, runs)
                 try:
                     if not command:
                         raise CommandNotFound("all of the command refers to parameters that this trial does not have")
                     launched = launch(GangTask(), ALONE, command, environment)
-                    code = run_command(launched, self._folder(), supervision)
+                    with LocalRuns(runs, observer.take_logged):
+                        code = run_command(launched, self._folder(), supervision)
                     # Whoever is to stop may have come to its end in that moment; then it has done all that it had to.
                     by_itself = code == 0 and not supervision.asked.is_set() and not observer.unmeasured
                 except CommandNotFound as error:
@@ -184,6 +188,9 @@ class Worker(Attempt):
         if self._pauses and outcome == "Stopped" and heartbeat.pauses:
             return self._pause(self._pauses, trial, observer, finished)
         return finished
+
+    def _run_id(self, trial: Trial) -> str:
+        return f"{self._context.job.rpartition('/')[2]}_{trial.number}"
 
     def _renew(self, source: Path) -> None:
         """Make all folders as if no trial had been before."""
@@ -227,6 +234,8 @@ class Worker(Attempt):
             try:
                 for name, format_asked in task.outputs.items():
                     folder = self._places.outputs / name
+                    if name in task.from_mlflow:
+                        take_model(self._places.work / RUNS_NAME, name, folder)
                     uri = f"{task.output_prefix.rstrip('/')}/trials/{trial.number}/{name}/"
                     format = format_of(name, folder, format_asked)
                     upload = partial(storage.upload_folder, folder, uri, format)

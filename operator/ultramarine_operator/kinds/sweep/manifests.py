@@ -11,6 +11,7 @@ from ultramarine_contract import sweep_records
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.meta import GROUP, LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
 from ultramarine_contract.quantities import amount
+from ultramarine_contract.references import REFERENCE
 from ultramarine_contract.searchgrid import BLIND
 from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.sweep_records import BestTrial, SweepTask, WorkerTask
@@ -319,6 +320,7 @@ def _worker_pod(sweep: Sweep, platform: Platform, params: Sequence[str]) -> Mani
         source=training.source_task(trial),
         checkpoint=CheckpointTask() if spec.checkpoint and spec.checkpoint.enabled else None,
         environment=archive_of(trial),
+        from_mlflow=training.from_mlflow(spec),
     )
     # No `progress`: the coordinator speaks for all of them.
     context = TrainingContext(
@@ -352,7 +354,7 @@ def unused(sweep: Sweep) -> str:
     A parameter that decides by `when` about others needs no reference of its own.
     """
     spec, space = sweep.spec.trial_template.spec, sweep.spec.search_space
-    referred = {match[2] for text in (*spec.command, *spec.args) for match in training.REFERENCE.finditer(text)}
+    referred = {match[2] for text in (*spec.command, *spec.args) for match in REFERENCE.finditer(text)}
     referred |= {name for parameter in space.values() for name in parameter.when or {}}
     if not (names := [name for name in space if name not in referred]):
         return ""

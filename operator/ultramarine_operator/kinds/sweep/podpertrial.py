@@ -98,7 +98,8 @@ def trial_job(sweep: Sweep, trial: WantedTrial, platform: Platform) -> Manifest:
     names = tuple(objective["metric"] for objective in objectives(sweep))
     timeout = sweep.spec.limits.trial_timeout_seconds or 0
     if outputs := spec.get("outputs"):  # fields about models are the sweep's own
-        spec["outputs"] = {name: {} for name in outputs}
+        kept = "fromMlflow"
+        spec["outputs"] = {name: {kept: True} if output.get(kept) else {} for name, output in outputs.items()}
     task = TrialTask(trial.trial, names, timeout, best_output(sweep), format=best_format(sweep))
     annotations = {ANNOTATION_TRIAL: task.to_json(), **asked_by(platform.requester(sweep.manifest))}
     if (pin := pin_of(trial_of(sweep))) is not None:

@@ -140,6 +140,7 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
         checkpoint=checkpoint_task(job),
         gang=gang_task(job),
         environment=archive_of(job),
+        from_mlflow=training.from_mlflow(spec),
     )
     more: Manifest = {"subdomain": _service_name(job)} if spec.nodes > 1 else {}
     if task.checkpoint:

@@ -236,6 +236,9 @@ _OUTPUTS = (
         clash(f"{name} applies to a model", outputs(registerAs="a", **{name: value}), outputs(**{name: value}))
         for name, value in (("format", "onnx"), ("compile", {"to": "onnx"}), ("allowCodeExecution", True))
     ),
+    clash(
+        "fromMlflow gives a model", outputs(fromMlflow=True), outputs(fromMlflow=True, registerAs="a", format="onnx")
+    ),
     clash("are reserved folders", {"outputs": {"log": {}}}, {"outputs": {"logs": {}}}),
 )
 _NODES = (

@@ -8,10 +8,10 @@ from typing import Any
 
 from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_contract.meta import Manifest
+from ultramarine_contract.references import REFERENCE
 
 from ....shared.plan import Obj, Plan, Platform
 from ....shared.testing import DIGEST, NOW, PLATFORM, Sample, applied, child, fit, seen, stored
-from ....training.pods import REFERENCE
 from .. import manifests
 from ..plan import plan
 
@@ -84,6 +84,7 @@ WHOLE: Manifest = {
             "model": {
                 "registerAs": "churn",
                 "format": "auto",
+                "fromMlflow": True,
                 "allowCodeExecution": True,
                 "compile": {"to": "onnx"},
             },
