@@ -226,15 +226,29 @@ def _cell(value: Any) -> str:
 @group.command("test")
 def send_example(
     context: typer.Context,
-    name: _NAME,
+    name: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint; with --local, MODEL's path.")],
     deployment: _PINNED = "",
     model: Annotated[str, typer.Option(help="Model of a pool.")] = "",
     key: _KEY = "",
+    local: Annotated[bool, typer.Option("--local", help="Serve the folder or file MODEL on this machine.")] = False,
+    data: Annotated[str, typer.Option(help="With --local: JSON of rows, or @FILE.", show_default="Ctrl-C ends")] = "",
+    scoring: Annotated[Path | None, typer.Option(help="With --local: scoring script.")] = None,
+    port: Annotated[int, typer.Option(help="With --local: port on 127.0.0.1.", show_default="a free one")] = 0,
+    allow_code_execution: Annotated[
+        bool, typer.Option("--allow-code-execution", help="With --local: load formats that run code, such as pickle.")
+    ] = False,
 ) -> None:
-    """Send a row that is made from the model's signature, and print the row, the answer and its time."""
+    """Send a row that is made from the model's signature, and print the row, the answer and its time.
+
+    With --local the platform's server answers on this machine: the rows of --data, or all until Ctrl-C.
+    """
     from ultramarine.serving.route import EndpointError
 
     session = session_of(context)
+    if local:
+        from .local import serve_here
+
+        return serve_here(session, Path(name), data, scoring, port, allow_code_execution)
     endpoint = _endpoint(session, name, key)
     signature = endpoint.signature(deployment, model)
     if signature is None:

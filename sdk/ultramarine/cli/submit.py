@@ -43,6 +43,7 @@ def submit(
     gpu: Annotated[int, typer.Option(help="Number of GPUs.")] = 0,
     set: Annotated[list[str] | None, typer.Option("--set", help="spec.a.b=VALUE; repeatable.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the run is created.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Run on this machine, without a cluster.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the manifest; the server checks it.")] = False,
 ) -> None:
     """Create a run, and follow it to its end.
@@ -58,6 +59,11 @@ def submit(
 
     session = session_of(context)
     options = composing.Options(name, data or [], register, env, image, cpu, memory, gpu, set or [], arguments or [])
+    if local:
+        from .local import BUCKET, run_here
+
+        manifests = composing.manifests_of(file, options, session.note, lambda: BUCKET)
+        run_here(session, manifests, file.parent)
     client = session.client
     manifests = composing.manifests_of(file, options, session.note, lambda: client.platform.prefix)
     run: Run | None = None

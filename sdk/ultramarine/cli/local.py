@@ -1,0 +1,81 @@
+"""Runs and servers on this machine: `submit --local` and `endpoints test --local`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from ultramarine_contract.errors import InvalidSpec
+
+from .session import Session
+
+if TYPE_CHECKING:
+    from ultramarine_contract.meta import Manifest
+
+    from ultramarine.local.training import Result
+
+OUTPUTS = Path("outputs")
+BUCKET = "s3://local/"  # stands for the namespace's folder in the storage
+
+
+def run_here(session: Session, manifests: Sequence[Manifest], folder: Path) -> None:
+    """Run the only job among the manifests of a file on this machine; exit with its command's code."""
+    from ultramarine.local.training import train
+
+    jobs = [manifest for manifest in manifests if manifest.get("kind") in ("TrainingJob", "Sweep")]
+    if len(jobs) != 1:
+        raise InvalidSpec(f"--local runs one TrainingJob, and the file has {len(jobs)}. Split the file.")
+    others = [manifest for manifest in manifests if manifest is not jobs[0]]
+    result = train(jobs[0], folder, others, OUTPUTS, lambda line: session.note(f"ultramarine: {line}"))
+    _show(session, result)
+    sys.exit(result.code)
+
+
+def _show(session: Session, result: Result) -> None:
+    from rich.table import Table
+
+    sys.stdout.flush()
+    if result.metrics:
+        table = Table("METRIC", "LAST VALUE", box=None, pad_edge=False)
+        for name, value in result.metrics.items():
+            table.add_row(name, f"{value:g}")
+        session.progress.print(table)
+    for name, output in result.outputs.items():
+        form = f", {output.format}" if output.format else ""
+        session.note(f"Output {name}: {output.uri}, {output.bytes} bytes{form}")
+    state = f"Failed: {result.message}" if result.code else "Succeeded"
+    session.note(f"{state} (exit code {result.code}, {result.seconds:.1f} s)")
+
+
+def serve_here(
+    session: Session, model: Path, data: str, scoring: Path | None, port: int, allow_code_execution: bool
+) -> None:
+    """Serve a model on this machine: answer the rows of `data` and end or, without any, serve until Ctrl-C."""
+    from ultramarine.local.serving import served
+
+    body = _body(data)
+    with served(model, scoring, port, allow_code_execution=allow_code_execution) as server:
+        if data:
+            typer.echo(json.dumps(server.score(body), ensure_ascii=False))
+            return
+        session.note(f"Serving {model} at {server.url}. POST rows to {server.url}/score; Ctrl-C ends.")
+        try:
+            server.forward()
+        except KeyboardInterrupt:
+            session.note("Ended.")
+
+
+def _body(data: str) -> bytes:
+    try:
+        body = Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
+        if data:
+            json.loads(body)
+    except OSError as error:
+        raise InvalidSpec(f"--data {data}: {error.strerror}. Give JSON, or @ and the path of a file.") from error
+    except ValueError as error:
+        raise InvalidSpec(f"--data is not JSON: {error}. Give rows such as '[[5.1, 3.5]]'.") from error
+    return body

@@ -1,0 +1,1 @@
+"""Runs and servers on this machine, without a cluster: the trainer's and the server's own code."""

@@ -1,0 +1,159 @@
+"""A model folder or a scoring script, served on loopback by the platform's server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from ultramarine_contract.common import ENV_TASK, MANIFEST_NAME, ArtifactManifest
+from ultramarine_contract.errors import InvalidSpec, UltramarineError
+from ultramarine_contract.locations import files_below
+from ultramarine_contract.serving_records import ScoringTask, ServingTask
+from ultramarine_contract.storage import file_entry
+from ultramarine_contract.training_records import TerminationRecord
+
+_NEEDED = ("numpy", "httptools", "uvloop", "orjson", "prometheus_client")
+_END_SECONDS = 10.0
+
+
+class ServerFailed(UltramarineError):
+    """The local server cannot start or answer."""
+
+    reason = "ServerFailed"
+
+
+@contextmanager
+def served(model: Path, script: Path | None, port: int, *, allow_code_execution: bool = False) -> Iterator[LocalServer]:
+    """Start a server for the block, whose log is this program's; with a `script` that answers instead of the format.
+
+    Raises UltramarineError, in the server's words if it cannot load the model.
+    """
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        remedy = "Run `pip install 'ultramarine[server]'`."
+        raise ServerFailed(f"the server lacks {missing[0]}, which is not part of the command. {remedy}")
+    with tempfile.TemporaryDirectory(prefix="ultramarine-") as scratch:
+        base = Path(scratch)
+        task = _task(model, script, base / "model", allow_code_execution)
+        server = LocalServer(task, script, base, port)
+        try:
+            server.await_start()
+            yield server
+        finally:
+            server.close()
+
+
+def _task(model: Path, script: Path | None, folder: Path, allow_code_execution: bool) -> ServingTask:
+    """Lay out the model as a serving pod has it, by links, and return the server's task."""
+    if not model.exists():
+        raise InvalidSpec(f"{model} does not exist. Give the folder or the file of a model.")
+    if script is not None and not script.is_file():
+        raise InvalidSpec(f"{script} does not exist. Give the scoring script, such as score.py.")
+    folder.mkdir()
+    paths = [model] if model.is_file() else sorted(path for path in model.iterdir() if path.name != MANIFEST_NAME)
+    for path in paths:
+        (folder / path.name).symlink_to(path.resolve())
+    files = {path.name: path for path in paths if path.is_file()}
+    for path in paths:
+        if path.is_dir():
+            files |= {f"{path.name}/{name}": file for name, file in files_below(path)}
+    if not files:
+        raise InvalidSpec(f"{model} is empty. Give the folder or the file of a model.")
+    manifest = ArtifactManifest(tuple(file_entry(name, file) for name, file in files.items()))
+    (folder / MANIFEST_NAME).write_bytes(manifest.to_json())
+    return ServingTask(
+        model=model.resolve().stem,
+        version="local",
+        uri="s3://local/model/",
+        digest=manifest.digest,
+        format="auto",
+        allow_code_execution=allow_code_execution,
+        auth="none",
+        scoring=ScoringTask(script.name) if script else None,
+        access_log_sampling=0.0,
+    )
+
+
+class LocalServer:
+    """Process of the server, and its `url` once it answers; with `port` 0 at a free one."""
+
+    def __init__(self, task: ServingTask, script: Path | None, base: Path, port: int) -> None:
+        self._port, self._log = port or _free_port(), base / "termination-log"
+        self.url = f"http://127.0.0.1:{self._port}"
+        options = {
+            "host": "127.0.0.1",
+            "port": self._port,
+            "grpc-port": 0,
+            "linger-seconds": 0,
+            "model-dir": base / "model",
+            "scoring-dir": script.resolve().parent if script else base / "scoring",
+            "keys-dir": base / "keys",
+            "environment-dir": base / "environment",
+            "captures-dir": base / "captures",
+            "catalogue-dir": base / "catalogue",
+            "termination-log": self._log,
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        program = [sys.executable, "-P", "-m", "ultramarine_server", "serve", *words]
+        variables = {**os.environ, ENV_TASK: task.to_json()}
+        # A group of its own: Ctrl-C is for this program, which ends the server.
+        self._process = subprocess.Popen(program, env=variables, stdout=subprocess.PIPE, text=True, process_group=0)
+
+    def await_start(self) -> None:
+        """Return when the server answers. Raises ServerFailed if it ends instead."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith('{"event":"serving"'):
+                return
+            print(line, end="", file=sys.stderr)
+        self._process.wait()
+        try:
+            message = TerminationRecord.from_json(self._log.read_text()).message
+        except (OSError, ValueError):
+            message = f"the server ended with code {self._process.returncode}; its own words are above"
+        raise ServerFailed(message)
+
+    def score(self, body: bytes) -> object:
+        """Return the answer to a JSON body of POST /score. Raises ServerFailed for an error."""
+        request = urllib.request.Request(f"{self.url}/score", body, {"Content-Type": "application/json"})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request) as answer:
+                text = answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ServerFailed(f"the server answers {error.code}: {error.read().decode().strip()}") from error
+        try:
+            return json.loads(text)
+        except ValueError:  # a script may answer with any text
+            return text
+
+    def forward(self) -> None:
+        """Print the server's log until it ends."""
+        for line in self._process.stdout or ():
+            print(line, end="", file=sys.stderr)
+
+    def close(self) -> None:
+        """End the server."""
+        self._process.terminate()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
