@@ -138,6 +138,7 @@ def test_a_folder_may_hold_other_yaml(tmp_path: Path) -> None:
 
     assert [note.message for note in validate(read([tmp_path]).documents).notes] == ["not a manifest; not checked"]
     assert validate(read([tmp_path / "conda.yaml"]).documents).problems != []
+    assert report(tmp_path, "compute: {gpu: {}}\n").problems == []
 
 
 def test_checks_of_the_operator_are_made_too(tmp_path: Path) -> None:
