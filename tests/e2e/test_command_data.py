@@ -122,7 +122,7 @@ def test_local_paths_of_a_manifest_reach_the_job(ada: Person, platform: Platform
 def test_results_are_downloaded(ada: Person, platform: Platform) -> None:
     """Outputs with their digests, the checkpoint, the archived log; and what is not there is named."""
     script = TRAIN + CHECKPOINT
-    ada.run("submit", ada.write("job.yaml", training_job("files-results", script)))
+    ada.run("submit", ada.write("job.yaml", training_job("files-results", script, checkpoint={})))
     assert ada.run("download", "files-results").stdout == "files-results/model\n"
     assert {path.name for path in (ada.folder / "files-results" / "model").iterdir()} == {
         "model.skops",

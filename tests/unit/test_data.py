@@ -402,10 +402,9 @@ def test_a_folder_is_listed_and_deleted_as_one(data: Data, tmp_path: Path) -> No
 
 
 def test_a_storage_that_is_away_and_wrong_keys_are_told_apart(
-    object_store: ObjectStore, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    object_store: ObjectStore, bucket: str, tmp_path: Path
 ) -> None:
     """Each has a sentence of its own; the way's own problem comes first."""
-    monkeypatch.setattr("ultramarine.storage.work._WAITS", ())
     (tmp_path / "a").write_text("1")
     with pytest.raises(StorageError, match="check both keys"):
         data_of(object_store.endpoint, bucket, "wrong").put(tmp_path / "a")

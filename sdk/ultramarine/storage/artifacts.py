@@ -55,7 +55,7 @@ def checkpoint_of(run: Run) -> Artifact:
     if uri := (run.status.get("lastCheckpoint") or {}).get("uri"):
         return Artifact(uri)
     raise NothingStored(
-        f"{run.resource.kind} {run.name} has no checkpoint. Write files to /mnt/checkpoints to get some."
+        f"{run.resource.kind} {run.name} has no checkpoint. Set spec.checkpoint, and write files to /mnt/checkpoints."
     )
 
 

@@ -19,7 +19,7 @@ PART_BYTES = 8 * 1024 * 1024  # a larger file travels in parts of this size
 PARTS_AT_ONCE = 4
 FILES_AT_ONCE = 16
 _MAX_PARTS = 10_000
-_WAITS = (1, 2, 4, 8, 15, 30)  # seconds between the attempts of a request
+_WAITS = (1, 2, 4, 8, 15, 30, 60)  # seconds between the attempts of a request
 
 T = TypeVar("T")
 
@@ -38,6 +38,7 @@ class Work:
         self.skipped = 0  # files that were there
         self._total, self._progress, self._done = total, progress, 0
         self._lock, self._stop = threading.Lock(), threading.Event()
+        self._answered = False
         self.count(0)
 
     def count(self, bytes: int, skipped: int = 0) -> None:
@@ -62,11 +63,13 @@ class Work:
                 raise
 
     def request(self, step: Callable[[], T]) -> T:
-        """Send a request; again while the storage is away, for about a minute."""
-        return patiently(step, _WAITS, lambda error, wait: None, retry=self._may_repeat, pause=self._stop.wait)
+        """Send a request; again for two minutes if a storage that has answered before is away."""
+        result = patiently(step, _WAITS, lambda error, wait: None, retry=self._may_repeat, pause=self._stop.wait)
+        self._answered = True
+        return result
 
     def _may_repeat(self, error: StorageError) -> bool:
-        return error.transient and error.reason != "StorageFull" and not self._stop.is_set()
+        return self._answered and error.transient and error.reason != "StorageFull" and not self._stop.is_set()
 
 
 def part_bytes(size: int) -> int:
