@@ -330,6 +330,32 @@ def test_a_literal_that_a_shell_would_split_is_split(tmp_path):
     assert conversion.manifests[0]["spec"]["command"] == ["bash", "-c", "run $(params.words)"]
 
 
+@pytest.mark.parametrize(
+    ("command", "environment", "kept"),
+    [
+        (
+            "pip install papermill 'numpy>=2'\npapermill a.ipynb",
+            {"requirements": ["papermill", "numpy>=2"]},
+            "papermill a",
+        ),
+        ("pip install -r requirements.txt && python a.py", {"requirementsFile": "requirements.txt"}, "python a"),
+        ("pip install mlflow azureml-mlflow; python a.py", {"requirements": ["mlflow"]}, "python a"),
+        ("pip install --user . && python a.py", None, "pip install --user ."),
+        ("pip install numpy", {"requirements": ["numpy"]}, "pip install numpy"),
+    ],
+)
+def test_packages_that_a_command_installs_go_into_the_environment(tmp_path, command, environment, kept):
+    """No job reaches a package index, so what pip would install is built before, or named as a loss."""
+    (tmp_path / "src").mkdir()
+    document = {"type": "command", "command": command, "code": "src"}
+    conversion = of_text(tmp_path, yaml.safe_dump(document))
+
+    spec = conversion.manifests[0]["spec"]
+    assert spec.get("environment") == environment
+    assert " ".join(spec["command"]).removeprefix("bash -c ").startswith(kept)
+    assert ("command" in losses(conversion, "job.yml")) == (command != "pip install numpy")
+
+
 def test_an_expression_without_a_value_is_a_loss(tmp_path):
     """A name that is not defined becomes nothing, and is named."""
     conversion = of_text(tmp_path, "{type: command, command: 'run ${{inputs.lost}} ${{outputs.gone}}', outputs: {a: }}")

@@ -13,6 +13,7 @@ from ultramarine.azureml.context import Context, Refused, metadata_of
 from ultramarine.azureml.data import MODELS, Inputs, convert_inputs
 from ultramarine.azureml.environments import resolve
 from ultramarine.azureml.fields import Fields
+from ultramarine.azureml.installs import moved_installs
 from ultramarine.azureml.names import MAX_NAME, MAX_SWEEP, Names, file_name, object_name
 from ultramarine.azureml.sources import source_of, writes_outputs
 from ultramarine.azureml.values import environment_variables, shared_memory
@@ -85,6 +86,7 @@ def training_spec(
     source, folder = source_of(context, fields, "code", name)
     if source:
         spec["source"] = source
+    text, environment = moved_installs(fields, text, resolve(context, fields).reference, source is not None)
     if writes_outputs(" ".join((text, *inputs.literals)), folder):
         outputs["artifacts"] = {}
         text = ARTIFACTS.format(folder="$(outputs.artifacts)", command=text)
@@ -95,7 +97,7 @@ def training_spec(
     paths = {**inputs.paths, **{key: _as_path(text) for key, text in values.items()}}
     if variables := environment_variables(fields, References(paths)):
         spec["env"] = variables
-    if environment := resolve(context, fields).reference:
+    if environment:
         spec["environment"] = environment
     _place(context, spec, fields, outer)
     spec |= {key: part for key, part in (("inputs", inputs.inputs), ("outputs", outputs)) if part}
@@ -152,6 +154,10 @@ def _distribute(spec: Manifest, fields: Fields, outer: Fields) -> None:
     framework = FRAMEWORKS.get(type, "none" if type else "")
     if type == "ray" or (type and type not in FRAMEWORKS):
         distribution.lose("type", f"{type} is not started", "Start it in the command, by NODE_RANK and MASTER_ADDR")
+    if type == "mpi":
+        distribution.lose(
+            "type", "the platform's image has no mpirun", "Build an image as in examples/mpi, and name it"
+        )
     processes = distribution.whole("process_count_per_instance", 1, MAX_PROCESSES) or 1
     if type == "tensorflow":
         workers = distribution.whole("worker_count", 1, MAX_NODES)
