@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from urllib.parse import urlsplit
 
 import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
@@ -25,6 +26,7 @@ from .locations import Location, files_below, parse_uri, unsafe
 from .storage_errors import explained
 
 if TYPE_CHECKING:
+    from botocore.awsrequest import AWSRequest
     from mypy_boto3_s3.client import S3Client
 
 READ_LIMIT = 16 * 1024 * 1024  # bytes; result records and manifests are far smaller
@@ -71,7 +73,8 @@ class Storage:
     """Client of one object storage; an empty `endpoint` is AWS. Without `keys` the credentials are boto3's.
 
     For https the storage needs a certificate of the system's authorities, or of those in the file `authority`. Its
-    default is the file that ENV_STORAGE_CA or boto3's own variable names. `proxies` has a proxy for each scheme.
+    default is the file that ENV_STORAGE_CA or boto3's own variable names. Connections go to
+    the host and port `way`, if given: for https an HTTP proxy, for http a forward. Requests still name the endpoint.
 
     A request has `attempts`, and each attempt waits `read_seconds` for data. A storage that hangs raises StorageError
     after about the product of both.
@@ -86,7 +89,7 @@ class Storage:
         *,
         keys: Keys | None = None,
         authority: str = "",
-        proxies: dict[str, str] | None = None,
+        way: str = "",
     ) -> None:
         self.name = endpoint or "AWS S3"
         named = [authority, *(os.environ.get(name, "") for name in (ENV_STORAGE_CA, "AWS_CA_BUNDLE"))]
@@ -102,19 +105,24 @@ class Storage:
             read_timeout=read_seconds,
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=16,
-            proxies=proxies,
+            proxies={"https": f"http://{way}"} if way else None,
             # Custom endpoints rarely have a DNS name for every bucket.
             s3={"addressing_style": "path"} if endpoint else {},
         )
         # A session of its own: boto3's shared one keeps the credentials that it found first.
         access_key, secret_key = keys or (None, None)
         session = boto3.Session(access_key, secret_key, region_name=region or None)
+        forwarded = bool(way) and endpoint.startswith("http:")
+        url = f"http://{way}" if forwarded else endpoint or None
         try:
             self._client: S3Client = session.client(
-                "s3", endpoint_url=endpoint or None, config=config, verify=next(iter(authorities), None)
+                "s3", endpoint_url=url, config=config, verify=next(iter(authorities), None)
             )
         except (ValueError, BotoCoreError) as error:
             raise StorageError(f"storage endpoint {endpoint!r} is unusable: {error}", "InvalidEndpoint") from error
+        if forwarded:
+            # Not a proxy: some storages refuse the absolute URIs that a proxy gets.
+            self._client.meta.events.register("before-sign.s3", partial(_name_host, urlsplit(endpoint).netloc))
 
     def _explained(self, uri: str) -> AbstractContextManager[None]:
         return explained(self.name, uri)
@@ -350,6 +358,10 @@ class Storage:
                 futures.append(transfers.download(bucket, key, str(path), subscribers=subscribers))
             for future in futures:
                 future.result()
+
+
+def _name_host(host: str, request: AWSRequest, **_: Any) -> None:
+    request.headers["Host"] = host
 
 
 class _Counter(BaseSubscriber):

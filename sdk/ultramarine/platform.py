@@ -128,18 +128,14 @@ class Platform:
         if not facts.storage_port:
             return Storage(facts.storage_endpoint, facts.storage_region, keys=keys)
         is_tls = facts.storage_endpoint.startswith("https:")
-        self._storage_tunnel = way = self.tunnel(facts.storage_port, as_proxy=is_tls)
-        if not is_tls:
-            storage = Storage(f"http://{way.address}", facts.storage_region, keys=keys, proxies={})
-        else:
-            # TLS ends at the storage, which signs for its own name: the way looks like a proxy.
-            proxies = {"https": f"http://{way.address}"}
-            authority = self._authority()
-            storage = Storage(
-                facts.storage_endpoint, facts.storage_region, keys=keys, authority=authority, proxies=proxies
-            )
-        storage.name = facts.storage_endpoint  # in messages
-        return storage
+        self._storage_tunnel = self.tunnel(facts.storage_port, as_proxy=is_tls)
+        return Storage(
+            facts.storage_endpoint,
+            facts.storage_region,
+            keys=keys,
+            authority=self._authority(),
+            way=self._storage_tunnel.address,
+        )
 
     def _authority(self) -> str:
         """Return the path of a file with the storage's authority; empty for those of the system."""

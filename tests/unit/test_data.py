@@ -46,7 +46,7 @@ class Namespace:
 
 def data_of(endpoint: str, bucket: str, secret_key: str) -> Data:
     """Return the files of a namespace; the storage's name does not have the proxy's port."""
-    storage = Storage(endpoint, keys=Keys("root", secret_key), proxies={})
+    storage = Storage(endpoint, keys=Keys("root", secret_key))
     storage.name = "the storage"
     return Data(Namespace(storage, f"s3://{bucket}/team-a/"))  # type: ignore[arg-type]
 

@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+from cutting import CuttingProxy
 from hypothesis import given
 from hypothesis import strategies as st
 from ultramarine_contract.common import FileEntry
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.locations import parse_uri
-from ultramarine_contract.storage import Storage
+from ultramarine_contract.storage import Keys, Storage
+from unit.conftest import ObjectStore
 
 # URIs
 
@@ -230,6 +232,27 @@ def test_an_impossible_endpoint_is_refused_at_once() -> None:
         Storage("not an address")
 
     assert caught.value.reason == "InvalidEndpoint"
+
+
+def test_a_way_changes_neither_host_nor_signature(object_store: ObjectStore, bucket: str, tmp_path: Path) -> None:
+    """Over a forwarded port, requests have the storage's own host and relative paths, also in many parts."""
+    heads: list[bytes] = []
+
+    class Way(CuttingProxy):
+        def _carry(self, source: socket.socket, sink: socket.socket, upward: bool) -> None:
+            if upward:
+                heads.append(source.recv(4096, socket.MSG_PEEK))
+            super()._carry(source, sink, upward)
+
+    (tmp_path / "large").write_bytes(content := bytes(40 << 20))
+    with Way(object_store.endpoint) as way:
+        keys = Keys(object_store.access_key, object_store.secret_key)
+        storage = Storage("http://storage.lab:9000/", keys=keys, way=way.endpoint.removeprefix("http://"))
+        storage.upload(tmp_path / "large", uri := f"s3://{bucket}/a b/large")
+        assert b"".join(storage.open(uri).chunks) == content
+        assert storage.folders(f"s3://{bucket}/") == [f"s3://{bucket}/a b/"]
+    assert heads
+    assert all(b"\r\nHost: storage.lab:9000\r\n" in head and head.split()[1].startswith(b"/") for head in heads)
 
 
 def test_of_many_who_create_an_object_one_succeeds(storage: Storage, bucket: str) -> None:
