@@ -18,7 +18,7 @@ from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import Manifest, Resource
 
 from .config import Access, NoAccess, load
-from .errors import Gone, NotFound, error_of
+from .errors import ApiError, Gone, LoginRefused, NotFound, error_of
 
 Manifests = list[Manifest]  # by another name, since a Cluster has a method `list`
 FIELD_MANAGER = "ultramarine-client"
@@ -27,6 +27,8 @@ _CONNECT_SECONDS, _READ_SECONDS = 10, 30
 _TIMEOUT = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
 _WATCH_SECONDS = 60  # after which the server ends a watch, and the client begins the next one
 _PATIENCE = 60.0  # seconds for which a read is tried again
+_AWAY_SECONDS = 300.0  # for which a watch waits for a server that is away
+_PAUSE = 1.0  # seconds before a lost watch begins again
 _TRANSIENT = (429, 500, 502, 503, 504)
 
 
@@ -43,6 +45,7 @@ class Cluster:
     def __init__(self, access: Access) -> None:
         self.access = access
         self.namespace = access.namespace
+        self._reached = False  # if the server has ever answered
         try:
             self.ssl = access.ssl()
             self.http = _pool(access, self.ssl)
@@ -142,7 +145,7 @@ class Cluster:
         seconds: float | None = None,
         stop: threading.Event | None = None,
     ) -> Iterator[Event]:
-        """Yield the objects that exist, then their changes. Lost connections are made again.
+        """Yield the objects that exist, then their changes. Lost connections are made again, for five minutes.
 
         It ends after `seconds` or within a minute after `stop`; without them never. Raises NotFound if `name` does not
         exist at the start.
@@ -150,9 +153,17 @@ class Cluster:
         fields = f"metadata.name={name}" if name else ""
         deadline = None if seconds is None else time.monotonic() + seconds
         present: dict[str, Manifest] = {}
-        began = False
-        while not (stop and stop.is_set()) and (deadline is None or time.monotonic() < deadline):
-            before, (items, version) = present, self._list(resource, selector, fields)
+        stop = stop or threading.Event()
+        began, answered = False, time.monotonic()
+        while not stop.is_set() and (deadline is None or time.monotonic() < deadline):
+            try:
+                before, (items, version) = present, self._list(resource, selector, fields)
+            except (NoAccess, ApiError) as error:
+                away = time.monotonic() - answered
+                if not self._reached or isinstance(error, LoginRefused) or away > _AWAY_SECONDS:
+                    raise
+                stop.wait(_PAUSE)
+                continue
             if name and not items and not began:
                 raise NotFound(f"{self._named(resource, name)} does not exist. `ultramarine get` lists what is there.")
             began, present = True, {item["metadata"]["uid"]: item for item in items}
@@ -171,10 +182,13 @@ class Cluster:
                     if event.type == "DELETED":
                         del present[uid]
                     yield event
-                    if stop and stop.is_set():
+                    if stop.is_set():
                         return
-            except (Gone, urllib3.exceptions.HTTPError):
-                continue
+            except Gone:
+                pass
+            except (ApiError, urllib3.exceptions.HTTPError):
+                stop.wait(_PAUSE)
+            answered = time.monotonic()
 
     def logs(
         self,
@@ -193,7 +207,11 @@ class Cluster:
         query |= {"previous": "true"} if previous else {}
         query |= {"tailLines": tail} if tail else {}
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
-        yield from self._lines(path, query, None if follow else _READ_SECONDS, f"log of pod {pod}")
+        lines = self._lines(path, query, None if follow else _READ_SECONDS, f"log of pod {pod}")
+        try:
+            yield from lines
+        except urllib3.exceptions.HTTPError as error:
+            raise unreachable(self.access, error) from None
 
     def _list(self, resource: Resource, selector: str, fields: str) -> tuple[Manifests, str]:
         items: list[Manifest] = []
@@ -225,10 +243,14 @@ class Cluster:
         """Yield the lines of an answer as they come; `seconds` is the longest silence."""
         url = f"{self.access.server}{path}?{urlencode(query)}"
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds)
-        headers = self.authorization()
-        answer = self.http.request(
-            "GET", url, headers=headers, timeout=timeout, retries=False, preload_content=False, decode_content=True
-        )
+        for renew in (False, True):
+            headers = self.authorization(renew)
+            answer = self.http.request(
+                "GET", url, headers=headers, timeout=timeout, retries=False, preload_content=False, decode_content=True
+            )
+            if renew or answer.status != 401 or not self.access.user.get("exec"):
+                break
+            answer.close()
         try:
             if answer.status != 200:
                 raise error_of(answer.status, answer.read(), what, self.access)
@@ -258,7 +280,7 @@ class Cluster:
             problem, again = self._attempt(method, path, what, params, content, headers, renew)
             if isinstance(problem, dict):
                 return problem
-            if isinstance(problem, NoAccess) and self.access.user.get("exec") and not renew:
+            if isinstance(problem, LoginRefused) and self.access.user.get("exec") and not renew:
                 renew = True
                 continue
             if not again or time.monotonic() + delay > deadline:
@@ -285,10 +307,21 @@ class Cluster:
             # An address without a server stays without one.
             silent = isinstance(error, (urllib3.exceptions.ReadTimeoutError, urllib3.exceptions.ProtocolError))
             return unreachable(self.access, error), method == "GET" and silent
+        self._reached = True
         if 200 <= answer.status < 300:
-            return dict(json.loads(answer.data)), False
+            return self._document(answer.data), False
         again = answer.status == 429 or (method == "GET" and answer.status in _TRANSIENT)
         return error_of(answer.status, answer.data, what, self.access), again
+
+    def _document(self, data: bytes) -> Manifest | UltramarineError:
+        """Return the object of an answer, or the error of a server that is not one of Kubernetes."""
+        try:
+            return dict(json.loads(data))
+        except (ValueError, TypeError):
+            return NoAccess(
+                f"the server at {self.access.server} (context {self.access.context}) does not answer as a Kubernetes"
+                f" API does. Correct the address in {self.access.source}, or log in to the proxy before it."
+            )
 
     def authorization(self, renew: bool = False) -> dict[str, str]:
         """Return the header of the user's credentials, if they are not a certificate."""

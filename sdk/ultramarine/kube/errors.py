@@ -44,6 +44,10 @@ class Gone(UltramarineError):
     reason = "Gone"
 
 
+class LoginRefused(NoAccess):
+    """The cluster does not accept the user's credentials."""
+
+
 class ApiError(UltramarineError):
     """Any other error of the API server."""
 
@@ -56,7 +60,7 @@ def error_of(status: int, body: bytes, what: str, access: Access) -> Ultramarine
     message = str(answer.get("message") or body[:300].decode(errors="replace").strip() or f"HTTP {status}")
     match status:
         case 401:
-            return NoAccess(
+            return LoginRefused(
                 f"{access.server} does not accept your login (context {access.context}). Log in again, or ask your"
                 " administrator for a new kubeconfig."
             )
