@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD
 
-from .kube.errors import NotFound, Rejected
+from .kube.client import Cluster
+from .kube.config import NoAccess
+from .kube.errors import ApiError, NotFound, Rejected
 
 if TYPE_CHECKING:
     from .runs import Run, Update
 
-_CONTAINER = "trainer"
+TRAINER = "trainer"  # container of a run's pods
 
 
 def log_lines(run: Run) -> Iterator[Update]:
@@ -28,10 +31,39 @@ def log_lines(run: Run) -> Iterator[Update]:
             yield Update("log", line, pod)
     for name in (str(pod["metadata"]["name"]) for pod in pods):
         try:
-            for line in cluster.logs(name, _CONTAINER):
+            for line in cluster.logs(name, TRAINER):
                 yield Update("log", line.partition(" ")[2], name)
         except (NotFound, Rejected):  # the container has not begun, or the pod went meanwhile
             continue
+
+
+def followed(cluster: Cluster, pod: str, container: str, stop: threading.Event, restarts: int = 0) -> Iterator[str]:
+    """Yield the lines of a container until it ends, across lost connections; `restarts` is its number of restarts."""
+    since, shown = "", set[str]()  # a moment, and the lines of its second
+    while not stop.is_set():
+        try:
+            for line in cluster.logs(pod, container, follow=True, since=since):
+                moment, _, text = line.partition(" ")
+                if moment[:19] != since[:19]:
+                    since, shown = moment, set()
+                if line not in shown:
+                    shown.add(line)
+                    yield text
+            if not _runs(cluster, pod, container, restarts):
+                return
+        except (NoAccess, ApiError):
+            pass
+        except (NotFound, Rejected):
+            return
+        stop.wait(1)
+
+
+def _runs(cluster: Cluster, pod: str, container: str, restarts: int) -> bool:
+    status = cluster.get(POD, pod).get("status") or {}
+    return any(
+        entry["name"] == container and "running" in entry["state"] and int(entry.get("restartCount") or 0) == restarts
+        for entry in status.get("containerStatuses") or []
+    )
 
 
 def archived(run: Run, besides: set[str]) -> Iterator[tuple[str, list[str]]]:

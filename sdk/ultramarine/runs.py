@@ -10,19 +10,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import urllib3
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, Manifest, Resource
 
 from .causes import decisive, diagnosis
-from .kube.errors import ApiError, NotFound, Rejected
+from .kube.errors import NotFound
+from .logs import TRAINER, followed, log_lines
 from .results import METRIC_COLUMNS, Output, latest, metric_rows, outputs_of, table
 
 if TYPE_CHECKING:
     from .client import Client
 
 ENDED = ("Succeeded", "Failed", "Stopped", "Invalid")
-_CONTAINER = "trainer"
 _LAST_LINES_SECONDS = 20  # after the end, for the rest of the logs
 
 
@@ -124,8 +123,6 @@ class Run:
 
     def logs(self) -> Iterator[Update]:
         """Yield the log lines that exist: those of living pods, and stored ones of others."""
-        from .logs import log_lines
-
         return log_lines(self)
 
     def cancel(self) -> None:
@@ -179,7 +176,7 @@ class Follower:
 
     def __init__(self, run: Run) -> None:
         self.run, self.cluster = run, run.client.cluster
-        self.queue: queue.Queue[Update | Manifest | UltramarineError | None] = queue.Queue()
+        self.queue: queue.Queue[Update | Manifest | Exception | None] = queue.Queue()
         self.stop = threading.Event()
         self.readers: dict[str, threading.Thread] = {}
 
@@ -190,7 +187,7 @@ class Follower:
         try:
             while end is None:
                 news = self.queue.get()
-                if isinstance(news, UltramarineError):
+                if isinstance(news, Exception):
                     raise news
                 if isinstance(news, Update):
                     yield news
@@ -231,10 +228,9 @@ class Follower:
     def _guarded(self, target: Any) -> None:
         try:
             target()
-        except (UltramarineError, urllib3.exceptions.HTTPError, RuntimeError) as error:
+        except Exception as error:  # a bug too is raised where the updates are read, which would wait without end
             if not self.stop.is_set():
-                wrapped = error if isinstance(error, UltramarineError) else ApiError(str(error))
-                self.queue.put(wrapped)
+                self.queue.put(error)
 
     def _object(self) -> None:
         for event in self.cluster.watch(self.run.resource, self.run.name, stop=self.stop):
@@ -248,7 +244,7 @@ class Follower:
             for container in (event.object.get("status") or {}).get("containerStatuses") or []:
                 begun = "running" in container["state"] or "terminated" in container["state"]
                 name = event.object["metadata"]["name"]
-                if container["name"] == _CONTAINER and begun and name not in self.readers:
+                if container["name"] == TRAINER and begun and name not in self.readers:
                     reader = threading.Thread(
                         target=self._guarded, args=(lambda pod=name: self._log(pod),), daemon=True
                     )
@@ -256,27 +252,5 @@ class Follower:
                     reader.start()
 
     def _log(self, pod: str) -> None:
-        """Put the lines of a pod into the queue until its container ends; go on after a lost connection."""
-        since, shown = "", set[str]()
-        while not self.stop.is_set():
-            try:
-                for line in self.cluster.logs(pod, _CONTAINER, follow=True, since=since):
-                    moment, _, text = line.partition(" ")
-                    if moment[:19] == since[:19] and line in shown:
-                        continue
-                    if moment[:19] != since[:19]:
-                        since, shown = moment, set()
-                    shown.add(line)
-                    self.queue.put(Update("log", text, pod))
-                if self._ended(pod):
-                    return
-            except (urllib3.exceptions.HTTPError, ApiError):
-                pass
-            except (NotFound, Rejected):
-                return
-            self.stop.wait(1)
-
-    def _ended(self, pod: str) -> bool:
-        status = self.cluster.get(POD, pod).get("status")
-        statuses = (status or {}).get("containerStatuses") or []
-        return not any(entry["name"] == _CONTAINER and "running" in entry["state"] for entry in statuses)
+        for text in followed(self.cluster, pod, TRAINER, self.stop):
+            self.queue.put(Update("log", text, pod))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import ultramarine
+import yaml
 from bare import Api, whole
 from materials import MATERIALS
 from ultramarine.cli.describing import head
@@ -47,6 +51,56 @@ def client(bare: Cluster, api: Api, store: Storage) -> Iterator[ultramarine.Clie
     """A client in a fresh namespace."""
     with ultramarine.Client(kubeconfig=str(bare.kubeconfig), namespace=api.namespace) as client:
         yield client
+
+
+class Relay:
+    """A port on loopback that leads to another one, and can be away."""
+
+    def __init__(self, target: int) -> None:
+        self.target, self.port = target, 0
+        self._pairs: list[socket.socket] = []
+        self.come_back()
+
+    def come_back(self) -> None:
+        """Accept connections, on the same port as before."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def leave(self) -> None:
+        """Cut all connections, and refuse new ones."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for end in self._pairs:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._pairs.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.target))
+                self._pairs += [near, far]
+                for source, target in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass, args=(source, target), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def relay(bare: Cluster) -> Iterator[Relay]:
+    """A relay to the API server."""
+    server = yaml.safe_load(bare.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+    relay = Relay(urlsplit(server).port or 443)
+    yield relay
+    relay.leave()
 
 
 @pytest.fixture
@@ -195,6 +249,26 @@ def test_states_are_streamed(client: ultramarine.Client, api: Api) -> None:
     assert next(updates).state == "Pending"
     succeed(api, "churn")
     assert [update.state for update in updates][-1] == "Succeeded"
+
+
+def test_a_stream_survives_a_restart_of_the_server(
+    client: ultramarine.Client, api: Api, bare: Cluster, relay: Relay, tmp_path: Path
+) -> None:
+    """Connections are cut and refused for a while; the end is seen nevertheless."""
+    config = yaml.safe_load(bare.kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{relay.port}"
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    client.submit(job())
+    with ultramarine.Client(kubeconfig=str(file), namespace=api.namespace) as distant:
+        updates = distant.run("churn").stream()
+        assert next(updates).state == "Pending"
+
+        relay.leave()
+        succeed(api, "churn")
+        threading.Timer(2, relay.come_back).start()
+
+        assert [update.state for update in updates] == ["Succeeded"]
 
 
 def test_outputs_are_downloaded(client: ultramarine.Client, api: Api, store: Storage, tmp_path: Path) -> None:

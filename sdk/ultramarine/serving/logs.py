@@ -6,16 +6,15 @@ import queue
 import threading
 from collections.abc import Iterator
 
-import urllib3
-from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, Manifest
 
 from ..kube.client import Cluster
+from ..logs import followed
 from ..runs import Update
 from .route import LABEL_DEPLOYMENT
 
 _CONTAINERS = ("server", "container")  # of the platform, and of the author
-_News = Update | UltramarineError
+_News = Update | Exception
 
 
 def log_lines(cluster: Cluster, endpoint: str, deployment: str = "", *, follow: bool = False) -> Iterator[Update]:
@@ -35,7 +34,7 @@ def log_lines(cluster: Cluster, endpoint: str, deployment: str = "", *, follow: 
     try:
         while True:
             news = lines.get()
-            if isinstance(news, UltramarineError):
+            if isinstance(news, Exception):
                 raise news
             yield news
     finally:
@@ -51,29 +50,21 @@ def _watch(cluster: Cluster, selector: str, lines: queue.Queue[_News], stop: thr
             for container, restarts in _begun(event.object):
                 if event.type != "DELETED" and (name, restarts) not in read:
                     read.add((name, restarts))
-                    reader = (cluster, name, container, lines, stop)
+                    reader = (cluster, name, container, restarts, lines, stop)
                     threading.Thread(target=_read, args=reader, daemon=True).start()
-    except (UltramarineError, urllib3.exceptions.HTTPError) as error:
-        lines.put(error if isinstance(error, UltramarineError) else UltramarineError(f"the pods are lost: {error}"))
+    except Exception as error:
+        lines.put(error)
 
 
-def _read(cluster: Cluster, pod: str, container: str, lines: queue.Queue[_News], stop: threading.Event) -> None:
-    """Put the lines of a container into the queue until it ends; go on after a lost connection."""
-    since, shown = "", set[str]()  # a moment, and the lines of its second
-    while not stop.is_set():
-        try:
-            for line in cluster.logs(pod, container, follow=True, since=since):
-                moment, _, text = line.partition(" ")
-                if moment[:19] != since[:19]:
-                    since, shown = moment, set()
-                if line not in shown:
-                    shown.add(line)
-                    lines.put(Update("log", text, pod))
-            return
-        except urllib3.exceptions.HTTPError:
-            stop.wait(1)
-        except UltramarineError:
-            return  # the pod has gone
+def _read(
+    cluster: Cluster, pod: str, container: str, restarts: int, lines: queue.Queue[_News], stop: threading.Event
+) -> None:
+    """Put the lines of a container into the queue until it ends."""
+    try:
+        for text in followed(cluster, pod, container, stop, restarts):
+            lines.put(Update("log", text, pod))
+    except Exception as error:  # raised where the lines are read, which would wait without end
+        lines.put(error)
 
 
 def _begun(pod: Manifest) -> list[tuple[str, int]]:
