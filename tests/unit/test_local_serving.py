@@ -53,6 +53,15 @@ def test_a_folder_may_have_a_list_of_files(models, tmp_path):
         assert server.score(json.dumps(ROWS[:1].tolist()).encode())
 
 
+def test_a_folder_that_mlflow_wrote_is_a_model(models, tmp_path):
+    """Its files are found beside MLmodel, in folders too."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/model.onnx").write_bytes((models / "plain.onnx").read_bytes())
+    (tmp_path / "MLmodel").write_text("flavors: {onnx: {data: data/model.onnx}}\nmlflow_version: 3.17.2\n")
+    with served(tmp_path, None, 0) as server:
+        assert server.score(json.dumps(ROWS[:1].tolist()).encode())
+
+
 def test_a_scoring_script_answers_instead(tmp_path):
     """It finds the model as on the cluster."""
     (tmp_path / "model").mkdir()
@@ -73,7 +82,7 @@ def test_a_model_that_cannot_be_loaded_is_said_in_the_servers_words(models, tmp_
     with pytest.raises(ServerFailed, match=r"broken\.onnx"), served(models / "broken.onnx", None, 0):
         pass
     (tmp_path / "model.pkl").write_bytes(b"x")
-    with pytest.raises(ServerFailed, match="pickle"), served(tmp_path, None, 0):
+    with pytest.raises(ServerFailed, match="add --allow-code-execution"), served(tmp_path, None, 0):
         pass
 
 

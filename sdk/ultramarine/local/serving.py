@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,19 +53,20 @@ def served(model: Path, script: Path | None, port: int, *, allow_code_execution:
 
 
 def _task(model: Path, script: Path | None, folder: Path, allow_code_execution: bool) -> ServingTask:
-    """Lay out the model as a serving pod has it, by links, and return the server's task."""
+    """Lay out the model as a serving pod has it, and return the server's task."""
     if not model.exists():
         raise InvalidSpec(f"{model} does not exist. Give the folder or the file of a model.")
     if script is not None and not script.is_file():
         raise InvalidSpec(f"{script} does not exist. Give the scoring script, such as score.py.")
-    folder.mkdir()
-    paths = [model] if model.is_file() else sorted(path for path in model.iterdir() if path.name != MANIFEST_NAME)
-    for path in paths:
-        (folder / path.name).symlink_to(path.resolve())
-    files = {path.name: path for path in paths if path.is_file()}
-    for path in paths:
-        if path.is_dir():
-            files |= {f"{path.name}/{name}": file for name, file in files_below(path)}
+    if model.is_file():
+        folder.mkdir()
+        _link(str(model), str(folder / model.name))
+    else:
+        above = {MANIFEST_NAME}  # of a downloaded model
+        shutil.copytree(
+            model, folder, copy_function=_link, ignore=lambda path, names: above if path == str(model) else ()
+        )
+    files = dict(files_below(folder))
     if not files:
         raise InvalidSpec(f"{model} is empty. Give the folder or the file of a model.")
     manifest = ArtifactManifest(tuple(file_entry(name, file) for name, file in files.items()))
@@ -80,6 +82,14 @@ def _task(model: Path, script: Path | None, folder: Path, allow_code_execution: 
         scoring=ScoringTask(script.name) if script else None,
         access_log_sampling=0.0,
     )
+
+
+def _link(source: str, target: str) -> None:
+    """Make the same file at `target`, or a copy: servers refuse links that lead out of a model's folder."""
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 class LocalServer:
@@ -116,7 +126,9 @@ class LocalServer:
             print(line, end="", file=sys.stderr)
         self._process.wait()
         try:
-            message = TerminationRecord.from_json(self._log.read_text()).message
+            record = TerminationRecord.from_json(self._log.read_text())
+            hint = "; on this machine, add --allow-code-execution" if record.reason == "CodeExecutionRefused" else ""
+            message = f"{record.message}{hint}"
         except (OSError, ValueError):
             message = f"the server ended with code {self._process.returncode}; its own words are above"
         raise ServerFailed(message)
