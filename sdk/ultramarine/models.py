@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,12 +109,22 @@ class Models:
             )
         return version
 
-    def add(self, path: Path | str, model: str, format: str = "", *, allow_code_execution: bool = False) -> Manifest:
+    def add(
+        self,
+        path: Path | str,
+        model: str,
+        format: str = "",
+        *,
+        allow_code_execution: bool = False,
+        progress: Progress | None = None,
+    ) -> Manifest:
         """Upload a file or folder, and register it as the next version of `model`. Returns the ModelVersion.
 
         `format` is detected from the files if it is empty. Raises InvalidSpec for files without a model, and for a
         format that runs code unless `allow_code_execution`.
         """
+        from .uploads import upload_local_paths
+
         path = Path(path)
         format = format_of(path, format)
         if format in CODE_EXECUTING_FORMATS and not allow_code_execution:
@@ -124,16 +132,16 @@ class Models:
                 f"{path} has the format {format}, which runs its maker's code when it is loaded. Repeat with"
                 " --allow-code-execution if you trust it."
             )
-        uri, digest = self._upload(path, model, format)
-        spec: dict[str, Any] = {"model": model, "uri": uri, "digest": digest, "format": {"name": format}}
+        spec: dict[str, Any] = {"model": model, "path": str(path), "format": {"name": format}}
         if allow_code_execution:
             spec["allowCodeExecution"] = True
+        manifest: Manifest = {"apiVersion": API_VERSION, "kind": "ModelVersion", "spec": spec}
+        manifest = upload_local_paths(self._client.platform, manifest, progress=progress)
         for _ in range(_ATTEMPTS):
             target = str(self._last_number(model) + 1)
-            metadata = {"name": f"{model}-{target}"}
-            manifest = {"apiVersion": API_VERSION, "kind": "ModelVersion", "metadata": metadata}
+            numbered = {"metadata": {"name": f"{model}-{target}"}, "spec": {**manifest["spec"], "version": target}}
             try:
-                return self._cluster.create(MODEL_VERSION, {**manifest, "spec": {**spec, "version": target}})
+                return self._cluster.create(MODEL_VERSION, {**manifest, **numbered})
             except Exists:
                 continue
         raise Exists(f"other writers register versions of model {model} all the time. Try again.")
@@ -153,19 +161,24 @@ class Models:
         raise NotReady(f"ModelVersion {name} is not ready: {why(latest)}")
 
     def download(self, reference: str, folder: Path | str = "", progress: Progress | None = None) -> Path:
-        """Fetch the files of a version, checked by their digest, and return the folder; it must not exist.
+        """Fetch the files of a version into a folder, checked by their digest, and return it.
 
-        The default is MODEL-VERSION.
+        The default is MODEL-VERSION. An interrupted download continues. Raises FileInvalid for a folder with other
+        content.
         """
+        from .storage.artifacts import Artifact, download
+        from .storage.fetching import Incoming, fetch
+
         version = self.version(reference)
         target = Path(folder or version["metadata"]["name"])
-        if target.exists():
-            raise InvalidSpec(f"{target} exists. Choose another folder, or remove it.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        spec = version["spec"]
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as part:
-            self._client.platform.storage.fetch_artifact(spec["uri"], spec["digest"], Path(part) / "files", progress)
-            (Path(part) / "files").rename(target)
+        uri, digest = str(version["spec"]["uri"]), str(version["spec"]["digest"])
+        storage = self._client.platform.storage
+        if uri.endswith("/"):
+            download(storage, Artifact(uri, digest), target, progress)
+        else:
+            size = storage.artifact_digest(uri).bytes
+            file = target / uri.rpartition("/")[2]
+            fetch(storage, [Incoming(uri, file, size, digest.removeprefix("sha256:"))], progress)
         return target
 
     def delete(self, reference: str) -> str:
@@ -182,20 +195,6 @@ class Models:
             raise InUse(f"endpoint {users[0]} serves {name}. Deploy another version there first.")
         self._cluster.delete(MODEL_VERSION, name)
         return name
-
-    def _upload(self, path: Path, model: str, format: str) -> tuple[str, str]:
-        """Store the files under their content's name; return URI and digest."""
-        platform = self._client.platform
-        prefix = f"{platform.prefix}imported/{model}"
-        if path.is_dir():
-            record = platform.storage.upload_folder(path, prefix, format)
-            return record.uri, record.digest
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        uri = f"{prefix}/{digest[:16]}/{path.name}"
-        if not platform.storage.exists(uri):
-            platform.storage.upload(path, uri)
-        return uri, f"sha256:{digest}"
 
     def _last_number(self, model: str) -> int:
         numbers = [number(item) for item in self._cluster.list(MODEL_VERSION) if item["spec"].get("model") == model]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .bars import transfer_bar
 from .session import Session, session_of
 
 if TYPE_CHECKING:
@@ -135,12 +136,15 @@ def _create(session: Session, endpoint: Endpoint, manifest: Manifest) -> None:
 
 
 def _scoring(session: Session, path: Path, dry_run: bool) -> dict[str, Any]:
+    from ultramarine_contract.meta import API_VERSION
+
     from ultramarine.uploads import upload_local_paths
 
-    manifest = {"spec": {"source": {"path": str(path)}}}
-    uploaded = upload_local_paths(session.client.platform, manifest, dry_run, None, session.note)
+    manifest = {"apiVersion": API_VERSION, "spec": {"source": {"path": str(path)}}}
+    with transfer_bar(session, "Uploading") as progress:
+        upload_local_paths(session.client.platform, manifest, dry_run, None, session.note, progress)
     entry = {"entry": path.name} if path.is_file() and path.name != "score.py" else {}
-    return {"source": uploaded["spec"]["source"], **entry}
+    return {"source": manifest["spec"]["source"], **entry}  # type: ignore[index]
 
 
 def _resources(cpu: str, memory: str, gpu: int) -> dict[str, Any]:

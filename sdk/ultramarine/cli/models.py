@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .bars import transfer_bar
 from .session import Format, Output, print_documents, session_of
 
 _REFERENCE = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Or MODEL@ALIAS, or MODEL for the newest.")]
@@ -117,7 +118,8 @@ def import_model(
     """Upload a model from this machine, and register it as the next version."""
     session = session_of(context)
     models = session.client.models
-    version = models.add(path, model, format, allow_code_execution=allow_code_execution)
+    with transfer_bar(session, "Uploading") as progress:
+        version = models.add(path, model, format, allow_code_execution=allow_code_execution, progress=progress)
     session.note(f"ModelVersion {version['metadata']['name']} is registered; its files are checked.")
     models.wait(version)
     typer.echo(f"{model}@{version['spec']['version']}")
@@ -128,10 +130,12 @@ def import_model(
 def download(
     context: typer.Context,
     reference: _REFERENCE,
-    folder: Annotated[Path | None, typer.Argument(help="New folder.", show_default="MODEL-VERSION")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder.", show_default="MODEL-VERSION")] = None,
 ) -> None:
     """Fetch the files of a version, checked by their digest."""
-    target = session_of(context).client.models.download(reference, folder or "")
+    session = session_of(context)
+    with transfer_bar(session, "Downloading") as progress:
+        target = session.client.models.download(reference, folder or "", progress)
     typer.echo(str(target))
 
 
