@@ -86,7 +86,7 @@ def test_a_sweep_is_shown(guide: str, grace: Person, client: ultramarine.Client)
         item["metadata"]["name"] for item in client.list("sw") if item["metadata"]["name"].startswith("sdk-wine-")
     )
     lines = grace.run("sweep", "show", name).stdout.splitlines()
-    trials = json.loads(grace.run("sweep", "show", name, "-o", "json").stdout)["items"]
+    trials = json.loads(grace.run("sweep", "show", name, "-o", "json").stdout)["trials"]
 
     assert sum("Succeeded" in line for line in lines) == 6
     assert any("━" in line for line in lines)
@@ -185,7 +185,7 @@ def test_a_pod_uses_its_service_account(platform: Platform, client: ultramarine.
         "containers": [
             {
                 "name": "main",
-                "image": platform.settings.trainer_image,
+                "image": platform.settings.images.trainer,
                 "command": [
                     "sh",
                     "-c",

@@ -47,7 +47,7 @@ def show(
     run = session.client.sweep(name)
     object, trials = run.object, run.trial_list()
     if output not in (Format.TABLE, Format.WIDE):
-        print_documents([asdict(trial) for trial in trials], output)
+        print_documents([{"sweep": name, "trials": [asdict(trial) for trial in trials]}], output)
         return
     typer.echo(explanation(object))
     if not trials:
