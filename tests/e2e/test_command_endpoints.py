@@ -84,6 +84,7 @@ def test_rows_are_asked_in_each_form(ada: Person) -> None:
     assert predictions(ada, "--data", "@rows.csv") == predictions(ada, "--data", "@rows.parquet") == expected
     table = ada.run("endpoints", "invoke", "command-churn", "--data", "@rows.csv", "-o", "table").stdout
     assert len(table.splitlines()) == 21
+    assert "predict_proba" in ada.run("endpoints", "logs", "command-churn").stdout
     done = ada.run("endpoints", "test", "command-churn")
     assert '"plan": "basic"' in done.stderr
     assert "predict" in json.loads(done.stdout)
