@@ -65,7 +65,8 @@ def _fetch_source(source: Manifest, work: Path) -> None:
     from ultramarine_contract.source_records import SourceTask
 
     try:
-        from ultramarine_trainer.data.source import SourceError, prepare
+        from ultramarine_trainer.data.credentials import SourceError
+        from ultramarine_trainer.data.source import prepare
     except ImportError as error:
         remedy = "Run `pip install 'ultramarine[trainer]'`, or set source.path to a folder of this machine."
         raise UltramarineError(f"spec.source: a local run lacks {error.name} to fetch the code. {remedy}") from error

@@ -128,7 +128,7 @@ class _Run:
     def to_end(self, command: Sequence[str], code: Path, variables: Mapping[str, str]) -> Result:
         """Run the command in a folder, then read its outputs."""
         began = time.monotonic()
-        all_variables = job_variables(self._task, self._places, self._name) | variables
+        all_variables = {**job_variables(self._task, self._places, self._name), **variables}
         runs = self._places.outputs / RUNS_NAME
         if runs.exists():
             empty(runs)  # of an earlier run
