@@ -97,9 +97,11 @@ def test_an_upload_survives_another_gateway_pod(ada: Person, platform: Platform)
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    platform.kubectl("delete", "pod", "-l", "app.kubernetes.io/component=gateway", "--wait=false")
+    gateways = ("pod", "-l", "app.kubernetes.io/component=gateway")
+    platform.kubectl("delete", *gateways, "--grace-period=1", "--wait=false")
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
+    platform.kubectl("rollout", "status", "deployment/ultramarine-gateway", "--timeout=120s")
     ada.run("data", "rm", "moved/large.bin")
 
 
