@@ -150,6 +150,22 @@ def test_a_sweep_job_becomes_a_sweep(converted):
     assert "search_space.decay.type" in losses(converted, "sweep.yml")
 
 
+def test_steps_of_normal_ranges_are_kept(tmp_path):
+    """`q` makes whole numbers of a normal range, as of a uniform one."""
+    space = {
+        "leaves": {"type": "qnormal", "mu": 31, "sigma": 5, "q": 1},
+        "depth": {"type": "qlognormal", "mu": 2, "sigma": 1, "q": 1},
+    }
+    trial = {"command": "python a.py", "environment": {"image": "a"}}
+    objective = {"primary_metric": "auc", "goal": "maximize"}
+    (tmp_path / "sweep.json").write_text(json.dumps({"search_space": space, "trial": trial, "objective": objective}))
+    conversion = convert([tmp_path])
+
+    [sweep] = conversion.manifests
+    assert sweep["spec"]["searchSpace"]["leaves"] == {"int": {"min": 21, "max": 41, "step": 1}}
+    assert sweep["spec"]["searchSpace"]["depth"] == {"logInt": {"min": 1, "max": 55}}
+
+
 def test_a_sweep_over_several_nodes_has_a_pod_per_trial(converted):
     """Several nodes need a TrainingJob for each trial, without retries, of which 1,000 are possible."""
     spec = only(converted, "Sweep", "sweep-nodes")

@@ -63,6 +63,8 @@ def schema_of(value: dict[str, Any]) -> str:
     type = str(value.get("type") or "").lower()
     if is_conda(value):
         return "a conda file. It is converted with the file that names it as conda_file"
+    if "batch" in declared:
+        return _refusal("batch")
     if is_deployment(value):
         return DEPLOYMENT
     if value.get("endpoint_name"):

@@ -69,12 +69,7 @@ def _objective(fields: Fields) -> Manifest:
     if not metric:
         raise Refused("has no objective.primary_metric. Name the metric to optimize")
     if name != metric:
-        fields.lose("primary_metric", f"{metric} became {name}", "Print the metric under this name")
-    fields.lose(
-        "primary_metric",
-        "a trial's value is what the command prints, not what it logs to MLflow",
-        f"Print {name}=VALUE beside mlflow.log_metric",
-    )
+        fields.lose("primary_metric", f"{metric} became {name}", "Log or print the metric under this name")
     goal = fields.text("goal").lower()
     fields.close()
     return {"metric": name[:100], "goal": "maximize" if goal == "maximize" else "minimize"}
@@ -226,19 +221,26 @@ def _log_uniform(fields: Fields) -> Manifest:
 def _quantized(fields: Fields) -> Manifest:
     """Values are multiples of q."""
     low, high = _bounds(fields)
-    q = fields.number("q") or 1.0
-    low, high = round(low / abs(q)) * abs(q), round(high / abs(q)) * abs(q)
+    return _multiples(low, high, abs(fields.number("q") or 1.0))
+
+
+def _multiples(low: float, high: float, q: float) -> Manifest:
+    low, high = round(low / q) * q, round(high / q) * q
     if low >= high:
         return {"choice": [low]}
     if all(number.is_integer() and abs(number) < LARGEST for number in (low, high, q)):
-        return {"int": {"min": int(low), "max": int(high), "step": abs(int(q))}}
-    return {"uniform": {"min": low, "max": high, "step": abs(q)}}
+        return {"int": {"min": int(low), "max": int(high), "step": int(q)}}
+    return {"uniform": {"min": low, "max": high, "step": q}}
 
 
 def _log_quantized(fields: Fields) -> Manifest:
     low, high = (_exponential(bound) for bound in _bounds(fields))
-    q = fields.number("q") or 1.0
-    if q == 1 and high < LARGEST:
+    return _rounded(fields, low, high)
+
+
+def _rounded(fields: Fields, low: float, high: float) -> Manifest:
+    """Return a logarithmic range of whole numbers; another q than 1 is a loss."""
+    if (fields.number("q") or 1.0) == 1 and high < LARGEST:
         return {"logInt": {"min": max(1, round(low)), "max": max(1, round(high))}}
     fields.lose("q", "values are not rounded to multiples of it", "Round the value in the script")
     return {"logUniform": {"min": low, "max": high}}
@@ -246,17 +248,21 @@ def _log_quantized(fields: Fields) -> Manifest:
 
 def _normal(fields: Fields) -> Manifest:
     low, high = _two_deviations(fields)
-    return {"uniform": {"min": low, "max": high}}
+    q = abs(fields.number("q") or 0.0)
+    if not q:
+        return {"uniform": {"min": low, "max": high}}
+    return _multiples(low, high, q)
 
 
 def _log_normal(fields: Fields) -> Manifest:
-    low, high = _two_deviations(fields)
-    return {"logUniform": {"min": _exponential(low), "max": _exponential(high)}}
+    low, high = (_exponential(bound) for bound in _two_deviations(fields))
+    if not fields.number("q"):
+        return {"logUniform": {"min": low, "max": high}}
+    return _rounded(fields, low, high)
 
 
 def _two_deviations(fields: Fields) -> tuple[float, float]:
     mu, sigma = fields.number("mu") or 0.0, abs(fields.number("sigma") or 1.0)
-    fields.take("q")
     fields.lose(
         "type", "a normal distribution became a range of two standard deviations around mu", "Adjust the bounds"
     )

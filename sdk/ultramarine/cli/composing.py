@@ -45,6 +45,16 @@ def is_run(kind: str) -> bool:
     return kind in RUNS
 
 
+def check_arguments(file: Path, arguments: list[str]) -> None:
+    """Refuse a second manifest, which would be an argument of the run. Raises InvalidSpec."""
+    second = [text for text in arguments if text.endswith((".yml", ".yaml")) and Path(text).exists()]
+    if second and file.suffix not in _INTERPRETERS:
+        raise InvalidSpec(
+            f"submit takes one file, and {second[0]} is another one. Submit one after the other. For an endpoint with"
+            " its deployments, run `ultramarine convert azureml FOLDER -o DIR`, then `ultramarine apply DIR/*`."
+        )
+
+
 def manifests_of(
     file: Path, options: Options, note: Callable[[str], None], prefix: Callable[[], str]
 ) -> list[Manifest]:

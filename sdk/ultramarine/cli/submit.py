@@ -58,6 +58,7 @@ def submit(
     from .bars import transfer_bar
 
     session = session_of(context)
+    composing.check_arguments(file, arguments or [])
     options = composing.Options(name, data or [], register, env, image, cpu, memory, gpu, set or [], arguments or [])
     if local:
         from .local import BUCKET, run_here
