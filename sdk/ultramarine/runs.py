@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ultramarine_contract.errors import UltramarineError
-from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, Manifest, Resource
+from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, TRAINING_JOB, Manifest, Resource
 
 from .causes import decisive, diagnosis
 from .kube.errors import NotFound
@@ -51,6 +51,11 @@ class Run:
     client: Client
     resource: Resource
     name: str
+
+    @property
+    def reference(self) -> str:
+        """The run as commands name it, such as churn or sweep/churn."""
+        return reference_of(self.resource.kind, self.name)
 
     @property
     def object(self) -> Manifest:
@@ -148,6 +153,11 @@ class Run:
         from .notebook import bundle
 
         return bundle(self)
+
+
+def reference_of(kind: str, name: str) -> str:
+    """Return a run as commands name it: NAME for a TrainingJob, KIND/NAME for others."""
+    return name if kind == TRAINING_JOB.kind else f"{kind.lower()}/{name}"
 
 
 def duration_of(status: Mapping[str, Any]) -> timedelta | None:

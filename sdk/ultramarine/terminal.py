@@ -1,4 +1,4 @@
-"""Charts of plain characters for terminals."""
+"""Sizes and charts in plain characters."""
 
 from __future__ import annotations
 
@@ -36,3 +36,13 @@ def chart(points: list[tuple[int, float, float]], width: int = 72, height: int =
     labels = [scale[0], *[""] * (height - 2), scale[1]]
     lines = [f"{label:>{margin}} ┤{''.join(cells).rstrip()}" for label, cells in zip(labels, grid, strict=True)]
     return [*lines, f"{'':{margin}} └{'─' * width}", f"{'':{margin}}  {f'trial {first}':<{width - 8}}{last:>8}"]
+
+
+def size_text(bytes: int) -> str:
+    """Return a size as text, such as 1.5 GiB."""
+    size = float(bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{bytes} B" if unit == "B" else f"{size:.1f} {unit}"

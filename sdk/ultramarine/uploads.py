@@ -19,6 +19,7 @@ from .platform import Platform
 from .storage.code import IGNORE_FILE, WARN_BYTES, code_files, largest, pack
 from .storage.sending import Outgoing, send
 from .storage.work import FileInvalid, sha256_of
+from .terminal import size_text
 
 _GROUP = API_VERSION.partition("/")[0]
 
@@ -82,13 +83,13 @@ class _Uploads:
             digest, size = sha256_of(archive), archive.stat().st_size
             if size > WARN_BYTES:
                 self.note(
-                    f"Warning: the code has {_size(size)}, packed, such as {largest(files)}. Name data and other large"
-                    f" files in {path / IGNORE_FILE}, and give them as inputs."
+                    f"Warning: the code has {size_text(size)}, packed, such as {largest(files)}. Name data and other"
+                    f" large files in {path / IGNORE_FILE}, and give them as inputs."
                 )
             uri = f"{self.platform.prefix}code/{digest}.tar.gz"
             if not self.dry_run and not self.platform.storage.exists(uri):
                 self._send([Outgoing(archive, uri, size, check=False)])
-                self.note(f"Uploaded the code: {_size(size)}.")
+                self.note(f"Uploaded the code: {size_text(size)}.")
         return {"uri": uri, "digest": f"sha256:{digest}"}
 
     def _data(self, name: str, path: Path) -> str:
@@ -118,7 +119,7 @@ class _Uploads:
             if outgoing:
                 size = sum(file.bytes for file in outgoing)
                 count = f"{len(outgoing)} files, " if path.is_dir() else ""
-                self.note(f"Uploading input {name}: {path}, {count}{_size(size)}.")
+                self.note(f"Uploading input {name}: {path}, {count}{size_text(size)}.")
                 self._send(outgoing)
         return result
 
@@ -152,7 +153,3 @@ def _alone(field: str, value: dict[str, Any], *allowed: str) -> None:
     """Raise FileInvalid if other fields say where the content is too."""
     if others := sorted(value.keys() - {"path", *allowed}):
         raise FileInvalid(f"{field} has path and {', '.join(others)}. Keep path for a local file, or the others.")
-
-
-def _size(bytes: int) -> str:
-    return f"{bytes / 2**20:.1f} MiB" if bytes >= 2**20 else f"{bytes / 2**10:.0f} KiB"

@@ -11,9 +11,10 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 from ultramarine.cli import data as commands
-from ultramarine.cli.bars import size_text, transfer_bar
+from ultramarine.cli.bars import transfer_bar
 from ultramarine.cli.session import Session
 from ultramarine.storage.data import Data
+from ultramarine.terminal import size_text
 from unit.conftest import ObjectStore
 from unit.test_data import data_of
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ultramarine.cli.details import details, size
+from ultramarine.cli.details import details
 from ultramarine.cli.runs import table_of
 from ultramarine.sweeps import Trial
 
@@ -89,7 +89,7 @@ def test_trials_are_a_table() -> None:
             "ModelVersion",
             {"uri": "s3://b/m/", "format": {"name": "sklearn"}, "lineage": {"trainingJob": "churn"}},
             {"bytes": 5},
-            {"Format": "sklearn, 5 bytes", "Files": "s3://b/m/", "Trained by": "churn"},
+            {"Format": "sklearn, 5 B", "Files": "s3://b/m/", "Trained by": "churn"},
         ),
         (
             "Environment",
@@ -111,14 +111,6 @@ def test_details_of_each_kind(
 def test_an_object_without_a_status_has_a_page(kind: str) -> None:
     """A page is complete before the operator has seen the object."""
     list(details(kind, {}, {}))
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 * 2**30, "3.0 GiB")]
-)
-def test_sizes(count: int, text: str) -> None:
-    """The unit is the largest that is not more than the size."""
-    assert size(count) == text
 
 
 def run(*words: str, **variables: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+from ultramarine.terminal import size_text
+
 if TYPE_CHECKING:
     from ultramarine_contract.storage import Progress
 
@@ -53,13 +55,3 @@ class _Lines:
             self._next = time.monotonic() + _LINE_SECONDS
             percent = 100 * done // max(total, 1)
             self._session.note(f"{self._verb}: {percent} % of {size_text(total)}")
-
-
-def size_text(bytes: int) -> str:
-    """Return a size as text, such as 1.5 GiB."""
-    size = float(bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            break
-        size /= 1024
-    return f"{bytes} B" if unit == "B" else f"{size:.1f} {unit}"

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .bars import size_text, transfer_bar
+from ultramarine.terminal import size_text
+
+from .bars import transfer_bar
 from .session import session_of
 
 if TYPE_CHECKING:

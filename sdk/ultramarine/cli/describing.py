@@ -10,7 +10,7 @@ from ultramarine_contract.meta import EVENT, LABEL_KIND, LABEL_NAME, POD, Manife
 
 from ultramarine.causes import diagnosis, warnings
 from ultramarine.files.writing import yaml_text
-from ultramarine.runs import state_of
+from ultramarine.runs import reference_of, state_of
 
 from .details import details
 from .session import Session
@@ -66,7 +66,7 @@ def head(object: Manifest) -> None:
         typer.echo("Last lines of the command:")
         for line in tail.splitlines()[-_TAIL:]:
             typer.echo(f"  {line}")
-        typer.echo(f"Whole log: ultramarine logs {name if kind == 'TrainingJob' else f'{kind.lower()}/{name}'}")
+        typer.echo(f"Whole log: ultramarine logs {reference_of(kind, name)}")
 
 
 def _short(spec: Any) -> Any:

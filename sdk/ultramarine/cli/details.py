@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ultramarine.terminal import size_text
+
 Status = dict[str, Any]
 Lines = Iterator[tuple[str, str | list[str]]]  # a label with its text, or with a line for each part
 
@@ -31,14 +33,14 @@ def _job(spec: Status, status: Status) -> Lines:
     yield (
         "Outputs",
         [
-            f"{name}: {output['uri']} ({size(output['bytes'])})"
+            f"{name}: {output['uri']} ({size_text(output['bytes'])})"
             + (f", model version {output['modelVersion']}" if output.get("modelVersion") else "")
             for name, output in (status.get("outputs") or {}).items()
         ],
     )
     yield (
         "Inputs",
-        [f"{name}: {size(data['bytes'])}" for name, data in (status.get("inputs") or {}).items()],
+        [f"{name}: {size_text(data['bytes'])}" for name, data in (status.get("inputs") or {}).items()],
     )
     history = status.get("attemptHistory") or []
     if len(history) > 1 or status.get("failure"):
@@ -93,7 +95,7 @@ def _model(spec: Status, status: Status) -> Lines:
 
 def _version(spec: Status, status: Status) -> Lines:
     lineage, compiled = spec.get("lineage") or {}, status.get("compiled") or {}
-    yield "Format", f"{(spec.get('format') or {}).get('name', '')}, {size(status.get('bytes', 0))}"
+    yield "Format", f"{(spec.get('format') or {}).get('name', '')}, {size_text(status.get('bytes', 0))}"
     yield "Files", spec.get("uri", "")
     yield "Compiled", compiled.get("uri", "")
     yield "Trained by", " ".join(filter(None, (lineage.get("trainingJob"), lineage.get("sweep"))))
@@ -116,14 +118,6 @@ def _pairs(values: Status | None) -> str:
     return ", ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in (values or {}).items()
     )
-
-
-def size(count: int) -> str:
-    """Return a number of bytes in the largest unit of which there is at least one."""
-    for unit, bytes in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= bytes:
-            return f"{count / bytes:.1f} {unit}"
-    return f"{count} bytes"
 
 
 _KINDS: dict[str, Callable[[Status, Status], Lines]] = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .bars import transfer_bar
-from .session import Session, session_of
+from .session import Session, aligned, session_of
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -205,9 +205,7 @@ def _print(document: Any, output: Shape) -> None:
         return
     names = list(columns)
     rows = [names, *([_cell(value) for value in row] for row in zip(*columns.values(), strict=True))]
-    widths = [max(len(row[index]) for row in rows) for index in range(len(names))]
-    for row in rows:
-        typer.echo("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    typer.echo("\n".join(aligned(rows)))
 
 
 def _columns(document: Any) -> dict[str, list[Any]]:

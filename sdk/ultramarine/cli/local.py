@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 import typer
 from ultramarine_contract.errors import InvalidSpec
 
-from .session import Session
+from ultramarine.terminal import size_text
+
+from .composing import RUNS
+from .session import Session, aligned
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -26,7 +29,7 @@ def run_here(session: Session, manifests: Sequence[Manifest], folder: Path) -> N
     """Run the only job among the manifests of a file on this machine; exit with its command's code."""
     from ultramarine.local.training import train
 
-    jobs = [manifest for manifest in manifests if manifest.get("kind") in ("TrainingJob", "Sweep")]
+    jobs = [manifest for manifest in manifests if manifest.get("kind") in RUNS]
     if len(jobs) != 1:
         raise InvalidSpec(f"--local runs one TrainingJob, and the file has {len(jobs)}. Split the file.")
     others = [manifest for manifest in manifests if manifest is not jobs[0]]
@@ -36,17 +39,13 @@ def run_here(session: Session, manifests: Sequence[Manifest], folder: Path) -> N
 
 
 def _show(session: Session, result: Result) -> None:
-    from rich.table import Table
-
     sys.stdout.flush()
     if result.metrics:
-        table = Table("METRIC", "LAST VALUE", box=None, pad_edge=False)
-        for name, value in result.metrics.items():
-            table.add_row(name, f"{value:g}")
-        session.progress.print(table)
+        rows = [["METRIC", "LAST VALUE"], *([name, f"{value:g}"] for name, value in result.metrics.items())]
+        session.note("\n".join(aligned(rows)))
     for name, output in result.outputs.items():
         form = f", {output.format}" if output.format else ""
-        session.note(f"Output {name}: {output.uri}, {output.bytes} bytes{form}")
+        session.note(f"Output {name}: {output.uri}, {size_text(output.bytes)}{form}")
     state = f"Failed: {result.message}" if result.code else "Succeeded"
     session.note(f"{state} (exit code {result.code}, {result.seconds:.1f} s)")
 

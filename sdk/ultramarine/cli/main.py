@@ -94,7 +94,7 @@ def global_first(argv: list[str]) -> list[str]:
 def main() -> None:
     """Run the command of this process's arguments; exit with 1 and one sentence after an error."""
     argv = global_first(sys.argv[1:])
-    debug = "--debug" in argv
+    debug = "--debug" in argv[: argv.index("--") if "--" in argv else None]
     try:
         app(args=argv, prog_name="ultramarine")
     except UltramarineError as error:

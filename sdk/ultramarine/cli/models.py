@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .bars import transfer_bar
-from .session import Format, Output, print_documents, session_of
+from .session import Format, Output, print_list, session_of
 
 _REFERENCE = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Or MODEL@ALIAS, or MODEL for the newest.")]
 
@@ -48,7 +48,7 @@ def list_models(
         else:
             session.note(f"No models in namespace {cluster.namespace}. `ultramarine submit --register` makes one.")
     else:
-        print_documents(objects, output)
+        print_list(objects, output)
 
 
 @group.command()

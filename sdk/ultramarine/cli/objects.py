@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .session import Format, Output, Session, aligned, print_documents, session_of
+from .session import Format, Output, Session, aligned, print_document, print_list, session_of
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -44,6 +45,10 @@ def get(
         if kind
         else [entry.resource for entry in client.kinds.ours()]
     )
+    if watch and len(resources) != 1:
+        raise typer.BadParameter("--watch takes a kind, as in `ultramarine get tj --watch`")
+    if names and selector:
+        raise typer.BadParameter("give names or a selector")
     if output in (Format.TABLE, Format.WIDE):
         shown = False
         for resource in resources:
@@ -73,27 +78,35 @@ def get(
         if output == Format.NAME:
             for document in documents:
                 typer.echo(f"{client.kinds.of(document).plural}/{document['metadata']['name']}")
+        elif names and len(documents) == 1:
+            print_document(documents[0], output)
         else:
-            print_documents(documents, output)
+            print_list(documents, output)
     if watch:
         _watch(session, resources[0], names or [], selector, output)
 
 
 def _watch(session: Session, resource: Any, names: list[str], selector: str, output: Format) -> None:
+    from ultramarine.kube.errors import NotFound
+
     cluster = session.cluster
     first = {item["metadata"]["uid"]: item["metadata"]["resourceVersion"] for item in cluster.list(resource, selector)}
     for event in cluster.watch(resource, names[0] if len(names) == 1 else "", selector):
         meta = event.object["metadata"]
+        if names and meta["name"] not in names:
+            continue
         if event.type == "ADDED" and first.get(meta["uid"]) == meta["resourceVersion"]:
             continue
         if event.type == "DELETED":
             session.note(f"{resource.plural}/{meta['name']} deleted")
         elif output in (Format.TABLE, Format.WIDE):
-            typer.echo("\n".join(table_lines([cluster.table(resource, meta["name"])], output == Format.WIDE)[1:]))
+            with suppress(NotFound):  # it was deleted meanwhile, which is the next event
+                lines = table_lines([cluster.table(resource, meta["name"])], output == Format.WIDE)
+                typer.echo("\n".join(lines[1:]))
         elif output == Format.NAME:
             typer.echo(f"{resource.plural}/{meta['name']}")
         else:
-            print_documents([event.object], output)
+            print_document(event.object, output)
 
 
 def table_lines(tables: list[Manifest], wide: bool) -> list[str]:
@@ -117,25 +130,34 @@ def _cell(value: Any) -> str:
 
 def apply(
     context: typer.Context,
-    files: Annotated[list[Path], typer.Argument(help="Manifests.")],
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE...", help="Manifests, folders, or - for stdin.")
+    ] = None,
+    filename: Annotated[list[str] | None, typer.Option("-f", "--filename", help="The same, as in kubectl.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the server check, and change nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Take over fields that another writer owns.")] = False,
 ) -> None:
-    """Create or change objects; local paths in them are uploaded."""
+    """Create or change objects; local paths in them are uploaded.
+
+    All files are read before the first object is changed.
+    """
+    from ultramarine.files.reading import load
     from ultramarine.uploads import upload_local_paths
 
     from .bars import transfer_bar
-    from .composing import read_manifests
 
     session = session_of(context)
     client = session.client
-    for file in files:
-        for manifest in read_manifests(file):
-            with transfer_bar(session, "Uploading") as progress:
-                manifest = upload_local_paths(client.platform, manifest, dry_run, file.parent, session.note, progress)
-            made = client.apply(manifest, dry_run, force)
-            suffix = " (dry run)" if dry_run else ""
-            typer.echo(f"{client.kinds.of(made).plural}/{made['metadata']['name']} applied{suffix}")
+    chosen = [*(files or []), *(filename or [])]
+    if not chosen:
+        raise typer.BadParameter("name at least one file, as in `ultramarine apply job.yaml`")
+    for document in load(chosen):
+        folder = Path(document.file).parent
+        with transfer_bar(session, "Uploading") as progress:
+            manifest = upload_local_paths(client.platform, document.manifest, dry_run, folder, session.note, progress)
+        made = client.apply(manifest, dry_run, force)
+        suffix = " (dry run)" if dry_run else ""
+        typer.echo(f"{client.kinds.of(made).plural}/{made['metadata']['name']} applied{suffix}")
 
 
 def delete(

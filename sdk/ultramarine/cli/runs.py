@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import typer
 from ultramarine_contract.errors import UltramarineError
 
-from .session import Format, Output, Session, aligned, print_documents, session_of
+from .session import Format, Output, Session, aligned, print_document, session_of
 from .submit import run_of
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def show(
     run = session.client.sweep(name)
     object, trials = run.object, run.trial_list()
     if output not in (Format.TABLE, Format.WIDE):
-        print_documents([{"sweep": name, "trials": [asdict(trial) for trial in trials]}], output)
+        print_document({"sweep": name, "trials": [asdict(trial) for trial in trials]}, output)
         return
     typer.echo(explanation(object))
     if not trials:
@@ -105,7 +105,7 @@ def repro(
 
     session = session_of(context)
     result = reproduce(session.client, job, name)
-    print_documents([result.manifest], Format.JSON if output == Format.JSON else Format.YAML)
+    print_document(result.manifest, Format.JSON if output == Format.JSON else Format.YAML)
     for line in result.differences:
         session.note(f"May differ: {line}")
 

@@ -92,9 +92,13 @@ def aligned(rows: list[list[str]]) -> list[str]:
     return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def print_documents(documents: list[Any], output: Format) -> None:
-    """Print objects as JSON or YAML without colours: an object alone, several as a list."""
-    content = documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": documents}
+def print_list(documents: list[Any], output: Format) -> None:
+    """Print objects as a List, whatever their number, so that programs can rely on its `items`."""
+    print_document({"apiVersion": "v1", "kind": "List", "items": documents}, output)
+
+
+def print_document(content: Any, output: Format) -> None:
+    """Print an object as JSON or YAML without colours."""
     if output == Format.JSON:
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
     else:

@@ -60,6 +60,8 @@ def submit(
     session = session_of(context)
     composing.check_arguments(file, arguments or [])
     options = composing.Options(name, data or [], register, env, image, cpu, memory, gpu, set or [], arguments or [])
+    if local and (detach or dry_run):
+        raise typer.BadParameter("--local runs the command here; leave out --detach and --dry-run")
     if local:
         from .local import BUCKET, run_here
 
@@ -104,7 +106,7 @@ def follow(session: Session, run: Run) -> None:
                 session.note(f"{update.state}: {line}")
             state = update.state
     except KeyboardInterrupt:
-        session.note(f"\nDetached; the run goes on. Follow it again: ultramarine logs -f {run.name}")
+        session.note(f"\nDetached; the run goes on. Follow it again: ultramarine logs -f {run.reference}")
         sys.exit(130)
     ended = run.object
     for line in results(ended):
@@ -137,15 +139,15 @@ def run_of(session: Session, name: str) -> Run:
 def logs(
     context: typer.Context,
     run: _RUN,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    go_on: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
 ) -> None:
     """Print the log of a run; from the storage if its pods are gone."""
     from ultramarine.runs import ENDED
 
     session = session_of(context)
     chosen = run_of(session, run)
-    if follow and chosen.state not in ENDED:
-        globals()["follow"](session, chosen)
+    if go_on and chosen.state not in ENDED:
+        follow(session, chosen)
         return
     count = 0
     for update in chosen.logs():

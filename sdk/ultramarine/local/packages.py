@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
 
 from ultramarine.resources.environment import EnvironmentReference
+from ultramarine.storage.journal import cache_folder
 
 from .material import Documents, Say
 
@@ -44,7 +44,7 @@ def environment(reference: EnvironmentReference, code: Path, documents: Document
         raise EnvironmentFailed(f"{program} does not run: {asked.stderr.strip()}. Install Python 3.")
     version, packages = json.loads(asked.stdout)
     key = json.dumps([requirements, version, packages, str(folder) if "-r" in requirements else ""])
-    target = cache() / "environments" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    target = cache_folder() / "environments" / hashlib.sha256(key.encode()).hexdigest()[:16]
     target.mkdir(parents=True, exist_ok=True)
     with target.with_suffix(".lock").open("w") as lock:  # uv has a lock of its own in the folder
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -53,11 +53,6 @@ def environment(reference: EnvironmentReference, code: Path, documents: Document
             _install(program, packages, requirements, folder, target)
             (target / _COMPLETE).touch()
     return target
-
-
-def cache() -> Path:
-    """Return the folder of this program below the user's folder for caches."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ultramarine"
 
 
 def _requirements(reference: EnvironmentReference, code: Path, documents: Documents) -> tuple[str, Path]:

@@ -67,7 +67,7 @@ def logs_of(run: Run) -> str:
         uri = f"{journal.rstrip('/').rpartition('/')[0]}/{LOGS_NAME}/"
     if not uri:
         raise NothingStored(
-            f"{run.resource.kind} {run.name} has no archived log. `ultramarine logs {run.name}` shows it."
+            f"{run.resource.kind} {run.name} has no archived log. `ultramarine logs {run.reference}` shows it."
         )
     return str(uri)
 

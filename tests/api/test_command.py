@@ -1,0 +1,98 @@
+"""The command against a real API server: the shape of its output, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from bare import Api
+from ultramarine_cluster.cluster import Cluster
+from ultramarine_contract.meta import API_VERSION, Manifest
+
+COMMAND = Path(sys.executable).parent / "ultramarine"
+
+
+class User:
+    """A user of the command in a fresh namespace."""
+
+    def __init__(self, kubeconfig: Path, namespace: str, folder: Path) -> None:
+        self._words = [str(COMMAND), "--kubeconfig", str(kubeconfig), "-n", namespace]
+        self.folder = folder
+
+    def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run the command; its exit code must be `code`."""
+        ended = subprocess.run([*self._words, *words], cwd=self.folder, capture_output=True, text=True, timeout=120)
+        assert ended.returncode == code, ended.stderr
+        return ended
+
+
+@pytest.fixture
+def user(bare: Cluster, api: Api, tmp_path: Path) -> User:
+    """A user of the command in an empty folder."""
+    return User(bare.kubeconfig, api.namespace, tmp_path)
+
+
+def job(name: str, **spec: Any) -> Manifest:
+    """Return a small job."""
+    fields = {"command": ["python", "train.py"], **spec}
+    return {"apiVersion": API_VERSION, "kind": "TrainingJob", "metadata": {"name": name}, "spec": fields}
+
+
+def test_a_list_is_a_list_whatever_its_length(user: User, api: Api) -> None:
+    """Programs read `items` of 0, 1 and 2 objects; an object by its name stands alone."""
+    lengths = []
+    for name in ("a", "b", ""):
+        listing = json.loads(user.run("get", "tj", "-o", "json").stdout)
+        lengths.append(len(listing["items"]))
+        if name:
+            api.apply(job(name))
+
+    assert lengths == [0, 1, 2]
+    assert json.loads(user.run("get", "tj", "a", "-o", "json").stdout)["metadata"]["name"] == "a"
+    assert json.loads(user.run("get", "tj/a", "-o", "json").stdout)["metadata"]["name"] == "a"
+
+
+def test_apply_takes_folders_whose_paths_are_relative_to_their_files(user: User, api: Api) -> None:
+    """The code lies beside the manifest, two folders below."""
+    facts = {"release": "ultramarine", "bucket": "lake"}
+    api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ultramarine-platform"}, "data": facts})
+    place = user.folder / "jobs" / "churn"
+    (place / "src").mkdir(parents=True)
+    (place / "src" / "train.py").write_text("")
+    (place / "job.yaml").write_text(yaml.safe_dump(job("churn", source={"path": "src"})))
+
+    assert user.run("apply", "jobs", "--dry-run").stdout == "trainingjobs/churn applied (dry run)\n"
+
+
+def test_apply_reads_all_files_first(user: User) -> None:
+    """A fault in the second file leaves the first one's object unmade."""
+    (user.folder / "a.yaml").write_text(yaml.safe_dump(job("a")))
+    (user.folder / "b.yaml").write_text("kind: [")
+
+    assert "b.yaml:1:" in user.run("apply", "a.yaml", "b.yaml", code=1).stderr
+    assert json.loads(user.run("get", "tj", "-o", "json").stdout)["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("get", "--watch"), "--watch takes a kind"),
+        (("get", "tj,sw", "--watch"), "--watch takes a kind"),
+        (("get", "tj", "a", "-l", "team=a"), "give names or a selector"),
+    ],
+)
+def test_get_refuses_what_it_would_ignore(user: User, words: tuple[str, ...], reason: str) -> None:
+    """A question that it would answer in part is an error."""
+    assert reason in user.run(*words, code=2).stderr
+
+
+def test_the_arguments_of_a_script_are_not_the_commands(user: User) -> None:
+    """`--debug` behind `--` is the script's: the error stays a sentence."""
+    ended = user.run("submit", "absent.py", "--", "--debug", code=1)
+
+    assert ended.stderr == "Error: absent.py does not exist. Correct the path.\n"
