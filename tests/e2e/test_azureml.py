@@ -81,7 +81,7 @@ def test_a_job_runs_as_it_is(ada: Person, platform: Platform) -> None:
 
     assert "rows=3 balanced: True path: /mnt/inputs/table/table.csv" in done.stdout
     assert "Loss: job.yml" in done.stderr
-    (job,) = [job for job in platform.get("tj")["items"] if job["metadata"]["name"].startswith("azure-table-")]
+    (job,) = [job for job in platform.get("tj") if job["metadata"]["name"].startswith("azure-table-")]
     assert job["status"]["outputs"].keys() == {"report", "artifacts"}
 
 

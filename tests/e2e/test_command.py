@@ -64,7 +64,10 @@ def test_a_failure_is_explained_and_has_an_exit_code(ada: Person) -> None:
 def test_interruption_detaches_and_logs_follow(ada: Person) -> None:
     """Ctrl-C leaves the run alone; its log can be followed again, from the beginning and to the end."""
     script = "import time\nfor i in range(8):\n    print(f'line {i}', flush=True)\n    time.sleep(1)\n"
-    process = ada.begin("submit", ada.write("job.yaml", training_job("command-long", script, outputs={})))
+    process = ada.begin(
+        "submit",
+        ada.write("job.yaml", training_job("command-long", script, outputs={}, command=["python", "train.py"])),
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "line 0\n"
     process.send_signal(signal.SIGINT)
@@ -77,7 +80,13 @@ def test_interruption_detaches_and_logs_follow(ada: Person) -> None:
 
 def test_logs_outlive_their_pods(ada: Person, platform: Platform) -> None:
     """The log comes from the storage when the pod is gone."""
-    ada.run("submit", ada.write("job.yaml", training_job("command-archived", "print('kept for ever')", outputs={})))
+    ada.run(
+        "submit",
+        ada.write(
+            "job.yaml",
+            training_job("command-archived", "print('kept for ever')", outputs={}, command=["python", "train.py"]),
+        ),
+    )
     platform.kubectl("delete", "pod", "-l", "ultramarine.dev/name=command-archived", "--wait=true")
     deadline = time.monotonic() + 60
     while "kept for ever" not in ada.run("logs", "command-archived").stdout:
@@ -87,7 +96,7 @@ def test_logs_outlive_their_pods(ada: Person, platform: Platform) -> None:
 
 def test_a_run_is_suspended_and_resumed(ada: Person, platform: Platform) -> None:
     """`suspend` ends the pods, `resume` starts the command again."""
-    job = training_job("command-held", "import time; time.sleep(600)", outputs={})
+    job = training_job("command-held", "import time; time.sleep(600)", outputs={}, command=["python", "train.py"])
     ada.run("submit", "--detach", ada.write("job.yaml", job))
     platform.wait("tj", "command-held", lambda status: status.get("state") == "Running")
     ada.run("suspend", "command-held")
@@ -135,7 +144,10 @@ def test_a_wrong_field_is_named(ada: Person) -> None:
 def test_the_command_survives_a_restarted_operator(ada: Person, platform: Platform) -> None:
     """A run is followed to its end while the operator dies."""
     script = "import time\nfor i in range(6):\n    print(i, flush=True)\n    time.sleep(1)\n"
-    process = ada.begin("submit", ada.write("job.yaml", training_job("command-killed", script, outputs={})))
+    process = ada.begin(
+        "submit",
+        ada.write("job.yaml", training_job("command-killed", script, outputs={}, command=["python", "train.py"])),
+    )
     assert process.stdout is not None
     process.stdout.readline()
     platform.kill_operator()

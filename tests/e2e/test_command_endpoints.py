@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -128,6 +129,10 @@ def test_keys_are_kept_for_their_maker(ada: Person, platform: Platform) -> None:
     former = re.search("primary: (.*)", printed)
     assert former
     assert f"secondary: {former[1]}" in renewed
+    rows = ("endpoints", "invoke", "command-churn", "--data", '[{"plan": "gold", "age": 40}]')
+    deadline = time.monotonic() + 150  # the gateway reads a changed Secret within 90 s
+    while (process := ada.begin(*rows)).wait(120):
+        assert time.monotonic() < deadline, process.communicate()
 
 
 def test_a_script_with_its_folder(ada: Person) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import compileall
 import copy
 import subprocess
 import sys
 from decimal import Decimal
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +177,12 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 def test_a_folder_gives_the_name(folder: str, name: str) -> None:
     """Any folder's name becomes a name that every kind takes, short enough for a suffix."""
     assert object_name(folder) == name
+
+
+def test_compiled_templates_are_no_files_of_a_project(tmp_path):
+    """pip compiles the scripts of an installed wheel, which leaves folders beside them."""
+    template = resources.files("ultramarine.files") / "templates" / "sklearn"
+    compileall.compile_file(str(template / "train.py"), quiet=1)
+
+    assert (Path(str(template)) / "__pycache__").is_dir()
+    assert {file.name for file in make_project(tmp_path / "churn", "sklearn")} >= {"train.py", "ultramarine.yaml"}

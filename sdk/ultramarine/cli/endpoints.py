@@ -102,7 +102,7 @@ def deploy(
         show(without_noise(made))
         return
     if live is None:
-        _create(session, endpoint, deploying.new_endpoint(name, deployment, content))
+        _create(session, deploying.new_endpoint(name, deployment, content))
     else:
         endpoint.change(lambda manifest: deploying.changed_spec(manifest, deployment, content))
         session.note(f"OnlineEndpoint {name} changed.")
@@ -117,22 +117,34 @@ def deploy(
     _report(session, endpoint, deployment)
 
 
-def _create(session: Session, endpoint: Endpoint, manifest: Manifest) -> None:
-    """Create an endpoint, and before it the Secret of its keys, which its author could not read otherwise."""
+def _create(session: Session, manifest: Manifest) -> None:
+    """Create an endpoint, and before it the Secret of its keys."""
+    from ultramarine_contract.meta import ONLINE_ENDPOINT
+
+    cluster = session.cluster
+    cluster.create(ONLINE_ENDPOINT, manifest, dry_run=True)
+    ensure_keys(session, manifest)
+    cluster.create(ONLINE_ENDPOINT, manifest)
+    session.note(f"OnlineEndpoint {manifest['metadata']['name']} created in namespace {cluster.namespace}.")
+
+
+def ensure_keys(session: Session, manifest: Manifest) -> None:
+    """Create the Secret of a new endpoint's keys, which its author could not read if the operator made it."""
     from ultramarine_contract.meta import ONLINE_ENDPOINT
 
     from ultramarine.kube.errors import Forbidden
     from ultramarine.serving import keys
 
-    name, cluster = endpoint.name, session.cluster
-    cluster.create(ONLINE_ENDPOINT, manifest, dry_run=True)
+    spec = manifest.get("spec") or {}
+    own = spec.get("authMode", "key") != "key" or spec.get("keysSecretRef")
+    if manifest.get("kind") != ONLINE_ENDPOINT.kind or own:
+        return
+    name = manifest["metadata"]["name"]
     try:
-        if endpoint.make_keys():
+        if session.client.endpoint(name).make_keys():
             session.note(f"Made two keys in Secret {name}-keys; you keep them in {keys.file()}.")
     except Forbidden:
         session.note(f"You may not create Secret {name}-keys; the operator makes the keys.")
-    cluster.create(ONLINE_ENDPOINT, manifest)
-    session.note(f"OnlineEndpoint {name} created in namespace {cluster.namespace}.")
 
 
 def _scoring(session: Session, path: Path, dry_run: bool) -> dict[str, Any]:

@@ -145,6 +145,7 @@ def apply(
     from ultramarine.uploads import upload_local_paths
 
     from .bars import transfer_bar
+    from .endpoints import ensure_keys
 
     session = session_of(context)
     client = session.client
@@ -155,7 +156,10 @@ def apply(
         folder = Path(document.file).parent
         with transfer_bar(session, "Uploading") as progress:
             manifest = upload_local_paths(client.platform, document.manifest, dry_run, folder, session.note, progress)
-        made = client.apply(manifest, dry_run, force)
+        made = client.apply(manifest, True, force)
+        if not dry_run:
+            ensure_keys(session, manifest)
+            made = client.apply(manifest, False, force)
         suffix = " (dry run)" if dry_run else ""
         typer.echo(f"{client.kinds.of(made).plural}/{made['metadata']['name']} applied{suffix}")
 

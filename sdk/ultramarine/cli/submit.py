@@ -56,6 +56,7 @@ def submit(
 
     from . import composing
     from .bars import transfer_bar
+    from .endpoints import ensure_keys
 
     session = session_of(context)
     composing.check_arguments(file, arguments or [])
@@ -79,6 +80,8 @@ def submit(
             continue
         resource = client.kinds.of(manifest)
         if not composing.is_run(resource.kind):
+            client.apply(manifest, dry_run=True)
+            ensure_keys(session, manifest)
             client.apply(manifest)
             session.note(f"{resource.kind} {manifest['metadata']['name']} applied.")
             continue

@@ -34,7 +34,8 @@ def make_project(folder: Path, template: str) -> list[Path]:
         raise InvalidProject(f"{template} is not a template; choose one of {', '.join(TEMPLATES)}")
     name = object_name(folder.resolve().name)
     places = [resources.files(__package__) / "templates" / part for part in (COMMON, template)]
-    texts = {folder / file.name: file.read_text("utf-8") for place in places for file in place.iterdir()}
+    files = [file for place in places for file in place.iterdir() if file.is_file()]  # pip leaves __pycache__ there
+    texts = {folder / file.name: file.read_text("utf-8") for file in files}
     texts[folder / SCHEMA] = schema_text(kinds()[TRAINING_JOB.kind])
     if existing := [file for file in texts if file.exists()]:
         raise InvalidProject(f"{existing[0]} exists already; name another folder, or remove the file")
