@@ -363,7 +363,8 @@ def test_people_have_roles_where_the_crds_are_installed(chart):
     assert set(rendered({})) == roles
     scientist = rendered(EXTERNAL)["ultramarine-data-scientist"]
     assert [rule["resourceNames"] for rule in scientist["rules"] if "resourceNames" in rule] == [
-        ["s3", "ultramarine-mlflow"]
+        ["ultramarine-platform"],
+        ["s3", "ultramarine-mlflow"],
     ]
     assert rendered({"rbac": {"people": False}}) == {}
     assert rendered({"crds": {"install": False}}) == {}
