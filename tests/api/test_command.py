@@ -74,7 +74,7 @@ def test_apply_reads_all_files_first(user: User) -> None:
     (user.folder / "a.yaml").write_text(yaml.safe_dump(job("a")))
     (user.folder / "b.yaml").write_text("kind: [")
 
-    assert "b.yaml:1:" in user.run("apply", "a.yaml", "b.yaml", code=1).stderr
+    assert "b.yaml:2:1:" in user.run("apply", "a.yaml", "b.yaml", code=1).stderr
     assert json.loads(user.run("get", "tj", "-o", "json").stdout)["items"] == []
 
 

@@ -89,7 +89,7 @@ def test_a_job_runs_with_local_data_and_leaves_its_outputs(machine):
     assert code == 0, stderr
     assert "rows=2 rate=0.5" in stdout
     assert (machine.folder / "outputs/model/model.skops").read_bytes() == b"model"
-    assert "model, 5 bytes, sklearn" in stderr.replace(str(machine.folder), "")
+    assert "model, 5 B, sklearn" in stderr.replace(str(machine.folder), "")
     assert "Succeeded (exit code 0" in stderr
     assert ["rate", "0.5"] in [line.split() for line in stderr.splitlines()]
 
