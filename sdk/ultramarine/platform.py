@@ -126,7 +126,8 @@ class Platform:
                 f" Ask your administrator to add {' and '.join(Keys._fields)}."
             )
         if not facts.storage_port:
-            return Storage(facts.storage_endpoint, facts.storage_region, keys=keys)
+            endpoint, region = facts.storage_endpoint, facts.storage_region
+            return Storage(endpoint, region, keys=keys, authority=self._authority())
         is_tls = facts.storage_endpoint.startswith("https:")
         self._storage_tunnel = self.tunnel(facts.storage_port, as_proxy=is_tls)
         return Storage(

@@ -55,7 +55,7 @@ def deploy(
     ] = "",
     scoring: Annotated[Path | None, typer.Option(help="Folder of a score.py, or a script.")] = None,
     env: Annotated[str, typer.Option(help="requirements.txt, or the name of an Environment.")] = "",
-    replicas: Annotated[int, typer.Option(min=0, help="Number of pods.", show_default="1, or as it is")] = 0,
+    replicas: Annotated[int | None, typer.Option(min=1, help="Number of pods.", show_default="1, or as it is")] = None,
     cpu: Annotated[str, typer.Option(help="CPU request of each pod, such as 500m.")] = "",
     memory: Annotated[str, typer.Option(help="Memory request and limit of each pod, such as 1Gi.")] = "",
     gpu: Annotated[int, typer.Option(help="GPUs of each pod.")] = 0,
@@ -82,7 +82,7 @@ def deploy(
         reference,
         _scoring(session, scoring, dry_run) if scoring else None,
         environment_of(env) if env else None,
-        replicas,
+        replicas or 0,
         _resources(cpu, memory, gpu),
     )
     name = name or reference.partition("@")[0]

@@ -87,8 +87,11 @@ def _place(cluster: Cluster, secret: str) -> str:
 
 
 def _kept() -> dict[str, dict[str, str]]:
+    """Read the file. Raises UltramarineError if it is damaged, since the next write would lose its keys."""
     try:
         content = json.loads(file().read_text())
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError) as error:
+        raise UltramarineError(f"{file()} cannot be read: {error}. Repair it, or move it away.") from None
     return content if isinstance(content, dict) else {}
