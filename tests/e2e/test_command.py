@@ -36,7 +36,7 @@ def test_the_doctor_finds_the_way(ada: Person) -> None:
 
 def test_a_script_is_trained_and_registered(ada: Person, platform: Platform) -> None:
     """The folder is uploaded once, the log appears, and the model has a version."""
-    (ada.folder / "train.py").write_text(TRAIN)
+    (ada.folder / "train.py").write_text(f"# {time.time()}: no earlier run has stored it\n{TRAIN}")
     (ada.folder / ".ultramarineignore").write_text("*.csv\n")
     (ada.folder / "large.csv").write_text("x" * 1000)
     words = ("submit", "train.py", "--register", "command-wine", "--name")

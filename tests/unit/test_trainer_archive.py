@@ -137,8 +137,8 @@ def test_output_waits_for_a_storage_that_is_away(away: Pod, tmp_path: Path) -> N
     archives: list[Archive] = []
 
     def say(line: str) -> None:
-        away.said.append(line)
         archives[0].add(line.encode() + b"\n")
+        away.said.append(line)
 
     archive = Archive(away.storage, away.uri, say, Limits(segment=100, first_pause=0.05, longest_pause=0.1))
     archives.append(archive)
