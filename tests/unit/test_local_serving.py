@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,9 @@ def test_the_command_answers_one_request_or_serves_until_ctrl_c(models):
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["predictions"]
 
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+    # A suite in the background ignores the signal, and its children would too.
+    listening = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as process:
         assert process.stderr is not None
         line = next(line for line in process.stderr if line.startswith("Serving "))
         url = line.split(" at ")[1].partition(". ")[0]
