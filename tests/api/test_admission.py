@@ -169,7 +169,7 @@ def of_trials() -> tuple[list[Manifest], Manifest]:
 def test_what_a_trial_runs_is_the_spec_of_a_job():
     """The spec of a Sweep's trials is a TrainingJob's, field by field and rule by rule, with some rules more.
 
-    Only that a model needs registerAs is not asked of trials.
+    Only what models ask of registerAs and format is not asked of trials.
     """
     own, borrowed = of_trials()
     job = copy.deepcopy(schema_of(documents()[TJ])["properties"]["spec"])
@@ -177,7 +177,8 @@ def test_what_a_trial_runs_is_the_spec_of_a_job():
 
     assert borrowed == job
     assert len(own) == 3
-    assert [rule["rule"].partition(" || ")[2] for rule in of_models] == ["has(self.registerAs)"] * 3
+    of_mlflow = "!has(self.format) || self.format in ['auto', 'mlflow']"
+    assert [rule["rule"].partition(" || ")[2] for rule in of_models] == [*["has(self.registerAs)"] * 3, of_mlflow]
 
 
 def spec_nodes() -> Iterator[tuple[str, Path, Manifest]]:

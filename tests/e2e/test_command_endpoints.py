@@ -37,6 +37,7 @@ def trained(*answers: str) -> Pipeline:
 def ada(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Person:
     """The data scientist, who imports two versions and deploys the first under the alias champion."""
     folder = tmp_path_factory.mktemp("ada")
+    platform.kubectl("delete", "secret", "command-churn-keys", "command-scored-keys", "--ignore-not-found")
     person = Person(folder, data_scientist(platform, "endpoints-ada", folder))
     for version, answers in enumerate((("stays", "leaves"), ("no", "yes")), 1):
         (folder / f"v{version}").mkdir()
