@@ -177,6 +177,8 @@ def complete(_: Manifest, spec: Manifest, searched: Collection[str] = ()) -> Non
         if "registerAs" not in output:
             for name in ("format", "compile", "allowCodeExecution"):
                 output.pop(name, None)
+        if output.get("fromMlflow") and output.get("format") not in ("auto", "mlflow"):
+            output.pop("format", None)
     if "source" in spec:
         spec["source"] = complete_source(spec["source"])
     _complete_nodes(spec)
