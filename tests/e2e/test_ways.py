@@ -65,7 +65,7 @@ def test_a_data_scientist_stores_and_fetches_from_her_own_machine(storage: Any, 
 @pytest.mark.attack("training/namespace-keys")
 @pytest.mark.parametrize("key", ["another-team/data.csv", "shared/data.csv"])
 def test_the_way_opens_no_folder_of_others(storage: Any, facts: dict[str, str], key: str) -> None:
-    """What the namespace's keys do not open stays closed behind the port-forward."""
+    """Folders that the namespace's keys do not open stay closed behind the port-forward."""
     with pytest.raises(ClientError) as caught:
         storage.put_object(Bucket=facts["bucket"], Key=key, Body=b"x")
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403

@@ -259,7 +259,7 @@ def test_early_releases_are_understood(converted):
 
 
 def test_files_in_the_folder_outputs_are_kept(converted, tmp_path):
-    """What a command writes to ./outputs is in the folder that the platform stores, also if it writes nothing."""
+    """The platform stores the folder ./outputs of a command, also if the command writes nothing."""
     kept, work = tmp_path / "kept", tmp_path / "work"
     kept.mkdir()
     work.mkdir()
@@ -498,7 +498,7 @@ def test_what_converts_is_told_from_manifests():
 
 
 def submitted(file: Path, *data: str) -> tuple[list[Manifest], list[str]]:
-    """What `submit` creates of a file, and what it notes."""
+    """Objects that `submit` creates of a file, and its notes."""
     notes: list[str] = []
     options = composing.Options("", list(data), "", "", "", "", "", 0, [], [])
     return composing.manifests_of(file, options, notes.append, lambda: "s3://lake/ada/"), notes

@@ -240,7 +240,7 @@ def test_packages_that_cannot_be_installed_are_named(machine):
 
 
 def test_checkpoints_stay_for_the_next_run(machine):
-    """Without the field each run begins anew."""
+    """Without the field each run begins without checkpoints."""
     machine.write(
         "train.py",
         "import os, pathlib\n"

@@ -1,4 +1,4 @@
-"""What a command logs by mlflow where no tracking server is: metrics, files and models in the job's own record."""
+"""Records of mlflow without a tracking server: metrics, files and models in the job's own record."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -129,6 +127,8 @@ def open_page(
         from ultramarine.sweeps import SweepRun
 
         assert isinstance(run, SweepRun)
+        import tempfile
+
         folder = Path(tempfile.mkdtemp(prefix="ultramarine-"))
         _show(session, run.report(folder / f"{run.name}.html").as_uri(), browser)
     elif uri := (status.get("mlflow") or {}).get("uri"):
@@ -159,5 +159,7 @@ def _mlflow(session: Session, path: str, browser: bool) -> None:
 
 def _show(session: Session, address: str, browser: bool) -> None:
     typer.echo(address)
+    import webbrowser  # takes 20 ms, which only this command should
+
     if browser and not webbrowser.open(address):
         session.note("No browser was found. Open the address yourself.")
