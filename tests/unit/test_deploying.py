@@ -74,7 +74,8 @@ def test_kept_keys_are_the_users_alone(tmp_path: Path, monkeypatch: pytest.Monke
     assert keys.kept(other, "churn-keys") == {}
     assert stat.S_IMODE(keys.file().stat().st_mode) == 0o600
     keys.file().write_text("damaged")
-    assert keys.kept(first, "churn-keys") == {}
+    with pytest.raises(UltramarineError, match=r"cannot be read: .* Repair it, or move it away"):
+        keys.kept(first, "churn-keys")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(keys.file()))
     with pytest.raises(UltramarineError, match=r"cannot be written, where keys are kept. Set XDG_CONFIG_HOME"):
         keys.create(first, "churn-keys")

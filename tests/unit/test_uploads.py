@@ -189,7 +189,7 @@ def test_half_an_input_is_completed(namespace: Any, tmp_path: Path) -> None:
     namespace.storage.delete(f"{uri}1")
     notes: list[str] = []
     upload_local_paths(namespace, manifest, note=notes.append)
-    assert "set, 1 files, 0 KiB" in notes[0]
+    assert "set, 1 files, 1 B" in notes[0]
     assert namespace.storage.size(uri).files == 3
 
 
@@ -251,6 +251,6 @@ def test_large_code_is_warned_of(namespace: Any, code: Path, monkeypatch: pytest
     (code / "weights.bin").write_bytes(os.urandom(200_000))
     notes: list[str] = []
     upload_local_paths(namespace, job(source={"path": str(code)}), note=notes.append)
-    assert "Warning: the code has 196 KiB" in notes[0]
+    assert "Warning: the code has 195.7 KiB" in notes[0]
     assert "weights.bin" in notes[0]
     assert ".ultramarineignore" in notes[0]

@@ -47,6 +47,7 @@ FAILURES: Lines = {
     "EnvironmentInvalid": ("The archive of the environment cannot be unpacked.", "Create the Environment again."),
     "OutputEmpty": ("The command wrote nothing into an output.", "Write the files, or remove the output."),
     "OutputInvalid": ("An output is not the model that it should be.", "Save it as the message tells."),
+    "ModelNotCopied": ("The model that the run logged in MLflow cannot be read.", "Check MLflow's storage."),
     "SourceNotFound": ("The source does not exist.", "Correct spec.source."),
     "SourceInvalid": ("The source's archive cannot be unpacked.", "Upload a tar archive."),
     "SourceUnreachable": ("The source's server does not answer.", "Check its URL and the network policies."),
