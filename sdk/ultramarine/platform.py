@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import tempfile
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ultramarine_contract.storage import Storage
 
 GATEWAY_SELECTOR = "app.kubernetes.io/name=ultramarine,app.kubernetes.io/component=gateway"
+_GATEWAY_PATIENCE = 20.0  # seconds for a gateway that only starts
 
 
 class NoPlatform(UltramarineError):
@@ -80,16 +82,18 @@ class Platform:
         )
 
     def gateway_pod(self) -> str:
-        """Return the name of a ready gateway pod. Raises NoPlatform if there is none."""
-        for pod in self.cluster.list(POD, GATEWAY_SELECTOR):
-            conditions = (pod.get("status") or {}).get("conditions") or []
-            ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
-            if ready and not pod["metadata"].get("deletionTimestamp"):
-                return str(pod["metadata"]["name"])
-        raise NoPlatform(
-            f"no gateway pod is ready in namespace {self.cluster.namespace}. Wait a moment, then run"
-            " `ultramarine doctor`."
-        )
+        """Return the name of a ready gateway pod, after up to 20 s if it only starts. Raises NoPlatform without one."""
+        end = time.monotonic() + _GATEWAY_PATIENCE
+        while pods := self.cluster.list(POD, GATEWAY_SELECTOR):
+            for pod in pods:
+                conditions = (pod.get("status") or {}).get("conditions") or []
+                ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+                if ready and not pod["metadata"].get("deletionTimestamp"):
+                    return str(pod["metadata"]["name"])
+            if time.monotonic() > end:
+                break
+            time.sleep(0.5)
+        raise NoPlatform(f"no gateway pod is ready in namespace {self.cluster.namespace}. Run `ultramarine doctor`.")
 
     def tunnel(self, port: int, pod: str = "", as_proxy: bool = False) -> Tunnel:
         """Open a way to a port of the gateway's pod, or of another one; it stays until the platform is closed.
