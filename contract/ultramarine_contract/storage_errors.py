@@ -74,7 +74,7 @@ def _refusal(error: ClientError, name: str, uri: str) -> StorageError:
         return StorageError(f"the storage refused the credentials for {uri} ({code}); {remedy}", "AccessDenied")
     if code in _WRONG_REGION:
         return StorageError(f"{uri} is in another region ({code}); set the storage region", "WrongRegion")
-    if code == "NoSuchUpload":
+    if code in ("NoSuchUpload", "InvalidPart"):  # the latter if only its parts are gone
         return StorageError(f"the upload of {uri} does not exist any more; begin it again", "UploadNotFound")
     if status == 412:
         return StorageError(f"{uri} was replaced while it was read; read it again", "ObjectChanged")

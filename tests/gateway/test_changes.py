@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import pytest
 from aiohttp import ClientSession, TCPConnector
 from gateway_rig import NAMESPACE, Gateway, ask, deployment, eventually, free_port, pods, routes, who_answers
 from msgspec.structs import replace
@@ -110,6 +111,7 @@ async def test_deployments_change_places_without_a_failed_request(gateway: Gatew
     assert asked.got.keys() == {"blue", "green"}
 
 
+@pytest.mark.slow
 async def test_an_unused_cluster_goes_later_and_harms_nobody(gateway: Gateway, client: ClientSession) -> None:
     """The cluster of a deployment that is gone is taken from Envoy in the end; a request under way is finished."""
     port = free_port()

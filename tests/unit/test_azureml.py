@@ -609,7 +609,7 @@ def distorted(draw: st.DrawFn) -> Any:
     return document
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(documents=st.lists(distorted(), min_size=1, max_size=3))
 def test_distorted_files_convert_to_valid_manifests_or_are_refused(documents):
     """Any value at any place ends in manifests that their schemas accept, or in a reason."""

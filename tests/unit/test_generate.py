@@ -89,6 +89,7 @@ def test_no_crd_is_left_of_a_kind_that_is_gone():
     assert set((generate.ROOT / "crds").iterdir()) == {path for path in FILES if path.parent.name == "crds"}
 
 
+@pytest.mark.slow
 def test_check_names_the_files_that_are_not_fresh(monkeypatch, capsys, tmp_path):
     """`--check` writes nothing, names every stale file, and fails; without it they are written, once."""
     monkeypatch.setattr(generate, "ROOT", tmp_path)

@@ -103,6 +103,7 @@ def test_a_missing_package_is_named_with_its_remedy(models, monkeypatch):
         pass
 
 
+@pytest.mark.slow
 def test_the_command_answers_one_request_or_serves_until_ctrl_c(models):
     """The answer is JSON on stdout."""
     words = [sys.executable, "-c", CLI, "endpoints", "test", "--local", str(models / "model.skops")]

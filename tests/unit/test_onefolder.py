@@ -113,6 +113,7 @@ def test_the_operator_has_no_test_material(tree: Tree) -> None:
     assert [name for name in modules if name.startswith("ultramarine_operator.") and "testing" in name] == []
 
 
+@pytest.mark.slow
 def test_its_sample_and_its_reasons_follow(tree: Tree, added: dict[str, str]) -> None:
     """Its sample has a golden file, its reasons a line, and the tests of both and of the generator hold."""
     golden = ("tests/golden/test_golden.py", "-k", "loud_greeting or test_generate or test_reasons")

@@ -194,6 +194,7 @@ def test_redacted_values_never_leave_the_server(folder, tmp_path, object_store, 
     assert answered == {name: [[1], None] for name in (*matrix, "score")}
 
 
+@pytest.mark.slow
 def test_with_a_name_that_the_model_does_not_have_no_value_is_kept(folder, tmp_path, bucket):
     """The log says it, and no value is kept: it may be a slip. The model is served all the same."""
     task = collecting(folder, bucket, redact=("age", "agee"))
@@ -207,6 +208,7 @@ def test_with_a_name_that_the_model_does_not_have_no_value_is_kept(folder, tmp_p
     assert {tensor["data"] for tensor in json.loads(row.request or "") + json.loads(row.response or "")} == {None}
 
 
+@pytest.mark.slow
 def test_a_share_is_drawn_and_counted(folder, tmp_path, object_store, bucket_folder):
     """Of 400 requests at 0.25 between 50 and 160 are kept (a fair draw misses that once in a billion); probes never."""
     task = collecting(folder, bucket_folder.name, rate=0.25)
@@ -237,6 +239,7 @@ def test_without_a_collector_nothing_is_kept(folder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_large_ones_are_counted_and_not_kept(folder, tmp_path, object_store, bucket_folder):
     """More than 64 KiB of request and answer, as they came or as text, are too much; the metrics say so."""
     task = collecting(folder, bucket_folder.name)
@@ -253,6 +256,7 @@ def test_large_ones_are_counted_and_not_kept(folder, tmp_path, object_store, buc
     assert sum(file.lines for file in waiting(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_the_server_tells_what_the_collector_has_stored(folder, tmp_path, object_store, bucket_folder, storage):
     """The sidecar's counts are among the server's metrics."""
     task = collecting(folder, bucket_folder.name)
@@ -533,6 +537,7 @@ def test_every_datatype_can_be_kept(typed):
                 assert document["shape"] == [2, 2]
 
 
+@pytest.mark.slow
 def test_a_streams_requests_are_kept_each(folder, tmp_path, bucket):
     """Each request of a stream is one capture, with the stream's id; one that is refused has no answer."""
     with grpc_serving(folder, collecting(folder, bucket), "--captures-dir", str(tmp_path)) as server:

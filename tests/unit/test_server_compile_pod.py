@@ -101,6 +101,7 @@ def test_a_compiled_model_is_stored_and_served(native, storage, tmp_path):
         np.testing.assert_allclose(output["data"], native_output["data"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_verdict_without_a_model_is_stored_too(native, storage, tmp_path):
     """A parity that cannot hold ends the pod well: the verdict is the result, and nothing else is stored."""
     printed = compile_pod(tmp_path, task_of(native, rtol=-1.0), storage)

@@ -474,6 +474,7 @@ def test_a_deadline_is_kept(slow: GrpcServer) -> None:
     assert slow.counted("grpc_infer", 200) >= 1
 
 
+@pytest.mark.slow
 def test_a_failing_model_shows_the_client_an_id_only(models: Path) -> None:
     """The log has the reason under that id; in a stream the next request is answered."""
     task = task_for(models / "slow.skops", allow_code_execution=True)
@@ -516,6 +517,7 @@ def test_what_was_accepted_is_answered_when_the_server_leaves(models: Path) -> N
     assert code == 0
 
 
+@pytest.mark.slow
 def test_a_stream_ends_with_a_word_when_the_server_leaves(models: Path) -> None:
     """The request that came before SIGTERM is answered; then the client is told to open another stream."""
     task = task_for(models / "slow.skops", allow_code_execution=True)

@@ -29,6 +29,7 @@ from unit.packages import stored_environment
 # Failures of the model, keys, shutdown
 
 
+@pytest.mark.slow
 @pytest.mark.attack(
     "client/traceback",
     asset="the model's inside",

@@ -150,6 +150,7 @@ def test_the_fetcher_brings_nothing_but_what_the_catalogue_names(pool: PoolServe
     assert b"NotUnderstood" in asyncio.run(ask(b"\xff\n"))
 
 
+@pytest.mark.slow
 def test_the_fetcher_can_be_started_again(pool: PoolServer) -> None:
     """While it is away new models get 503 and loaded ones answer."""
     assert answer_of(pool.add("m0")) == 0
@@ -162,6 +163,7 @@ def test_the_fetcher_can_be_started_again(pool: PoolServer) -> None:
     assert "FetcherGone" in failed.json()["error"]
 
 
+@pytest.mark.slow
 def test_the_least_recently_asked_one_makes_room(
     object_store: ObjectStore, bucket_folder: Path, tmp_path: Path
 ) -> None:

@@ -222,6 +222,7 @@ def test_who_has_no_key_cannot_fill_the_memory(server: Server, head: str) -> Non
     assert server.memory - before < 100 * 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.attack("training/storage-memory")
 def test_one_address_cannot_keep_the_others_away(server: Server) -> None:
     """Connections that say nothing, or half of a request, are few enough for others to be answered, and end soon."""

@@ -304,6 +304,7 @@ def ended(fleet: Fleet, storage: Storage) -> dict[int, Trial]:
     return {trial.params["x"]: trial for trial in finished.values()}
 
 
+@pytest.mark.slow
 def test_promoted_trials_repeat_no_epoch(fleet: Fleet, storage: Storage) -> None:
     """Two of nine trials go on when their rung has grown, each from its own epoch: in all no epoch is run twice, which
     is less than to stop them for good and to begin anew."""

@@ -84,6 +84,7 @@ def test_a_job_that_measured_nothing_says_that_its_trial_has_failed(fleet: Fleet
     assert f"trial 0 counts as failed: {why}\n" in fleet.said("hpo-trial-0")
 
 
+@pytest.mark.slow
 def test_nothing_runs_before_the_operator_has_said_how_many(fleet: Fleet, pods: Make) -> None:
     """While the operator is away no trial begins, and what it says later holds from then on, also where it is more."""
     some = pods("sh", "-c", "sleep 0.3; echo loss=1", parallel=1)
@@ -101,6 +102,7 @@ def test_nothing_runs_before_the_operator_has_said_how_many(fleet: Fleet, pods: 
     assert max(len(summary.wanted) for summary in some.summaries) == 3
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_not_worth_it_gives_up_its_place_at_once(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """A command that ignores SIGTERM is killed; the job says that its sweep has ended it, and another trial begins."""
     fleet.environment["TEST_THRESHOLD"] = "5"
@@ -194,6 +196,7 @@ def test_a_result_is_known_though_the_coordinator_was_away(fleet: Fleet, storage
     assert some.started == [0]
 
 
+@pytest.mark.slow
 def test_what_a_sweep_counts_its_job_knows_too(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """A pod that goes right after its result was told, as in a suspension, has a successor that repeats nothing."""
     fleet.environment["GO"] = str(fleet.base / "go")
@@ -215,6 +218,7 @@ def test_what_a_sweep_counts_its_job_knows_too(fleet: Fleet, storage: Storage, p
     }
 
 
+@pytest.mark.slow
 def test_silence_is_no_loss(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """A pod that is killed by its node, and one that takes long to start, are their job's business."""
     some = pods("sh", "-c", "sleep 1; echo loss=1", parallel=1, retries=2)
@@ -228,6 +232,7 @@ def test_silence_is_no_loss(fleet: Fleet, storage: Storage, pods: Make) -> None:
     assert some.started == [0, 0]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_deleted_by_hand_is_made_again(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """While its trial is wanted."""
     fleet.environment["GO"] = str(fleet.base / "go")
@@ -260,6 +265,7 @@ def test_a_trial_is_not_released(fleet: Fleet, storage: Storage, pods: Make) -> 
     assert (found.outcome, found.attempt, some.started) == ("Succeeded", 1, [0])
 
 
+@pytest.mark.slow
 def test_the_end_of_the_sweep_ends_what_still_runs(fleet: Fleet, pods: Make) -> None:
     """When stopAt is reached the other trials are stopped, and their commands with them."""
     script = "echo loss=$0; if [ $0 = 2 ]; then exit 0; fi; sleep 600"

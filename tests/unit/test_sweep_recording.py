@@ -356,6 +356,7 @@ def test_kills_of_the_coordinator_record_nothing_twice(fleet: Fleet, tracking: T
     assert tracking.runs[0]["status"][-1] == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_need_mlflow(fleet: Fleet) -> None:
     """A server that is away is said once, and the sweep ends as it would."""
     coordinator = fleet.coordinate(max_trials=4, mlflow=f"http://127.0.0.1:{free_port()}")

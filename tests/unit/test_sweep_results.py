@@ -308,6 +308,7 @@ def test_curves_end_where_trials_did_and_the_best_stands_out() -> None:
     assert captions(sweep) == {}
 
 
+@pytest.mark.slow
 def test_of_many_curves_the_best_and_some_others_are_drawn() -> None:
     """A sweep of ten thousand trials has a picture of a few hundred lines, and the report says which."""
     params = {"a": 0.5}

@@ -730,7 +730,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(STEPS, max_size=60), st.booleans())
 def test_whatever_happens_each_trial_ends_once(steps: list[tuple[Any, ...]], canary: bool) -> None:
     """In any order of leases, losses, repeats and restarts no result is lost or counted twice, a trial begins again at
@@ -738,7 +738,7 @@ def test_whatever_happens_each_trial_ends_once(steps: list[tuple[Any, ...]], can
     live_through(World(task(max_trials=6, canary_trial=canary)), steps)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(STEPS, min_size=20, max_size=60))
 def test_whatever_happens_to_paused_trials_each_ends_once(steps: list[tuple[Any, ...]]) -> None:
     """The same where trials are paused and go on: each begins again once more for each pause, at most."""

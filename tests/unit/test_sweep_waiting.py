@@ -66,6 +66,7 @@ class Played:
         self._connection.post("/report", {"worker": self._name, "trial": number, "attempt": 1, "released": True})
 
 
+@pytest.mark.slow
 def test_who_waits_hears_at_once_that_the_sweep_is_over(fleet: Fleet) -> None:
     """The last trial ends at one worker: the other one, which waits, asks again and is dismissed, and all is over."""
     coordinator = fleet.coordinate(max_trials=1)
@@ -105,6 +106,7 @@ def test_who_waits_for_the_canary_gets_a_trial_when_that_has_ended(fleet: Fleet)
     assert other.lease()["trial"]["number"] == 2
 
 
+@pytest.mark.slow
 def test_another_trials_end_is_no_news(fleet: Fleet) -> None:
     """Where all trials are given out, who waits is not woken by each one that ends."""
     fleet.coordinate(max_trials=2)
@@ -132,6 +134,7 @@ def test_who_tells_of_a_trial_is_not_kept_waiting(fleet: Fleet) -> None:
     assert time.monotonic() - began < SOON
 
 
+@pytest.mark.slow
 def test_without_news_a_wait_ends_too(fleet: Fleet) -> None:
     """A worker that waits is heard now and then, so that it is not missed."""
     fleet.coordinate(max_trials=1)

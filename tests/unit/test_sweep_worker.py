@@ -55,6 +55,7 @@ def test_a_sweep_from_its_first_trial_to_its_last_words(fleet: Fleet, storage: S
     assert TerminationRecord.from_json((fleet.base / "w0/log").read_text()) == TerminationRecord()
 
 
+@pytest.mark.slow
 def test_trials_run_in_the_environment_of_their_worker(
     fleet: Fleet, storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_trial_outlives_its_coordinator(fleet: Fleet, storage: Storage) -> Non
     assert (fleet.base / "ran").read_text() == "started\n"
 
 
+@pytest.mark.slow
 def test_a_sweep_outlives_its_storage(
     storage_to_come: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +159,7 @@ def test_a_trial_that_is_not_worth_it_ends_early(fleet: Fleet, storage: Storage)
     assert (second.outcome, list(second.points)) == ("Succeeded", [(4, 1.0)])
 
 
+@pytest.mark.slow
 def test_a_trial_may_take_its_time_only(fleet: Fleet, storage: Storage) -> None:
     """One that runs longer than it may has failed, with the field's name; the others go on."""
     coordinator = fleet.coordinate(max_trials=2, trial_timeout_seconds=1)
@@ -199,6 +202,7 @@ def test_a_trial_fails_alone(fleet: Fleet, storage: Storage) -> None:
     assert said == [f"ultramarine-trainer: {line}" for line in ("trial 0: Succeeded", *told)]
 
 
+@pytest.mark.slow
 def test_a_canary_spares_the_others(fleet: Fleet) -> None:
     """A script that cannot work has run once, and its last lines are in the sweep's words."""
     workers = [fleet.work(f"w{i}", "sh", "-c", "echo >> ../../ran; echo no data >&2; exit 1") for i in range(2)]
@@ -229,6 +233,7 @@ def test_a_flood_of_metrics_drowns_nobody(fleet: Fleet, storage: Storage) -> Non
     assert sum(record["kind"] == "points" for record in records) < 200
 
 
+@pytest.mark.slow
 def test_each_trial_finds_everything_fresh(fleet: Fleet, storage: Storage, bucket: str) -> None:
     """Source, outputs and inputs are as at the beginning, whatever the trial before has done to them, and the sweep's
     token is not in the command's environment."""
@@ -250,6 +255,7 @@ def test_each_trial_finds_everything_fresh(fleet: Fleet, storage: Storage, bucke
     assert fleet.last_words().succeeded == 4, fleet.said("w0")
 
 
+@pytest.mark.slow
 def test_streamed_inputs_are_served_to_every_trial(fleet: Fleet, storage: Storage, bucket: str) -> None:
     """What is not downloaded is read on loopback, by one trial after the other."""
     storage.write(f"s3://{bucket}/lake/train.csv", b"7")
@@ -277,6 +283,7 @@ def test_the_outputs_of_the_best_are_stored(fleet: Fleet, storage: Storage) -> N
     assert stored == {"0", "1", "2"}
 
 
+@pytest.mark.slow
 def test_a_best_trial_without_outputs_has_failed(fleet: Fleet, storage: Storage) -> None:
     """What was promised and is not there is the trial's failure, with the output's name."""
     coordinator = fleet.coordinate(max_trials=1, outputs=("model",))
@@ -305,6 +312,7 @@ def test_an_evicted_worker_gives_its_trial_back(fleet: Fleet, storage: Storage) 
     assert (fleet.base / "ran").read_text().split() == ["w0", "tidy", "w1"]
 
 
+@pytest.mark.slow
 def test_an_idle_worker_leaves_at_once(fleet: Fleet) -> None:
     """One that waits for a coordinator has nothing to tidy up."""
     worker = fleet.work("w0", "true")
@@ -365,6 +373,7 @@ def test_another_sweeps_trials_are_known(fleet: Fleet, storage: Storage) -> None
     assert (fleet.last_words().outcome, fleet.last_words().reason) == ("Failed", "WarmStartNotFound")
 
 
+@pytest.mark.slow
 def test_a_sweep_fails_whose_coordinators_crash_again_and_again(fleet: Fleet, storage: Storage) -> None:
     """Two lives may end by a bug, and the third one says so for good; what was counted and is the best stays known."""
     fleet.environment["TEST_STUMBLES"] = "4"
@@ -386,6 +395,7 @@ def test_a_sweep_fails_whose_coordinators_crash_again_and_again(fleet: Fleet, st
     worker.kill()
 
 
+@pytest.mark.slow
 def test_last_words_fit(fleet: Fleet) -> None:
     """However long the messages are, the kubelet keeps all of the last words."""
     coordinator = fleet.coordinate(max_trials=50, canary_trial=True)

@@ -222,6 +222,7 @@ def test_a_result_waits_for_its_bucket(job: Job) -> None:
     assert f"step={job.step} " in job.log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("outputs", "field"), [({"model": ""}, "spec.outputs.model: "), ({}, "")])
 def test_a_bucket_that_stays_away_is_named_with_what_to_do(
     job: Job, bucket: str, outputs: dict[str, str], field: str
@@ -261,6 +262,7 @@ def test_a_command_that_fails_without_the_bucket_is_told_as_what_it_is(job: Job)
     assert "does not exist" in job.said
 
 
+@pytest.mark.slow
 def test_the_next_attempt_does_not_begin_anew_without_the_bucket(job: Job, bucket: str) -> None:
     """The checkpoint may be in it: the command is not started from nothing, and resumes when the bucket is there."""
     job.start()

@@ -342,6 +342,7 @@ def test_nodes_whose_clocks_differ_agree_on_everything(job: Job) -> None:
     assert three.productive_seconds <= successor.record().productive_seconds <= took
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jump", [pytest.param(-HOUR, marks=pytest.mark.slow), HOUR])
 def test_a_clock_that_jumps_breaks_no_gang(job: Job, jump: int) -> None:
     """Set right by an hour while the command runs: nobody is lost, and the time worked is what it is."""
