@@ -133,6 +133,7 @@ def described(schema: dict, path: str) -> list[tuple[str, list[str]]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KIND)
 def test_explain_reads_like_documentation(api, kind):
     """`kubectl explain` has a description for every field of spec and status, however deep."""

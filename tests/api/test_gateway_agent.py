@@ -188,6 +188,7 @@ def test_what_is_written_reaches_envoy(api: Api, gateway: Gateway) -> None:
     eventually("the endpoint is forgotten", lambda: gateway.state("churn") == {})
 
 
+@pytest.mark.slow
 def test_keys_come_from_their_secret_alone(api: Api, gateway: Gateway) -> None:
     """The keys Secret is read by its name and followed when it changes; other Secrets cannot even be listed."""
     routes = _routes(api, auth=RouteAuth("key", keys_secret="churn-keys"))

@@ -25,7 +25,7 @@ from ultramarine_operator.kube.apply import holds
 from unit.conftest import ObjectStore
 
 # The oldest one in whose standard channel all is that our routes say, and a new one.
-RELEASES = ("v1.3.0", "v1.6.3")
+RELEASES = (pytest.param("v1.3.0", marks=pytest.mark.slow), "v1.6.3")
 ROUTES = ("httproutes", "grpcroutes")
 PUBLIC = {"name": "public", "namespace": "infra", "sectionName": "https"}
 GATEWAY_API = {"parentRefs": [PUBLIC], "url": "https://{endpoint}.{namespace}.ml.example.com"}

@@ -112,6 +112,7 @@ def test_a_leader_that_is_told_to_stop_hands_over_at_once(api, pair):
     _one_writer_at_a_time(api, "first", "second")
 
 
+@pytest.mark.slow
 @pytest.mark.attack(
     "operator/two-replicas",
     asset="every object",
@@ -150,6 +151,7 @@ def test_a_leader_that_slept_too_long_writes_no_more(api, pair):
     eventually("it works again", lambda: jobs(api) == 85)
 
 
+@pytest.mark.slow
 def test_a_lease_that_was_deleted_stays_with_its_leader(api, pair):
     """The leader makes it anew; the standby, which finds it gone, does not believe that nobody leads."""
     leader, standby = pair
@@ -206,6 +208,7 @@ def test_a_lease_that_nobody_has_held_is_taken_at_once(api, replica):
     eventually("it leads, long before a holder would have been waited out", lambda: operator.leads, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.attack("operator/two-replicas")
 def test_a_strangers_name_in_the_lease_stops_the_leader_and_not_for_ever(api, pair):
     """A Lease that somebody gives to a stranger for a day stops the leader at once, and is not believed for ever."""
@@ -220,6 +223,7 @@ def test_a_strangers_name_in_the_lease_stops_the_leader_and_not_for_ever(api, pa
     eventually("work goes on", lambda: jobs(api) == 3)
 
 
+@pytest.mark.slow
 def test_a_lease_that_may_not_be_had_is_told(api, replica):
     """Without the right to the Lease nothing is written; probe, metrics and log say why, and the right cures it."""
     operator = replica("first", rights=("operator",))

@@ -98,6 +98,7 @@ def test_a_namespace_comes_goes_and_comes_again(release: Release, namespace: Cal
     assert release.get("secret", "ultramarine-storage", team)["data"] == keys
 
 
+@pytest.mark.slow
 def test_a_namespace_that_was_deleted_blocks_no_upgrade(release: Release, namespace: Callable[[], Api]) -> None:
     """It is left out, and the notes say so, in each upgrade until it is there again or off the list."""
     teams = [namespace().namespace, namespace().namespace]

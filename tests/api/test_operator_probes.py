@@ -82,6 +82,7 @@ def test_a_storage_that_never_answers_holds_nothing_up(api, replica, object_stor
     assert operator.metric("ultramarine_queue_age_seconds") < 5
 
 
+@pytest.mark.slow
 def test_an_api_server_that_is_away_is_no_reason_for_a_restart(api, replica):
     """While the API server answers nobody the operator lives, leads no more and says why; then it goes on at once."""
     operator: Operator = replica("first")
@@ -126,6 +127,7 @@ def test_an_operator_without_rights_says_which_and_waits(api, replica):
     eventually("it is ready", lambda: operator.probe("/readyz")[0] == 200, 30)
 
 
+@pytest.mark.slow
 def test_workers_that_hang_ask_for_a_restart(api, replica):
     """An operator whose passes never end is well while it has nothing to do, and asks to be killed when it has."""
     operator: Operator = replica("first", program=("-c", HANGING))

@@ -114,6 +114,7 @@ def test_a_killed_operator_makes_no_trial_twice_and_loses_none(
         assert uids(coordinator.trials) == after
 
 
+@pytest.mark.slow
 def test_a_trial_that_hands_deleted_is_made_again_while_it_is_wanted(api: Api, coordinator: Coordinator) -> None:
     """One that nobody wants any more is not, whether it has ended or not."""
     coordinator.want(0, 1)
@@ -208,6 +209,7 @@ def test_a_state_that_somebody_else_has_written_ends_no_trial(api: Api, coordina
     assert coordinator.want(0, 1)["ended"] == []
 
 
+@pytest.mark.slow
 def test_a_whole_sweep_survives_the_death_of_everybody(
     api: Api, hearing: Operator, coordinator: Coordinator, tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ class Dated(LogisticRegression):
         return (LogisticRegression, (), {**self.__dict__, "_sklearn_version": "1.5.2"})
 
 
+@pytest.mark.slow
 def test_a_model_is_trusted_once_and_says_what_servers_will(platform):
     """Refused at registration, then trusted by its Model; a pickle of another version, and one that lacks a library.
 

@@ -66,6 +66,7 @@ def test_an_own_image_is_built_by_the_platforms_tools(built):
     assert condition(built["imaged"], "Ready")["status"] == "True", built["imaged"]
 
 
+@pytest.mark.slow
 def test_an_unused_environment_goes_with_its_archive(platform, built):
     """A job that runs holds it; after its end the archive and the object are deleted."""
     place = built["kept"]["uri"].rpartition("/kept/")[0] + "/kept/"

@@ -90,6 +90,7 @@ def test_the_forest_is_compiled_while_it_serves(cellar):
     assert load.failures == []
 
 
+@pytest.mark.slow
 def test_the_best_of_a_sweep_takes_over(cellar):
     """The best trial's forest becomes version 2, and @latest follows."""
     platform, uri = cellar
@@ -113,6 +114,7 @@ def test_the_best_of_a_sweep_takes_over(cellar):
     platform.ready(NAME, f"{NAME}-2")
 
 
+@pytest.mark.slow
 def test_a_version_with_another_signature_does_not_take_over(cellar):
     """Version 3 lacks a column that clients send: the rollout ends, says so, and no request meets it for long."""
     platform, uri = cellar

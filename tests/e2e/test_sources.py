@@ -215,6 +215,7 @@ def test_code_from_a_config_map_that_comes_later(platform):
     assert status["provenance"]["sourceDigest"] == f"sha256:{content_hash({'train.py': TRAIN})}"
 
 
+@pytest.mark.slow
 def test_an_image_of_ones_own_comes_from_a_folder(platform, tmp_path, capsys):
     """A Dockerfile on the trainer image is built, loaded without a registry, and runs by the name that is printed."""
     (tmp_path / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nCOPY train.py ./\n")
