@@ -2,9 +2,9 @@
 
 from ultramarine.azureml.compute import Compute, read_table
 from ultramarine.azureml.conversion import LOCATION, convert
-from ultramarine.azureml.inlining import inlined
 from ultramarine.azureml.recognition import is_azureml
 from ultramarine.azureml.report import Conversion, ConvertedFile, Loss, Place, Upload
+from ultramarine.azureml.sources import inlined
 
 __all__ = [
     "LOCATION",

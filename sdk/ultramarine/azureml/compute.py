@@ -1,7 +1,8 @@
-"""Compute targets: the table `compute:` of ultramarine.yaml, by Azure's names of clusters and VM sizes."""
+"""Compute targets by the table `compute:` of ultramarine.yaml, and resources and sizes of containers."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,16 @@ from typing import Any
 
 from pydantic import ValidationError
 from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.quantities import amount
 
 from ultramarine.azureml.fields import Fields
 
 PROJECT_FILE = "ultramarine.yaml"
 KEYS = ("nodeSelector", "tolerations", "resources")
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
+_SIZE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[kmgt]?)i?b?", re.IGNORECASE)
+MAX_QUANTITY = 20
+UNITS = {"": "", "k": "Ki", "m": "Mi", "g": "Gi", "t": "Ti"}
 
 
 @dataclass(frozen=True)
@@ -81,3 +87,35 @@ def compute_of(fields: Fields, computes: Mapping[str, Compute], resources: Field
             f"Add {name.split(', ')[0]} to compute in {PROJECT_FILE}, with resources and a nodeSelector",
         )
     return Compute()
+
+
+def shared_memory(resources: Fields) -> str:
+    """Return the size of /dev/shm as a quantity; docker's 2g is 2Gi."""
+    text = resources.text("shm_size")
+    match = _SIZE.fullmatch(text)
+    if text and match is None:
+        resources.lose("shm_size", f"{text} is not a size", "Write a size such as 2g")
+    return f"{match['number']}{UNITS[match['unit'].lower()]}" if match else ""
+
+
+def container_resources(section: Fields) -> dict[str, dict[str, str]]:
+    """Return requests and limits of a container; a request above its limit becomes the limit."""
+    result: dict[str, dict[str, str]] = {}
+    for part in ("limits", "requests"):
+        amounts = section.section(part)
+        for key in amounts.keys:
+            text = amounts.text(key)
+            name = "nvidia.com/gpu" if key == "gpu" else key
+            limit = result.get("limits", {}).get(name, "")
+            if not _QUANTITY.fullmatch(text) or len(text) > MAX_QUANTITY:
+                amounts.lose(key, f"{text[:40]} is not a quantity", "Write a quantity such as 500m or 4Gi")
+            elif "/" in name:  # a device, which only limits can have
+                if amount(text):
+                    result.setdefault("limits", {})[name] = text
+            elif part == "requests" and limit and amount(text) > amount(limit):
+                amounts.lose(key, f"{text} is above the limit, and became {limit}", "Raise the limit")
+                result.setdefault(part, {})[name] = limit
+            else:
+                result.setdefault(part, {})[name] = text
+    section.close()
+    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -14,11 +15,46 @@ from ultramarine_contract.meta import API_VERSION, Manifest
 
 from ultramarine.azureml.compute import Compute
 from ultramarine.azureml.fields import Fields
-from ultramarine.azureml.names import Names
 from ultramarine.azureml.reading import Document
 from ultramarine.azureml.report import Loss, Place, Upload, UploadKind
 
+MAX_NAME = 40
+MAX_SWEEP = 30  # with a pod per trial, whose job's name has a suffix
 MAX_PART, MAX_PATH = 255, 3000  # bytes of a name, characters of a path
+
+
+def object_name(text: str, most: int = MAX_NAME) -> str:
+    """Return a name in lower-case letters, digits and '-' that begins with a letter; a long one ends in a hash."""
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unnamed"
+    if not name[0].isalpha():
+        name = f"x-{name}"
+    if len(name) > most:
+        digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:5]
+        name = f"{name[: most - 6].rstrip('-')}-{digest}"
+    return name
+
+
+def file_name(text: str) -> str:
+    """Return the last part of a path or an address, in characters that a URI may have."""
+    last = re.split(r"[?#]", text)[0].replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9._=+-]", "_", last).lstrip(".")[:200] or "file"
+
+
+class Names:
+    """Names of one batch, each used once."""
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[str, str]] = set()
+
+    def free(self, kind: str, text: str, most: int = MAX_NAME) -> str:
+        """Return a name for an object of a kind; a number is appended to a name that is taken."""
+        base = name = object_name(text, most)
+        number = 1
+        while (kind, name) in self._taken:
+            number += 1
+            name = f"{base[: most - 1 - len(str(number))].rstrip('-')}-{number}"
+        self._taken.add((kind, name))
+        return name
 
 
 class Refused(UltramarineError):

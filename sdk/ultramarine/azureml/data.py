@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ultramarine.azureml.commands import PLAIN
-from ultramarine.azureml.context import Asset, Context, Refused
+from ultramarine.azureml.context import Asset, Context, Names, Refused, file_name
 from ultramarine.azureml.fields import Fields, as_azure_writes
-from ultramarine.azureml.names import Names, file_name
 from ultramarine.azureml.report import UploadKind, shown
 from ultramarine.resources.base import URI_PATTERN
 

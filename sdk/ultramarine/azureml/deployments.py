@@ -7,15 +7,13 @@ from typing import Any
 
 from ultramarine_contract.meta import Manifest
 
-from ultramarine.azureml.commands import References
-from ultramarine.azureml.compute import compute_of
-from ultramarine.azureml.context import Context, Refused
+from ultramarine.azureml.commands import References, environment_variables
+from ultramarine.azureml.compute import compute_of, container_resources
+from ultramarine.azureml.context import Context, Names, Refused, object_name
 from ultramarine.azureml.environments import Resolved, resolve
 from ultramarine.azureml.fields import Fields
 from ultramarine.azureml.models import ModelTarget, model_of
-from ultramarine.azureml.names import Names, object_name
 from ultramarine.azureml.sources import source_of
-from ultramarine.azureml.values import container_resources, environment_variables
 
 AZURE_MODELS = re.compile(r"/var/azureml-app/azureml-models(/[^/:;]+/[^/:;]+)?")
 SERVER_PORT = 5001  # of Azure's own inference server

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from ultramarine_contract.meta import Manifest
 
-from ultramarine.azureml.context import Context, Refused, metadata_of
+from ultramarine.azureml.context import Context, Names, Refused, metadata_of, object_name
 from ultramarine.azureml.deployments import convert_deployment
 from ultramarine.azureml.fields import Fields
-from ultramarine.azureml.names import Names, object_name
 from ultramarine.azureml.reading import Document
 
 MAX_DEPLOYMENTS = 8

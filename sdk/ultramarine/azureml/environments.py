@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ultramarine.azureml.conda import requirements_of
-from ultramarine.azureml.context import Asset, Context
+from ultramarine.azureml.context import Asset, Context, object_name
 from ultramarine.azureml.data import reference
 from ultramarine.azureml.fields import Fields
-from ultramarine.azureml.names import object_name
 from ultramarine.azureml.reading import Unreadable, read
 from ultramarine.azureml.report import shown
 

@@ -7,16 +7,28 @@ from typing import Any
 
 from ultramarine_contract.meta import Manifest
 
-from ultramarine.azureml.commands import MAX_TEXT, References, argument_list
-from ultramarine.azureml.compute import compute_of
-from ultramarine.azureml.context import Context, Refused, metadata_of
+from ultramarine.azureml.commands import (
+    MAX_TEXT,
+    References,
+    argument_list,
+    environment_variables,
+    moved_installs,
+)
+from ultramarine.azureml.compute import compute_of, shared_memory
+from ultramarine.azureml.context import (
+    MAX_NAME,
+    MAX_SWEEP,
+    Context,
+    Names,
+    Refused,
+    file_name,
+    metadata_of,
+    object_name,
+)
 from ultramarine.azureml.data import MODELS, Inputs, convert_inputs
 from ultramarine.azureml.environments import resolve
 from ultramarine.azureml.fields import Fields
-from ultramarine.azureml.installs import moved_installs
-from ultramarine.azureml.names import MAX_NAME, MAX_SWEEP, Names, file_name, object_name
 from ultramarine.azureml.sources import source_of, writes_outputs
-from ultramarine.azureml.values import environment_variables, shared_memory
 
 MAX_OUTPUTS, MAX_NODES, MAX_PROCESSES, YEAR = 16, 1000, 256, 31_536_000
 RESERVED = frozenset({"attempts", "checkpoints", "logs", "metrics"})

@@ -10,10 +10,9 @@ from typing import cast
 
 from ultramarine_contract.meta import Manifest
 
-from ultramarine.azureml.context import Asset, Context, Refused
+from ultramarine.azureml.context import Asset, Context, Refused, file_name, object_name
 from ultramarine.azureml.data import MODELS, Located, locate, reference
 from ultramarine.azureml.fields import Fields
-from ultramarine.azureml.names import file_name, object_name
 from ultramarine.azureml.reading import Document
 
 SAFE = {".onnx": "onnx", ".skops": "sklearn", ".ubj": "xgboost", ".lgb": "lightgbm"}

@@ -1,23 +1,28 @@
-"""Code: a local folder becomes an archive to upload, a git address a git source."""
+"""Code: a local folder becomes an archive to upload or goes into the manifest, a git address a git source."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ultramarine_contract.meta import Manifest
 
 from ultramarine.azureml.context import Context
 from ultramarine.azureml.data import reference
 from ultramarine.azureml.fields import Fields
-from ultramarine.azureml.report import shown
+from ultramarine.azureml.report import Conversion, shown
 
 _GIT = re.compile(r"(?:git\+)?(?P<url>https?://[^\s@#?]+?|git@[^\s#?]+?)(?:\?(?P<query>[^#]*))?(?:#(?P<rest>.*))?")
 _WRITES = re.compile(r"(?<![\w./-])(\./)?outputs/(?!\$)|[\"'](\./)?outputs[\"']|--\w[\w-]*[ =](\./)?outputs(?![\w.])")
 CODE = (".py", ".r", ".sh", ".ipynb", ".jl")
 MAX_FILES, MAX_SCANNED = 200, 1_000_000
+MAX_INLINE, MAX_INLINE_FILES = 200_000, 32
+IGNORED = re.compile(r"^\.|^__pycache__$|\.pyc$")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}")
 
 
 def source_of(context: Context, fields: Fields, key: str, name: str) -> tuple[Manifest | None, Path | None]:
@@ -63,3 +68,43 @@ def _scripts(folder: Path) -> Iterator[str]:
                 yield path.read_text(errors="replace")
     except OSError:
         return
+
+
+def inlined(conversion: Conversion) -> Conversion:
+    """Return the conversion with small flat folders of text inside the manifests; the others are still uploads."""
+    files = {
+        upload.uri: content
+        for upload in conversion.uploads
+        if upload.kind == "code" and upload.is_local and (content := _content(Path(upload.source)))
+    }
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            if value.keys() == {"uri"} and value["uri"] in files:
+                return {"inline": files[value["uri"]]}
+            return {key: filled(child) for key, child in value.items()}
+        return [filled(child) for child in value] if isinstance(value, list) else value
+
+    return replace(
+        conversion,
+        manifests=[filled(manifest) for manifest in conversion.manifests],
+        uploads=[upload for upload in conversion.uploads if upload.uri not in files],
+    )
+
+
+def _content(folder: Path) -> dict[str, str] | None:
+    """Return the files of a folder, or None if it is nested, large or not text."""
+    content: dict[str, str] = {}
+    if any(part.startswith(".") and part.strip(".") for part in folder.parts):  # such as .ssh
+        return None
+    try:
+        for path in sorted(folder.iterdir()):
+            if IGNORED.search(path.name):
+                continue
+            if not path.is_file() or not _NAME.fullmatch(path.name) or path.stat().st_size > MAX_INLINE:
+                return None
+            content[path.name] = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    is_small = len(content) <= MAX_INLINE_FILES and sum(map(len, content.values())) <= MAX_INLINE
+    return content if content and is_small and not any("\0" in text for text in content.values()) else None
