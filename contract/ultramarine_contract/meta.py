@@ -98,6 +98,7 @@ MODEL_VERSION = Resource(GROUP, VERSION, "modelversions", "ModelVersion")
 ONLINE_ENDPOINT = Resource(GROUP, VERSION, "onlineendpoints", "OnlineEndpoint")
 SWEEP = Resource(GROUP, VERSION, "sweeps", "Sweep")
 ENVIRONMENT = Resource(GROUP, VERSION, "environments", "Environment")
+SCHEDULE = Resource(GROUP, VERSION, "schedules", "Schedule")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .objects import Model as Model
     from .objects import ModelVersion as ModelVersion
     from .objects import OnlineEndpoint as OnlineEndpoint
+    from .objects import Schedule as Schedule
     from .objects import Source as Source
     from .objects import Sweep as Sweep
     from .objects import TrainingJob as TrainingJob
@@ -31,7 +32,7 @@ _PLACES = {
     **dict.fromkeys(("AsyncClient", "AsyncRun"), "aio"),
     "Client": "client",
     **dict.fromkeys(("Deployment", "Environment", "Input", "Model", "ModelVersion", "OnlineEndpoint"), "objects"),
-    **dict.fromkeys(("Source", "Sweep", "TrainingJob"), "objects"),
+    **dict.fromkeys(("Schedule", "Source", "Sweep", "TrainingJob"), "objects"),
     "Endpoint": "endpoints",
     "Output": "results",
     **dict.fromkeys(("Run", "RunFailed", "Update"), "runs"),

@@ -172,6 +172,10 @@ class AsyncClient:
         """Create a TrainingJob, Sweep or another run, after the upload of the local paths that it names."""
         return _run(await in_thread(lambda: self.sync.submit(manifest, dry_run)))
 
+    async def trigger(self, schedule: str) -> AsyncRun[Run]:
+        """Start a run of a Schedule now, beside those at its times. Raises NotFound, Exists and Rejected."""
+        return _run(await in_thread(lambda: self.sync.trigger(schedule)))
+
     async def run(self, name: str, kind: str = "trainingjob") -> AsyncRun[Run]:
         """Return a run that exists. Raises NotFound."""
         return _run(await in_thread(lambda: self.sync.run(name, kind)))

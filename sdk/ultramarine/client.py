@@ -99,6 +99,12 @@ class Client:
         made = self.cluster.create(resource, manifest, dry_run)
         return self._run(resource, str(made["metadata"]["name"]))
 
+    def trigger(self, schedule: str) -> Run:
+        """Start a run of a Schedule now, beside those at its times. Raises NotFound, Exists and Rejected."""
+        from .schedules import start_run
+
+        return self._run(*start_run(self.cluster, self.kinds, schedule))
+
     def run(self, name: str, kind: str = "trainingjob") -> Run:
         """Return a run that exists. Raises NotFound."""
         resource = self.kinds.named(kind)

@@ -19,6 +19,7 @@ from ultramarine_contract.meta import (
     MODEL,
     MODEL_VERSION,
     ONLINE_ENDPOINT,
+    SCHEDULE,
     SWEEP,
     TRAINING_JOB,
     Manifest,
@@ -27,7 +28,7 @@ from ultramarine_contract.meta import (
 
 from .files.nodes import SyntaxFault, nodes
 from .files.writing import yaml_text
-from .resources import environment, model, onlineendpoint, onlineendpoint_container, pods, sweep, trainingjob
+from .resources import environment, model, onlineendpoint, onlineendpoint_container, pods, schedule, sweep, trainingjob
 from .resources.base import Schema
 
 _SAYS = "x-ultramarine-says"
@@ -195,6 +196,12 @@ class Environment(Object, environment.EnvironmentSpec):
     """Python packages for pods that run a user's code."""
 
     resource = ENVIRONMENT
+
+
+class Schedule(Object, schedule.ScheduleSpec):
+    """Runs that begin at the times of a cron expression."""
+
+    resource = SCHEDULE
 
 
 # ---- Errors and paths

@@ -165,9 +165,13 @@ async def no_refusal(_namespace: str, _uid: str) -> Refusal:
     return Refusal()
 
 
+async def no_objection(_manifest: Manifest) -> str:
+    return ""
+
+
 def inquiries_of(storage: Any, rung: asyncio.Event) -> Inquiries:
     """Inquiries with that storage, and the gateways that the questions name."""
-    return Inquiries(Clients(storage, gateway.routes_of, no_refusal), lambda _: rung.set())
+    return Inquiries(Clients(storage, gateway.routes_of, no_refusal, no_objection), lambda _: rung.set())
 
 
 async def test_small_objects_are_read_for_their_digest(

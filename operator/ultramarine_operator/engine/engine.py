@@ -15,6 +15,7 @@ from ultramarine_contract.errors import NotLeading
 from ultramarine_contract.logs import about
 from ultramarine_contract.meta import CHILD_SELECTOR, Key, Manifest, Resource
 
+from ..kube.admission import objection
 from ..kube.apply import write_status
 from ..kube.client import ApiError, Client
 from ..kube.events import refusal
@@ -61,7 +62,7 @@ class Engine:
         self._namespaces = namespaces
         self._mirror = mirror
         self._client = client
-        clients = Clients(storage, gateway.routes_of, partial(refusal, client))
+        clients = Clients(storage, gateway.routes_of, partial(refusal, client), partial(objection, client))
         self._inquiries = Inquiries(clients, lambda key: self.queue.add(key))
         self.queue = Queue()
         self.reports = Reports(mirror, self._kinds.values(), self.queue.add)

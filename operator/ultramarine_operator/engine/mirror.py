@@ -33,6 +33,12 @@ def _generation(manifest: Manifest) -> int:
     return number if isinstance(number, int) else 0
 
 
+def _completion(manifest: Manifest) -> str:
+    """The time of a run's end; empty while it goes on."""
+    status = manifest.get("status")
+    return str(status.get("completionTime") or "") if isinstance(status, dict) else ""
+
+
 def owner_key(manifest: Manifest) -> Key | None:
     """Return the key of the object that controls this one or, for a pod of a child, that its labels name."""
     meta = manifest["metadata"]
@@ -57,13 +63,16 @@ class _Entry:
     topics: frozenset[str]
     state: str
     controller: str  # the uid of who controls it
+    completed: str  # time of its end, if it has ended
     packed: bytes
 
     def outline(self, kind: str, namespace: str, name: str) -> Manifest:
-        """Return its identity, owner and state."""
+        """Return its identity, owner, state and end."""
         owners = [{"uid": self.controller, "controller": True}]
         meta = {"name": name, "namespace": namespace, "uid": self.uid, "ownerReferences": owners}
-        return {"kind": kind, "metadata": meta, "status": {"state": self.state}}
+        end = {"completionTime": self.completed} if self.completed else {}
+        meta["resourceVersion"] = str(self.version)
+        return {"kind": kind, "metadata": meta, "status": {"state": self.state, **end}}
 
     @property
     def manifest(self) -> Manifest:
@@ -106,6 +115,7 @@ class Mirror:
             topics=kind.topics(manifest) if kind is not None else frozenset(),
             state=sys.intern(state_of(manifest)) if kind is not None else "",
             controller=sys.intern(controller_uid(manifest)),
+            completed=_completion(manifest) if kind is not None and kind.ends else "",
             packed=zlib.compress(json.dumps(manifest).encode(), 1),
         )
         if copy is not None:

@@ -15,8 +15,13 @@ def _packages() -> tuple[ModuleType, ...]:
     return tuple(importlib.import_module(f"{__name__}.{name}") for name in names)
 
 
+def _kinds() -> tuple[Kind, ...]:
+    kinds = [kind for package in PACKAGES for kind in vars(package).values() if isinstance(kind, Kind)]
+    return tuple(kind.over(kinds) if kind.runs else kind for kind in kinds)
+
+
 PACKAGES = _packages()
-KINDS = tuple(kind for package in PACKAGES for kind in vars(package).values() if isinstance(kind, Kind))
+KINDS = _kinds()
 
 
 def kinds_on(platform: Platform) -> tuple[Kind, ...]:

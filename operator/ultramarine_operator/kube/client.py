@@ -180,6 +180,12 @@ class Client:
         query = {"fieldManager": FIELD_MANAGER} | ({"fieldValidation": "Strict"} if resource == JOB else {})
         return await self._request("create", "POST", resource, path, query, manifest)
 
+    async def try_create(self, resource: Resource, manifest: Manifest) -> None:
+        """Have the server check a create that it does not carry out; a field that it does not know is ApiError 400."""
+        path = resource.path(manifest["metadata"]["namespace"])
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "dryRun": "All"}
+        await self._request("create/dry-run", "POST", resource, path, query, manifest)
+
     async def update(self, resource: Resource, manifest: Manifest) -> Manifest:
         """Replace an object; a resourceVersion in it that is not the current one is ApiError 409."""
         path = resource.path(manifest["metadata"]["namespace"], manifest["metadata"]["name"])

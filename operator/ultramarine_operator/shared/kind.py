@@ -116,6 +116,7 @@ class Kind:
     object shares a topic. A change of an object of one of `rung_by` rings what shares a topic with it. Topics are
     read off the plain manifest: names of Models, and where in the storage a version's files are. An object with the
     topic ANY sees all of `related`, and all of them see it and ring it. Its own changes ring no object by that topic.
+    With `runs` its children are objects of any kind that ends, which its spec names at `template.kind`.
     """
 
     short: str
@@ -138,6 +139,7 @@ class Kind:
     deletes: tuple[Resource, ...] = ()  # by its plans
     confirms: tuple[Resource, ...] = ()  # in Plan.absent
     pods: tuple[PodGroup, ...] = ()  # one without peers, unless given, if the kind makes pods
+    runs: bool = False
 
     @cached_property
     def resource(self) -> Resource:
@@ -182,6 +184,14 @@ class Kind:
         children = (*self.children, *(child for feature in more for child in feature.children))
         deletes = (*self.deletes, *(gone for feature in more for gone in feature.deletes))
         return replace(self, children=children, deletes=deletes)
+
+    def over(self, kinds: Iterable[Kind]) -> Kind:
+        """Return a kind that `runs` with those kinds that end as its children."""
+        runnable = tuple(kind.resource for kind in kinds if kind.ends)
+        names = [resource.kind for resource in runnable]
+        rule = (f"self.spec.template.kind in {names}", f"spec.template.kind must be one of {', '.join(names)}")
+        children, deletes = (*self.children, *runnable), (*self.deletes, *runnable)
+        return replace(self, children=children, deletes=deletes, rules=(*self.rules, rule))
 
     def key(self, manifest: Manifest) -> Key:
         return Key(self.name, manifest["metadata"]["namespace"], manifest["metadata"]["name"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from prometheus_client import Counter
 from ultramarine_contract.errors import GatewayError, StorageError, UltramarineError
+from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import RouteState
 
 from .metrics import GATEWAY_QUESTIONS, STORAGE_QUESTION_SECONDS, STORAGE_QUESTIONS
@@ -41,6 +43,7 @@ class Clients:
     storage: Storage
     routes_of: Callable[..., tuple[RouteState, ...]]  # of outside.gateway
     refusal: Callable[[str, str], Awaitable[Refusal]]  # by the namespace and uid of a Job
+    objection: Callable[[Manifest], Awaitable[str]]  # of the API server to an object
     threads: Executor | None = None
 
     async def in_thread(self, function: Callable[[], T]) -> T:
@@ -188,6 +191,20 @@ class AskRefusal(Question):
 
     async def ask(self, clients: Clients) -> Refusal:
         return await clients.refusal(self.namespace, self.uid)
+
+
+@dataclass(frozen=True)
+class AskAdmission(Question):
+    """Objection of the API server to an object that would be created, given as JSON; empty if it has none."""
+
+    text: str
+
+    @property
+    def source(self) -> str:
+        return "admission"
+
+    async def ask(self, clients: Clients) -> str:
+        return await clients.objection(json.loads(self.text))
 
 
 @contextmanager

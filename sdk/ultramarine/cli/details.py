@@ -114,6 +114,16 @@ def _environment(spec: Status, status: Status) -> Lines:
     yield "Unused since", status.get("unusedSince") or ""
 
 
+def _schedule(spec: Status, status: Status) -> Lines:
+    yield "Template", (spec.get("template") or {}).get("kind", "")
+    yield "Next time", status.get("nextScheduleTime") or ""
+    yield "Last time", status.get("lastScheduleTime") or ""
+    yield "Last run", " ".join(filter(None, (status.get("lastRun"), status.get("lastRunState"))))
+    yield "Last success", status.get("lastSuccessfulTime") or ""
+    yield "Missed", status.get("lastMissedTime") or ""
+    yield "Active", [f"{run['kind']} {run['name']}" for run in status.get("active") or []]
+
+
 def _pairs(values: Status | None) -> str:
     return ", ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in (values or {}).items()
@@ -127,4 +137,5 @@ _KINDS: dict[str, Callable[[Status, Status], Lines]] = {
     "Model": _model,
     "ModelVersion": _version,
     "Environment": _environment,
+    "Schedule": _schedule,
 }

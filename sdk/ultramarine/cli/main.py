@@ -27,6 +27,7 @@ _GROUPS = (
     "data",
     "models",
     "endpoints",
+    "schedules",
     "convert",
     "validate",
     "completing",

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ultramarine_contract.meta import MODEL_VERSION, SWEEP, TRAINING_JOB, Manifest
+from ultramarine_contract.meta import API_VERSION, MODEL_VERSION, SCHEDULE, SWEEP, TRAINING_JOB, Manifest
 
 from .checking import Check, Fault, name_of
 from .metadata import head_faults, is_foreign, metadata_faults
@@ -21,6 +21,7 @@ from .schemas import ANY, Keys, Kind, Schema, kinds
 DIGEST = "sha256:" + "0" * 64
 ARCHIVE = "s3://bucket/source.tar.gz"  # in place of a local path, which an upload replaces by such a URI
 PROJECT = {"compute"}  # fields of an ultramarine.yaml that only maps compute targets of Azure ML
+RUN_SUFFIX = "-0000000000"  # in place of the time of a run
 SUFFIX = "-xxxxx"  # in place of what the API server appends to generateName
 
 
@@ -85,7 +86,18 @@ def faults(manifest: Manifest, folder: Path | None = None) -> list[Fault]:
         check.faults += reference_faults(kind.name, stored["spec"])
     if not check.faults:
         check.faults += _model_faults(kind, stored["spec"])
+    if not check.faults and kind.name == SCHEDULE.kind:
+        check.faults += _template_faults(manifest)
     return check.faults
+
+
+def _template_faults(manifest: Manifest) -> Iterator[Fault]:
+    """Yield the faults of the run that a Schedule would create."""
+    template, meta = manifest["spec"]["template"], manifest["metadata"]
+    run = {"apiVersion": API_VERSION, "metadata": {"name": f"{meta['name']}{RUN_SUFFIX}"}, **template}
+    for fault in faults(run):
+        path = ("spec", "template", *fault.path) if fault.path[0] == "spec" else ("metadata", "name")
+        yield Fault(path, fault.message, of_name=fault.of_name)
 
 
 def _root(kind: Kind) -> Schema:

@@ -1,0 +1,36 @@
+"""Schedule: runs of any kind that begin by themselves."""
+
+from __future__ import annotations
+
+from ultramarine.resources.schedule import MAX_SCHEDULE_NAME, ScheduleSpec, ScheduleStatus
+
+from ...shared.kind import Column, Kind
+from .plan import plan, questions
+
+KIND = Kind(
+    short="sched",
+    description="Schedule starts runs of one template at the times of a cron expression.",
+    spec=ScheduleSpec,
+    status=ScheduleStatus,
+    columns=(
+        Column("State", ".status.state"),
+        Column("Kind", ".spec.template.kind"),
+        Column("Cron", ".spec.cron"),
+        Column("Zone", ".spec.timeZone", priority=1),
+        Column("Active", ".status.activeRuns", "integer"),
+        Column("Last", ".status.lastScheduleTime", "date"),
+        Column("Result", ".status.lastRunState"),
+        Column("Next", ".status.nextScheduleTime"),
+        Column("Run", ".status.lastRun", priority=1),
+    ),
+    plan=plan,
+    questions=questions,
+    names=(
+        (
+            f"size(self.metadata.name) <= {MAX_SCHEDULE_NAME}",
+            f"metadata.name must have at most {MAX_SCHEDULE_NAME} characters: the name of each run begins with it",
+        ),
+        ("!self.metadata.name.contains('.')", "metadata.name must not contain a dot"),
+    ),
+    runs=True,
+)
