@@ -1,0 +1,98 @@
+"""Schedules before a real API server, with the real operator and the real command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bare import eventually
+from stories import reasons, status, until
+from ultramarine_operator.kinds.schedule.testing import BEFORE, LEAP_DAYS, LEAP_RUN, MANUAL_RUN, NAME, TEMPLATE
+from ultramarine_operator.shared.conditions import find
+from ultramarine_operator.shared.testing import applied
+
+COMMAND = Path(sys.executable).parent / "ultramarine"
+
+
+def schedule(**spec):
+    """A Schedule whose times are over: it runs once its last time lies far enough in the past."""
+    return applied("Schedule", NAME, {**LEAP_DAYS, **spec})
+
+
+def accepted(api):
+    return find(status(api, "sched", NAME), "Accepted") or {}
+
+
+def let_pass(api, spec=None):
+    """Let five years pass in which the operator was away."""
+    eventually("it is suspended", lambda: status(api, "sched", NAME).get("state") == "Suspended")
+    api.status("sched", NAME, {"lastScheduleTime": BEFORE})
+    api.apply(schedule(suspend=False, **(spec or {})))
+
+
+def command(api, *words, code=0):
+    """Run the command in the namespace."""
+    argv = [str(COMMAND), "--kubeconfig", str(api.cluster.kubeconfig), "-n", api.namespace, *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_schedule_catches_up_once(api, operator, node):
+    """After an absence the newest time has its run, once, whatever becomes of the operator; an Event tells the rest."""
+    api.apply(schedule())
+    let_pass(api)
+    until(api, LEAP_RUN, "Pending")
+    operator.kill()
+    operator.start()
+    node.start_pod(LEAP_RUN)
+    node.succeed(LEAP_RUN, node.upload(LEAP_RUN))
+
+    until(api, LEAP_RUN, "Succeeded")
+    eventually("the end is seen", lambda: status(api, "sched", NAME).get("lastSuccessfulTime"))
+    assert status(api, "sched", NAME)["lastScheduleTime"] == "2024-02-29T00:00:00Z"
+    assert status(api, "sched", NAME)["lastMissedTime"] == "2020-02-29T00:00:00Z"
+    assert [job["metadata"]["name"] for job in api.all("tj")] == [LEAP_RUN]
+    eventually("the Events are there", lambda: {"Started", "MissedTimes"} <= reasons(api, NAME))
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ({"kind": "TrainingJob", "spec": {"comand": ["true"]}}, "spec.template.spec.comand"),
+        ({"kind": "TrainingJob", "spec": {"command": []}}, "spec.template.spec.command"),
+        ({"kind": "TrainingJob", "spec": {"command": ["true"], "nodes": 1000000}}, "spec.template.spec.nodes"),
+        ({"kind": "Sweep", "spec": {"trialTemplate": {"spec": {"command": []}}}}, "spec.template.spec."),
+    ],
+)
+def test_an_invalid_template_names_its_field(api, operator, template, words):
+    """Accepted is False with the field in the template that the API server refuses; a correction takes effect."""
+    api.apply(schedule(template=template))
+    eventually("it is refused", lambda: accepted(api).get("status") == "False")
+    assert words in accepted(api)["message"]
+    assert status(api, "sched", NAME)["state"] == "Invalid"
+
+    api.apply(schedule())
+    eventually("it is accepted", lambda: accepted(api).get("status") == "True")
+
+
+def test_a_run_of_the_command_counts(api, operator, node):
+    """A run by `schedule trigger` belongs to the Schedule, holds up the next run with Forbid, and is listed."""
+    forbid = {"concurrencyPolicy": "Forbid"}
+    api.apply(schedule(**forbid))
+    eventually("it is suspended", lambda: status(api, "sched", NAME).get("state") == "Suspended")
+    run = command(api, "schedule", "trigger", NAME).split()[0]
+    assert run.startswith(f"{NAME}-m") and len(run) == len(MANUAL_RUN)
+    assert api.get("tj", run)["spec"]["command"] == TEMPLATE["spec"]["command"]
+    eventually("it is counted", lambda: status(api, "sched", NAME).get("activeRuns") == 1)
+    let_pass(api, forbid)
+
+    eventually("it waits", lambda: (find(status(api, "sched", NAME), "Ready") or {}).get("reason") == "RunActive")
+    assert NAME in command(api, "schedule", "list")
+    node.start_pod(run)
+    node.succeed(run, node.upload(run))
+    until(api, LEAP_RUN, "Pending")
+    api.run("delete", "sched", NAME)
+    assert "not found" in command(api, "schedule", "trigger", NAME, code=1)
