@@ -84,7 +84,8 @@ def test_a_run_of_the_command_counts(api, operator, node):
     api.apply(schedule(**forbid))
     eventually("it is suspended", lambda: status(api, "sched", NAME).get("state") == "Suspended")
     run = command(api, "schedule", "trigger", NAME).split()[0]
-    assert run.startswith(f"{NAME}-m") and len(run) == len(MANUAL_RUN)
+    assert run.startswith(f"{NAME}-m")
+    assert len(run) == len(MANUAL_RUN)
     assert api.get("tj", run)["spec"]["command"] == TEMPLATE["spec"]["command"]
     eventually("it is counted", lambda: status(api, "sched", NAME).get("activeRuns") == 1)
     let_pass(api, forbid)

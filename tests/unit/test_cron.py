@@ -12,7 +12,16 @@ from pydantic import TypeAdapter, ValidationError
 from ultramarine.resources.cron import MACROS, Cron, TimeZone, next_time, times_until
 
 BERLIN = "Europe/Berlin"
-EXPRESSIONS = ["30 2 * * *", "0 3 * * *", "*/15 * * * *", "15 * * * *", "50 1,2 * * *", "0 0 * * *", "0 0 1 * MON", "@weekly"]
+EXPRESSIONS = [
+    "30 2 * * *",
+    "0 3 * * *",
+    "*/15 * * * *",
+    "15 * * * *",
+    "50 1,2 * * *",
+    "0 0 * * *",
+    "0 0 1 * MON",
+    "@weekly",
+]
 ZONES = ["", BERLIN, "America/New_York", "America/Santiago", "Africa/Cairo", "Asia/Kolkata"]
 
 
@@ -105,5 +114,5 @@ def test_expressions_that_are_refused(text, words):
 @pytest.mark.parametrize("name", ["Europe/Nowhere", "Mars", "../etc/passwd"])
 def test_a_zone_that_does_not_exist_is_refused(name):
     """An unknown time zone is refused by its name."""
-    with pytest.raises(ValidationError, match="no time zone|match pattern"):
+    with pytest.raises(ValidationError, match=r"no time zone|match pattern"):
         TypeAdapter(TimeZone).validate_python(name)

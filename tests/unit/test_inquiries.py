@@ -14,7 +14,7 @@ import pytest
 from builders import WEIGHTS, WEIGHTS_DIGEST
 from ultramarine_contract import storage
 from ultramarine_contract.errors import GatewayError, StorageError
-from ultramarine_contract.meta import Key
+from ultramarine_contract.meta import Key, Manifest
 from ultramarine_contract.routes import DeploymentFigures, RouteState
 from ultramarine_operator.engine.inquiries import Inquiries
 from ultramarine_operator.outside import gateway

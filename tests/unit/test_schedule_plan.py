@@ -259,14 +259,17 @@ def test_a_manual_run_counts():
 
 
 def test_old_runs_are_deleted():
-    """Of the runs that ended, the newest are kept: 3 that succeeded and 1 that failed, unless the spec says otherwise."""
+    """Of the runs that ended, the newest are kept: by default 3 that succeeded and 1 that failed."""
     owner = ran(TODAY)
     succeeded = [run_of(owner, TODAY - days * DAY, "Succeeded") for days in range(5)]
     failed = [run_of(owner, TODAY - days * DAY, "Failed", kind="Sweep") for days in (5, 6)]
 
     made = plan(owner, seen(*succeeded, *failed), NOW)
     assert sorted(ref.name for ref in made.delete) == sorted(run_name(NAME, TODAY - days * DAY) for days in (3, 4, 6))
-    assert plan(ran(TODAY, {"successfulRunsHistoryLimit": 9, "failedRunsHistoryLimit": 9}), seen(*failed), NOW).delete == ()
+    assert (
+        plan(ran(TODAY, {"successfulRunsHistoryLimit": 9, "failedRunsHistoryLimit": 9}), seen(*failed), NOW).delete
+        == ()
+    )
 
 
 def test_a_run_is_kept_until_its_time_is_written_down():

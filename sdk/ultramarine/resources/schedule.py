@@ -49,7 +49,7 @@ class ScheduleSpec(Schema):
     suspend: bool = Field(default=False, description="With true, no run begins. Runs that have begun go on.")
     concurrency_policy: Literal["Allow", "Forbid", "Replace"] = Field(
         default="Allow",
-        description="What happens at a time at which an earlier run still goes on. Allow: both run. Forbid: the new run "
+        description="Handling of a time at which an earlier run still goes on. Allow: both run. Forbid: the new run "
         "begins when the earlier one has ended. Replace: the earlier run is deleted.",
     )
     starting_deadline_seconds: int | None = Field(

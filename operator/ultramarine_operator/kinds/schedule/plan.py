@@ -180,7 +180,9 @@ def _events(schedule: Schedule, status: ScheduleStatus, due: Due, waits: str) ->
     if missed := [time for time in due.missed if named is None or time > named]:
         last = _local(missed[0], spec)
         count = f"more than {MAX_MISSED}" if len(missed) > MAX_MISSED else str(len(missed))
-        passed = f"{count} times passed without a run, the last of them {last}" if missed[1:] else f"no run began at {last}"
+        passed = (
+            f"{count} times passed without a run, the last of them {last}" if missed[1:] else f"no run began at {last}"
+        )
         yield Event("MissedTimes", f"{passed}; {CAUSES}", "Warning")
 
 
@@ -191,7 +193,9 @@ def _state(spec: ScheduleSpec, upcoming: datetime | None, waits: str) -> tuple[s
     if waits:
         return "Active", Condition("Ready", True, RUN_ACTIVE, waits)
     if upcoming is None:
-        return "Ended", Condition("Ready", False, FINISHED, "no further time comes; change spec.end or spec.cron to go on")
+        return "Ended", Condition(
+            "Ready", False, FINISHED, "no further time comes; change spec.end or spec.cron to go on"
+        )
     return "Active", Condition("Ready", True, SCHEDULED, f"the next run begins at {_local(upcoming, spec)}")
 
 
