@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from ultramarine.files.cel import evaluate, is_supported, parsed
+from ultramarine_contract.cel import evaluate, is_supported, parsed
 from ultramarine.files.reading import read
 from ultramarine.files.schemas import RULES, Kind, items, kinds
 from ultramarine.files.validation import Report, validate

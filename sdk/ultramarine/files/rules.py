@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .cel import Failure, Unsupported, evaluate, parsed
+from ultramarine_contract.cel import Failure, Unsupported, evaluate, parsed
 
 
 def broken(rules: Iterable[dict[str, str]], value: Any) -> Iterator[str]:

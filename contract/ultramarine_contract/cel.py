@@ -1,6 +1,6 @@
-"""The part of CEL, with Kubernetes' functions, in which the rules of schemas are written.
+"""The part of CEL, with Kubernetes' functions, in which the rules of schemas and the conditions of steps are written.
 
-A rule that needs more raises Unsupported; only the API server evaluates it.
+An expression that needs more raises Unsupported. Of a schema's rule, only the API server evaluates it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ultramarine_contract.quantities import amount
+from .quantities import amount
 
 Tree = tuple[Any, ...]
 Names = Mapping[str, Any]
@@ -60,6 +60,11 @@ def is_supported(expression: str) -> bool:
         return calls_known(parsed(expression))
     except Unsupported:
         return False
+
+
+def _plain(name: str) -> str:
+    """Return a field's name without the underscores by which Kubernetes marks a word that CEL reserves."""
+    return name[2:-2] if name in ("__while__", "__package__", "__namespace__") else name
 
 
 class _Parser:
@@ -115,7 +120,7 @@ class _Parser:
                 tree = ("entry", tree, self.choice())
                 self.expect("]")
                 continue
-            name = self._tokens.pop(0)[1]
+            name = _plain(self._tokens.pop(0)[1])
             if self._take("(") is None:
                 tree = ("field", tree, name)
             elif name in _MACROS:
@@ -169,7 +174,7 @@ def evaluate(tree: Tree, names: Names) -> Any:
         case "constant", value:
             return value
         case "name", name:
-            return names[name] if name in names else _TYPES[name]
+            return names[name] if name in names else TYPES[name]
         case "field", inner, name:
             return _entry(evaluate(inner, names), name)
         case "entry", inner, key:
@@ -245,6 +250,13 @@ def equal(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
+def _product(left: Any, right: Any) -> Any:
+    """Return the product of two numbers; Python would repeat a text or a list."""
+    if not all(isinstance(side, (int, float)) and not isinstance(side, bool) for side in (left, right)):
+        raise TypeError("only numbers can be multiplied")
+    return left * right
+
+
 def _contains(item: Any, items: Any) -> bool:
     return item in items if isinstance(items, dict) else any(equal(item, other) for other in items)
 
@@ -277,7 +289,7 @@ def _type(value: Any) -> str:
 
 
 _NAMES = {bool: "bool", int: "int", float: "double", str: "string", list: "list", dict: "map"}
-_TYPES = {name: name for name in _NAMES.values()}
+TYPES = {name: name for name in _NAMES.values()}
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "==": equal,
     "!=": lambda left, right: not equal(left, right),
@@ -288,7 +300,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "in": _contains,
     "+": operator.add,
     "-": operator.sub,
-    "*": operator.mul,
+    "*": _product,
 }
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "size": len,

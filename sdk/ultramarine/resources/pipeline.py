@@ -1,0 +1,326 @@
+"""Pipeline and PipelineRun: steps that depend on each other, and one run of them; specs and statuses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, WithJsonSchema
+
+from .base import (
+    IMMUTABLE,
+    DnsName,
+    Extra,
+    Failure,
+    Resources,
+    RunStatus,
+    Schema,
+    Status,
+    rule,
+    rules,
+)
+from .environment import EnvironmentReference
+from .pods import PodTemplate
+
+MAX_STEPS = 1000
+MAX_FINALLY = 20
+MAX_ITEMS = 1000  # entries of forEach, and rounds of while
+MAX_STATES = 2000  # entries of status.steps
+MAX_STEP_NAME = 40
+
+ParameterType = Literal["string", "integer", "number", "boolean", "list", "uri", "dataset", "model"]
+StepState = Literal["Waiting", "Running", "Succeeded", "Failed", "Skipped"]
+
+_OPEN: Extra = {"x-kubernetes-preserve-unknown-fields": True}
+Json = Annotated[Any, WithJsonSchema(_OPEN)]
+OpenSpec = Annotated[dict[str, Any], WithJsonSchema({"type": "object", **_OPEN})]
+Expression = Annotated[str, Field(min_length=1, max_length=1000)]
+StepName = Annotated[str, Field(min_length=1, max_length=MAX_STEP_NAME)]  # one that must exist
+
+_IDENTIFIERS = rules(
+    rule(
+        "self.all(key, key.matches('^[A-Za-z_][A-Za-z0-9_-]*$') && size(key) <= 63)",
+        "each key must be letters, digits, '_' and '-', at most 63 characters",
+    )
+)
+_BY_NAME: Extra = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+
+
+class PipelineParameter(Schema):
+    """Typed parameter of a pipeline."""
+
+    type: ParameterType = Field(
+        description="Type of the value. uri: an s3:// URI. dataset: a dataset's name with @VERSION, @ALIAS or @latest. "
+        "model: a model's name with @VERSION, @ALIAS or @latest."
+    )
+    default: Json = Field(default=None, description="Value of a run that sets none. Without it a run must set one.")
+    minimum: float | None = Field(default=None, description="Minimum of a number or an integer.")
+    maximum: float | None = Field(default=None, description="Maximum of a number or an integer.")
+    values: list[Json] = Field(default=[], max_length=100, description="Permitted values. Default: any of the type.")
+    description: str = Field(default="", max_length=1024, description="Meaning of the parameter.")
+
+
+class PipelineDefaults(Schema):
+    """Fields of each step's job or trials that do not set them."""
+
+    image: str | None = Field(default=None, min_length=1, max_length=500, description="Container image.")
+    environment: EnvironmentReference | None = Field(default=None, description="Python packages of the command.")
+    resources: Resources | None = Field(default=None, description="Resources of each pod's container.")
+    pod_template: PodTemplate | None = Field(default=None, description="Scheduling and identity of the pods.")
+
+
+class ForEach(Schema):
+    """Repetition of a step for each entry of a list; $(item) stands for the entry."""
+
+    items: Json = Field(
+        description="List, or a text: a JSON list, $(params.NAME) of type list, or $(steps.STEP.outputs.NAME), whose "
+        f"folder has the list in items.json. At most {MAX_ITEMS} entries."
+    )
+    parallel: int = Field(default=10, ge=1, le=MAX_ITEMS, description="Maximum number of entries that run at a time.")
+
+
+class While(Schema):
+    """Repetition of a step while a condition holds; $(item) stands for the number of the round, from 0."""
+
+    condition: Expression = Field(
+        description="CEL expression that is evaluated after each round; steps.NAME is the step's last round."
+    )
+    max_iterations: int = Field(ge=1, le=MAX_ITEMS, description="Maximum number of rounds.")
+
+
+class PipelineCall(Schema):
+    """Run of another Pipeline of the namespace."""
+
+    name: DnsName = Field(description="Name of the Pipeline.")
+    parameters: dict[str, Json] = Field(
+        default={}, max_length=128, description="Values of its parameters.", json_schema_extra=_IDENTIFIERS
+    )
+
+
+class Step(Schema):
+    """Step of a pipeline: one of trainingJob, sweep and pipeline."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "[has(self.trainingJob), has(self.sweep), has(self.pipeline)].filter(it, it).size() == 1",
+                "give one of trainingJob, sweep and pipeline",
+            ),
+            rule("!has(self.forEach) || !has(self.__while__)", "give at most one of forEach and while"),
+        )
+    )
+
+    name: DnsName = Field(description="Name of the step.")
+    after: list[StepName] = Field(
+        default=[],
+        max_length=100,
+        description="Steps that end before this one begins, beside those that it refers to.",
+    )
+    when: Expression | None = Field(
+        default=None,
+        description="CEL expression over params, and over state, outputs and metrics of steps, such as "
+        "steps.check.metrics.auc > 0.9. The step is skipped if it is false.",
+    )
+    for_each: ForEach | None = Field(default=None, description="Repetition for each entry of a list.")
+    while_: While | None = Field(default=None, alias="while", description="Repetition while a condition holds.")
+    retries: int = Field(
+        default=0,
+        ge=0,
+        le=20,
+        description="Maximum number of further objects after one that failed. backoffLimit of a job retries pods.",
+    )
+    timeout_seconds: int | None = Field(
+        default=None, ge=1, le=31536000, description="Maximum time in seconds from the start of the step to its end."
+    )
+    cache: bool = Field(
+        default=True,
+        description="True to reuse the outputs and metrics of an earlier success with equal code, command, inputs, "
+        "parameters and image.",
+    )
+    cache_salt: str = Field(
+        default="", max_length=253, description="Text in the cache key; a new one makes the step run again."
+    )
+    training_job: OpenSpec | None = Field(
+        default=None,
+        description="Spec of a TrainingJob, in which $(params.X), $(steps.S.outputs.O), $(steps.S.metrics.M) and "
+        "$(item) stand for values.",
+    )
+    sweep: OpenSpec | None = Field(default=None, description="Spec of a Sweep, with the same references.")
+    pipeline: PipelineCall | None = Field(default=None, description="Run of another Pipeline.")
+
+
+class PipelineSpec(Schema):
+    """Parameters, steps and outputs of a pipeline."""
+
+    description: str = Field(default="", max_length=4096, description="Purpose of the pipeline.")
+    parameters: dict[str, PipelineParameter] = Field(
+        default={}, max_length=128, description="Parameters by name.", json_schema_extra=_IDENTIFIERS
+    )
+    defaults: PipelineDefaults = Field(
+        default=PipelineDefaults(), description="Fields of each step's job or trials that do not set them."
+    )
+    steps: list[Step] = Field(
+        min_length=1,
+        max_length=MAX_STEPS,
+        description="Steps. A step begins when those that it refers to, and those in after, have ended.",
+        json_schema_extra=_BY_NAME,
+    )
+    finally_: list[Step] = Field(
+        default=[],
+        alias="finally",
+        max_length=MAX_FINALLY,
+        description="Steps that run after all others have ended, also if some of them failed.",
+        json_schema_extra=_BY_NAME,
+    )
+    outputs: dict[str, Annotated[str, Field(max_length=253)]] = Field(
+        default={},
+        max_length=64,
+        description="Outputs of the pipeline by name, each $(steps.STEP.outputs.NAME).",
+        json_schema_extra=_IDENTIFIERS,
+    )
+    continue_on_step_failure: bool = Field(
+        default=False,
+        description="True to begin steps that do not depend on a failed one. By default no step begins after a failure;"
+        " those that run end by themselves.",
+    )
+
+
+class PipelineStatus(Status):
+    """Result of checking the pipeline."""
+
+    steps: int = Field(default=0, ge=0, description="Number of steps.")
+    digest: str = Field(default="", max_length=71, description="SHA-256 of the spec.")
+
+
+class Rerun(Schema):
+    """Earlier run whose results are taken over, whatever the cache says."""
+
+    of: DnsName = Field(description="Name of the earlier PipelineRun, which has ended.")
+    from_: list[StepName] = Field(
+        default=[],
+        alias="from",
+        max_length=MAX_STEPS,
+        description="Steps to run again, with all that depend on them. Default: those that have not succeeded.",
+    )
+
+
+class PipelineRunSpec(Schema):
+    """Pipeline and parameters of a run. Mutable: suspend, cancel, TTL."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("has(self.pipeline) != has(self.pipelineSpec)", "give one of pipeline and pipelineSpec"),
+            rule("!has(self.rerun) || !self.forceRerun", "give at most one of rerun and forceRerun"),
+        )
+    )
+
+    pipeline: DnsName | None = Field(
+        default=None,
+        description="Name of the Pipeline. The run keeps the spec that it begins with.",
+        json_schema_extra=IMMUTABLE,
+    )
+    pipeline_spec: PipelineSpec | None = Field(
+        default=None, description="Spec of a pipeline for this run alone.", json_schema_extra=IMMUTABLE
+    )
+    parameters: dict[str, Json] = Field(
+        default={},
+        max_length=128,
+        description="Values of the pipeline's parameters.",
+        json_schema_extra=IMMUTABLE | _IDENTIFIERS,
+    )
+    rerun: Rerun | None = Field(
+        default=None, description="Earlier run whose results are taken over.", json_schema_extra=IMMUTABLE
+    )
+    force_rerun: bool = Field(
+        default=False,
+        description="True to run all steps, whatever the cache has; their results fill it.",
+        json_schema_extra=IMMUTABLE,
+    )
+    suspend: bool = Field(
+        default=False, description="True to hold running steps and to begin none until it is false again."
+    )
+    cancel: bool = Field(
+        default=False,
+        description="True to end the run: running steps are deleted, steps of finally run, and the run fails.",
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        default=None,
+        ge=0,
+        le=315360000,
+        description="Time in seconds after which the finished run is deleted with its jobs; their results stay.",
+    )
+
+
+class StepOutput(Schema):
+    """Output of a step."""
+
+    uri: str = Field(max_length=2048, description="Folder in the object storage.")
+    digest: str = Field(default="", max_length=71, description="SHA-256 over the list of files.")
+
+
+class CachedFrom(Schema):
+    """Origin of reused results."""
+
+    run: str = Field(default="", max_length=253, description="PipelineRun that made them.")
+    job: str = Field(default="", max_length=253, description="TrainingJob that made them.")
+
+
+class StepStatus(Schema):
+    """State of a step, or of one of its repetitions."""
+
+    model_config = ConfigDict(frozen=False)
+
+    name: str = Field(max_length=63, description="Name of the step; of a repetition with its number: STEP-NUMBER.")
+    state: StepState = Field(description="Waiting, Running, Succeeded, Failed or Skipped.")
+    child: str = Field(default="", max_length=63, description="Name of the object that does the step's work.")
+    attempt: int = Field(default=0, ge=0, description="Number of failed objects before this one.")
+    start_time: str | None = Field(
+        default=None, json_schema_extra={"format": "date-time"}, description="Time at which the step began."
+    )
+    completion_time: str | None = Field(
+        default=None, json_schema_extra={"format": "date-time"}, description="Time at which the step ended."
+    )
+    key: str = Field(default="", max_length=64, description="Cache key: SHA-256 of all that decides about the result.")
+    cached: CachedFrom | None = Field(default=None, description="Origin of the results, if they were reused.")
+    miss_reason: str = Field(
+        default="", max_length=500, description="Part of the cache key that differs from the latest record."
+    )
+    message: str = Field(default="", max_length=500, description="Explanation, with the remedy of a failure.")
+    outputs: dict[str, StepOutput] = Field(default={}, max_length=16, description="Outputs by name.")
+    metrics: dict[str, float] = Field(default={}, max_length=20, description="Last value of each metric.")
+    items: int | None = Field(default=None, ge=0, description="Number of repetitions of forEach or while.")
+
+
+class PipelinePin(Schema):
+    """Pipeline of a run, as it was when the run began."""
+
+    name: str = Field(default="", max_length=253, description="Name of the Pipeline.")
+    generation: int = Field(default=0, ge=0, description="Generation of the Pipeline.")
+    digest: str = Field(default="", max_length=71, description="SHA-256 of the spec.")
+    revision: str = Field(default="", max_length=253, description="ControllerRevision that keeps the spec.")
+
+
+class StepCounts(Schema):
+    """Number of steps by state; repetitions count, and not their step."""
+
+    waiting: int = Field(default=0, ge=0, description="Number of steps that have not begun.")
+    running: int = Field(default=0, ge=0, description="Number of running steps.")
+    succeeded: int = Field(default=0, ge=0, description="Number of steps that ended with success, reused ones too.")
+    cached: int = Field(default=0, ge=0, description="Number of steps whose results were reused.")
+    failed: int = Field(default=0, ge=0, description="Number of failed steps.")
+    skipped: int = Field(default=0, ge=0, description="Number of skipped steps.")
+
+
+class PipelineRunStatus(RunStatus):
+    """Progress and results of the run."""
+
+    pipeline: PipelinePin | None = Field(default=None, description="Pipeline as it was when the run began.")
+    steps: list[StepStatus] = Field(
+        default=[],
+        max_length=MAX_STATES,
+        json_schema_extra=_BY_NAME,
+        description="States of the steps, in the order of the pipeline.",
+    )
+    counts: StepCounts | None = Field(default=None, description="Number of steps by state.")
+    progress: str = Field(default="", max_length=32, description="Number of ended steps of the total, for display.")
+    outputs: dict[str, StepOutput] = Field(default={}, max_length=64, description="Outputs of the pipeline by name.")
+    failure: Failure | None = Field(default=None, description="Cause of the failure.")

@@ -1,0 +1,86 @@
+"""Conditions of steps: CEL over params, steps and item, checked before a run and evaluated in it.
+
+Any user of a namespace may write a condition, so it must be cheap: no pattern, and no repetition within another one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ultramarine_contract import cel
+
+ROOTS = ("params", "steps", "item")
+_PATTERNS = cel.parsed("a.matches(b)")[1]  # the function that Python evaluates with unbounded effort
+
+
+class ConditionError(ValueError):
+    """A condition that does not compile, or has no value."""
+
+
+@functools.lru_cache(maxsize=4096)
+def compiled(expression: str) -> cel.Tree:
+    """Return the tree of a condition. Raises ConditionError if it does not compile."""
+    try:
+        tree = cel.parsed(expression)
+    except (cel.Unsupported, IndexError, RecursionError):
+        raise ConditionError("it does not compile; write CEL, such as steps.check.metrics.auc > 0.9") from None
+    for part in _parts(tree):
+        if part[0] == "call" and part[1] is None:
+            raise ConditionError("it calls an unknown function; remove the call")
+        if part[0] == "call" and part[1] is _PATTERNS:
+            raise ConditionError("it uses matches; use contains, startsWith or endsWith")
+        if part[0] == "macro" and any(inner[0] == "macro" for inner in _parts(part[4])):
+            raise ConditionError("it has a repetition within another one; use one of all, exists, filter and map")
+    if names := sorted(set(_free(tree, frozenset())) - set(ROOTS)):
+        raise ConditionError(f"{names[0]} is unknown; use params.NAME, steps.NAME or item")
+    return tree
+
+
+def names(expression: str, root: str) -> set[str]:
+    """Return the names that a condition has below a root: params.NAME, steps.NAME or steps['NAME']."""
+    below: set[str] = set()
+    for part in _parts(compiled(expression)):
+        match part:
+            case ("field", ("name", at), name) if at == root:
+                below.add(str(name))
+            case ("entry", ("name", at), ("constant", name)) if at == root:
+                below.add(str(name))
+    return below
+
+
+def holds(expression: str, values: Mapping[str, Any]) -> bool:
+    """Return the value of a condition. Raises ConditionError if it has none, or is neither true nor false."""
+    try:
+        value = cel.evaluate(compiled(expression), values)
+    except cel.Failure as failure:
+        raise ConditionError(f"it has no value: {failure}") from None
+    except (cel.Unsupported, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        raise ConditionError("it has no value; compare values of one type") from None
+    if not isinstance(value, bool):
+        raise ConditionError(f"it must be true or false, not {value!r:.50}; compare it with a value")
+    return value
+
+
+def _parts(tree: Any) -> Iterator[cel.Tree]:
+    """Yield a tree and all trees in it."""
+    yield tree
+    for part in tree[1:]:
+        if isinstance(part, tuple):
+            yield from _parts(part)
+
+
+def _free(tree: Any, bound: frozenset[str]) -> Iterator[str]:
+    """Yield the names that no repetition binds."""
+    match tree:
+        case ("name", name):
+            if name not in bound and name not in cel.TYPES:
+                yield name
+        case ("macro", _, inner, variable, body):
+            yield from _free(inner, bound)
+            yield from _free(body, bound | {variable})
+        case _:
+            for part in tree[1:]:
+                if isinstance(part, tuple):
+                    yield from _free(part, bound)
