@@ -12,6 +12,7 @@ from typing import Any
 from ultramarine_contract import cel
 
 ROOTS = ("params", "steps", "item")
+MAX_DEPTH = 60  # levels of a condition
 _PATTERNS = cel.parsed("a.matches(b)")[1]  # the function that Python evaluates with unbounded effort
 
 
@@ -26,6 +27,8 @@ def compiled(expression: str) -> cel.Tree:
         tree = cel.parsed(expression)
     except (cel.Unsupported, IndexError, RecursionError):
         raise ConditionError("it does not compile; write CEL, such as steps.check.metrics.auc > 0.9") from None
+    if _depth(tree) > MAX_DEPTH:
+        raise ConditionError(f"it is nested more than {MAX_DEPTH} times; write it in several steps")
     for part in _parts(tree):
         if part[0] == "call" and part[1] is None:
             raise ConditionError("it calls an unknown function; remove the call")
@@ -61,6 +64,15 @@ def holds(expression: str, values: Mapping[str, Any]) -> bool:
     if not isinstance(value, bool):
         raise ConditionError(f"it must be true or false, not {value!r:.50}; compare it with a value")
     return value
+
+
+def _depth(tree: cel.Tree) -> int:
+    """Return the number of levels of a tree, without recursion."""
+    level, depth = [tree], 0
+    while level:
+        depth += 1
+        level = [part for node in level for part in node[1:] if isinstance(part, tuple)]
+    return depth
 
 
 def _parts(tree: Any) -> Iterator[cel.Tree]:

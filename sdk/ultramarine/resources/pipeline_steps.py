@@ -117,7 +117,7 @@ def ordered(spec: PipelineSpec) -> list[tuple[Step, set[str]]]:
     Raises InvalidSpec for a cycle. Steps of finally are not among them.
     """
     steps = {step.name: step for step in spec.steps}
-    needs = {name: dependencies(step, spec.defaults) & steps.keys() for name, step in steps.items()}
+    needs = {name: dependencies(step, spec.defaults) & steps.keys() - {name} for name, step in steps.items()}
     order: list[tuple[Step, set[str]]] = []
     placed: set[str] = set()
     waiting = list(steps)
