@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -263,6 +264,22 @@ class Storage:
                 return ""
             digest.update(chunk)
         return f"sha256:{digest.hexdigest()}"
+
+    def content_digest(self, uri: str) -> str:
+        """Return a digest of all that is at `uri`: an artifact's own, or one over paths, sizes and ETags."""
+        location = parse_uri(uri)
+        if location.is_prefix and self.exists(uri + MANIFEST_NAME):
+            return self._manifest(uri).digest
+        with self._explained(uri):
+            self._objects(uri)  # which explains what is missing
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=location.bucket, Prefix=location.key)
+            entries = [
+                [entry["Key"].removeprefix(location.key), entry["Size"], entry["ETag"]]
+                for page in pages
+                for entry in page.get("Contents", [])
+                if location.is_prefix or entry["Key"] == location.key
+            ]
+        return f"sha256:{hashlib.sha256(json.dumps(sorted(entries)).encode()).hexdigest()}"
 
     def read(self, uri: str, limit: int = READ_LIMIT) -> bytes:
         """Return a small object's content, at most `limit` bytes."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
+from .cache_records import CacheTask
 from .common import (
     TERMINATION_LIMIT,
     Amount,
@@ -92,6 +93,7 @@ class TrainingContext(Document, frozen=True):
     `progress` is the URL to which Progress is posted, and `mlflow` the URI of a tracking server; both may be empty.
     `reserved` are the resources of each pod: cpu, gpu and memoryGib.
     With `scoped_keys` the storage takes keys that the trainer derives from the namespace's for its task alone.
+    `cache` is the cache key of a pipeline's step, under which the outcome is recorded at its success.
     """
 
     NOUN = "the context of an attempt"
@@ -107,6 +109,7 @@ class TrainingContext(Document, frozen=True):
     mlflow: str = ""
     reserved: dict[str, float] = field(default_factory=dict)
     scoped_keys: bool = False
+    cache: CacheTask | None = None
 
     def to_json(self) -> str:
         return json.dumps({name: value for name, value in self.document().items() if value}, sort_keys=True)

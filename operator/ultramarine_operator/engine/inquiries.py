@@ -48,13 +48,15 @@ class Inquiries:
         if all(question in answers for question in questions):
             return {question: answers[question] for question in questions}
         if key not in self._asking:
-            self._asking[key] = asyncio.create_task(self._ask_all(key, questions))
+            kept = {question: answers[question] for question in questions if question in answers}
+            missing = tuple(question for question in questions if question not in kept)
+            self._asking[key] = asyncio.create_task(self._ask_all(key, missing, kept))
         return None
 
-    async def _ask_all(self, key: Key, questions: tuple[Question, ...]) -> None:
+    async def _ask_all(self, key: Key, questions: tuple[Question, ...], kept: Answers) -> None:
         try:
             answers = await asyncio.gather(*(self._ask(question) for question in questions))
-            self._answers[key] = dict(zip(questions, answers, strict=True))
+            self._answers[key] = {**kept, **dict(zip(questions, answers, strict=True))}
         except Exception as error:
             log.exception("%s: a question failed by a bug of the operator", key)
             message = f"the operator failed to ask the storage or a gateway: {error!r}; see its log"

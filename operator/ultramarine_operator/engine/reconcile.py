@@ -115,7 +115,13 @@ class Reconciler:
 
         children = self._mirror.children(key)
         report = self._reports.latest(key, children)
-        seen = Seen(self._platform, children, Lazily(related), report=report)
+        seen = Seen(
+            self._platform,
+            children,
+            Lazily(related),
+            report=report,
+            look=lambda of, name: self._mirror.get(Key(of, key.namespace, name)),
+        )
         questions = kind.questions(obj, seen)
         if not questions:
             self._inquiries.forget(key)  # an answer that no pass has used gets old

@@ -138,7 +138,7 @@ class Seen:
     """The world at the moment of deciding: our children, the objects that we refer to, and what was answered outside.
 
     `report` is the newest that a pod of the object has posted to this process: None after a restart, until it posts
-    again.
+    again. `look` returns any object of the platform's kinds in the namespace, by kind and name.
     """
 
     platform: Platform
@@ -146,6 +146,7 @@ class Seen:
     related: Iterable[Manifest] = ()
     answers: Mapping[Question, Any] = field(default_factory=dict)
     report: Any = None
+    look: Callable[[str, str], Manifest | None] = lambda kind, name: None
 
     def of(self, kind: str) -> list[Manifest]:
         """Return the children of that kind, by name."""

@@ -88,6 +88,8 @@ def child(
 
 def seen(*children: Manifest, related: tuple[Manifest, ...] = (), platform: Platform = PLATFORM, **more: Any) -> Seen:
     """Input of a plan."""
+    objects = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in (*children, *related)}
+    more = {"look": lambda kind, name: objects.get((kind, name)), **more}
     return Seen(platform, tuple(children), related, **more)
 
 

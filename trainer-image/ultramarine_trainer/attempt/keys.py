@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 
 from ultramarine_contract import common as contract
+from ultramarine_contract.cache_records import record_uris
 from ultramarine_contract.common import UNREADABLE
 from ultramarine_contract.training_records import TrainingContext, TrainingTask
 
@@ -30,13 +31,14 @@ def narrowed(environment: Mapping[str, str]) -> dict[str, str] | None:
         return None  # whoever reads it next says so
     if not context.scoped_keys or not account.startswith(_OF_NAMESPACES) or "~" in account:
         return None
-    account = f"{account}~{_scope(task, account.removeprefix(_OF_NAMESPACES))}"
+    account = f"{account}~{_scope(task, context, account.removeprefix(_OF_NAMESPACES))}"
     derived = hmac.new(secret.encode(), account.encode(), hashlib.sha256).hexdigest()
     return {**environment, ACCESS: account, SECRET: derived}
 
 
-def _scope(task: TrainingTask, namespace: str) -> str:
+def _scope(task: TrainingTask, context: TrainingContext, namespace: str) -> str:
     """Return the scope of the task: keys, and prefixes of keys that end in a slash."""
+    records = record_uris(task.output_prefix, context.cache)
     uris = [*task.inputs.values(), *task.streams.values()]
     uris += [
         part
@@ -47,7 +49,8 @@ def _scope(task: TrainingTask, namespace: str) -> str:
         )
         if part
     ]
-    scope = {"write": [_key(task.output_prefix).rstrip("/") + "/"], "read": sorted({_key(uri) for uri in uris})}
+    written = [_key(task.output_prefix), *(_key(uri).rpartition("/")[0] for uri in records)]
+    scope = {"write": [f"{key.rstrip('/')}/" for key in written], "read": sorted({_key(uri) for uri in uris})}
     text = json.dumps(scope)
     if len(text) > _LONGEST or "*" in text or "?" in text:  # these are wildcards to the storage
         text = json.dumps({**scope, "read": [f"{namespace}/", "shared/"]})

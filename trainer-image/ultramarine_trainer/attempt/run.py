@@ -32,6 +32,7 @@ from ultramarine_contract.training_records import (
 
 from ultramarine_trainer.attempt import provenance
 from ultramarine_trainer.attempt import resources as cgroup
+from ultramarine_trainer.attempt.caching import store_records
 from ultramarine_trainer.attempt.child import Signals, Stopped, activated, environment_for_command
 from ultramarine_trainer.attempt.lines import Tail
 from ultramarine_trainer.attempt.places import Places, about, store_result
@@ -400,8 +401,18 @@ class Attempt:
         record = structs.replace(self._record(), outputs=outputs, productive_seconds=seconds)
         if prefix:
             self._listeners.store_runs(storage, f"{prefix}/{contract.ATTEMPTS_NAME}/{self._pod}/{RUNS_NAME}/")
+            # Before the result, with which the job is done: an attempt that ended between them would leave no record.
+            self._store_records(storage, prefix, record)
             self._patiently(self._places.output_waits, partial(store_result, storage, prefix, record))
         return record
+
+    def _store_records(self, storage: Storage, prefix: str, record: TerminationRecord) -> None:
+        """Store the outcome of a pipeline's step in the cache; without it, a later run repeats the step."""
+        try:
+            store = partial(store_records, storage, f"{prefix}/", self._context, record)
+            self._patiently(self._places.input_waits, store)
+        except StorageError as error:
+            self.say(f"the outcome is not stored for reuse: {error.message}")
 
     def _patiently(self, waits: Sequence[float], step: Callable[[], T]) -> T:
         """Do `step`, and again after each of `waits` while the storage does not answer and the pod may go on."""

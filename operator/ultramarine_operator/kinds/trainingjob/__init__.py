@@ -19,15 +19,17 @@ from ultramarine_contract.meta import (
 
 from ...shared.environments import topics_of
 from ...shared.kind import MLFLOW, OPERATOR, Column, Kind, Peer, PodGroup
+from ...training.steps import cache_task_of, topic_of_key
 from .plan import plan, questions
 from .report import REPORTING
 
 
 def _topics(job: Manifest) -> frozenset[str]:
-    """Return the Models that its outputs are registered as, and its Environment."""
+    """Return the Models that its outputs are registered as, its Environment, and its cache key."""
     outputs = (job["spec"].get("outputs") or {}).values()
     models = frozenset(output["registerAs"] for output in outputs if output.get("registerAs"))
-    return models | topics_of(job)
+    task = cache_task_of(job)
+    return models | topics_of(job) | ({topic_of_key(task.key)} if task else frozenset())
 
 
 KIND = Kind(

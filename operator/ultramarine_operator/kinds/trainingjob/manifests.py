@@ -15,6 +15,7 @@ from ...shared.pods import TRAINER
 from ...training import pods as training
 from ...training import trials
 from ...training.environment import archive_of, image_of
+from ...training.steps import cache_task_of
 
 Job = Obj[TrainingJobSpec]
 
@@ -201,4 +202,5 @@ def context(job: Job, platform: Platform) -> TrainingContext:
         # A trial is recorded by the coordinator of its sweep.
         mlflow="" if trials.task_of(job.manifest) else platform.mlflow_uri,
         scoped_keys=platform.storage_confined,
+        cache=cache_task_of(job.manifest),
     )

@@ -1,5 +1,7 @@
 """Test material of TrainingJob."""
 
+from ultramarine_contract.cache_records import ANNOTATION_CACHE
+
 from ....shared.testing import Material, Neighbour, applied
 from ....training.environment import ANNOTATION
 from ..registration import LABEL_JOB_UID
@@ -36,5 +38,5 @@ MATERIAL = Material(
     ),
     final=("Succeeded", "Failed", "Stopped"),
     labels=(LABEL_JOB_UID,),
-    annotations=(ANNOTATION,),
+    annotations=(ANNOTATION, ANNOTATION_CACHE),
 )

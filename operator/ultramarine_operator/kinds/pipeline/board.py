@@ -1,0 +1,325 @@
+"""States of the steps of a run: one pass over them decides which begin, which go on and which have ended.
+
+A pass may need answers of the storage: `asked` are the questions of a pass, and the next one has their answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from ultramarine.resources import pipeline_conditions as conditions
+from ultramarine.resources.pipeline import CachedFrom, Step, StepState, StepStatus
+from ultramarine.resources.pipeline_conditions import ConditionError
+from ultramarine.resources.pipeline_references import Reference, filled, whole
+from ultramarine.resources.pipeline_steps import RUNNABLES
+from ultramarine_contract.errors import UltramarineError
+from ultramarine_contract.meta import PIPELINE_RUN, Manifest, Ref, controller_uid
+
+from ...shared.conditions import ENDED as ENDED_RUNS
+from ...shared.conditions import parse_timestamp, timestamp
+from ...shared.plan import Seen
+from ...shared.questions import CacheAnswer, LookUpStep, Question
+from . import results
+from .graph import Graph, Node
+from .repetitions import RETRY, repeat
+from .results import ENDED, MAX_MESSAGE, Unresolved, Values, may_pass
+from .work import Run, Work, child_name, child_of, parts_of, pipeline_of, with_suspend
+
+MAX_LOOK_UPS = 64  # questions about the cache in one pass
+MAX_INPUTS = 32  # of a TrainingJob
+
+
+@dataclass
+class Board:
+    """States of a run's steps, with the writes that follow from them."""
+
+    run: Run
+    graph: Graph
+    params: Mapping[str, Any]
+    seen: Seen
+    now: datetime
+    states: dict[str, StepStatus]
+    reused: Mapping[str, StepStatus] = field(default_factory=dict)  # results of an earlier run, by name
+    children: dict[str, Manifest] = field(default_factory=dict)
+    apply: list[Manifest] = field(default_factory=list)
+    delete: list[Ref] = field(default_factory=list)
+    asked: list[Question] = field(default_factory=list)
+    after: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        kinds = {runnable.resource.kind for runnable in RUNNABLES}
+        self.children = {c["metadata"]["name"]: c for c in self.seen.children if c["kind"] in kinds}
+        self.spec = self.graph.spec
+        lists = {node.step.name for node in self.graph.nodes if node.step.for_each is not None}
+        self.values = Values(self.params, self.states, lists)
+        self.failed = [state.name for state in self.states.values() if state.state == "Failed"]
+
+    def advance(self) -> None:
+        """Bring each step as far as it goes."""
+        former = dict(self.states)
+        self.states.clear()  # in the order of the pipeline again
+        for step in (*self.spec.steps, *self.spec.finally_):
+            self.states[step.name] = former.pop(step.name, None) or StepStatus(name=step.name, state="Waiting")
+            for number in range(self.states[step.name].items or 0):
+                if (part := former.pop(f"{step.name}-{number}", None)) is not None:
+                    self.states[part.name] = part
+        for node in self.graph.nodes:
+            if not node.is_final or all(self.states[step.name].state in ENDED for step in self.spec.steps):
+                self._advance_step(node)
+
+    @property
+    def is_over(self) -> bool:
+        """True if all steps have ended."""
+        return all(self.states[step.name].state in ENDED for step in (*self.spec.steps, *self.spec.finally_))
+
+    def _advance_step(self, node: Node) -> None:
+        step, state = node.step, self.states[node.step.name]
+        if state.state in ENDED:
+            return
+        if step.name in self.reused and state.state == "Waiting":
+            self._take_over(step.name, self.reused[step.name])
+            return
+        if state.state == "Waiting" and not self._may_begin(node):
+            return
+        if step.for_each is None and step.while_ is None:
+            self.advance_work(node, step.name, None)
+            return
+        try:
+            repeat(self, node)
+        except Unresolved as error:
+            self.end(step.name, "Failed", str(error))
+
+    # ---- Beginning
+
+    def _may_begin(self, node: Node) -> bool:
+        """True if a waiting step may begin now; a step that never will is skipped."""
+        step, needs, decisive = node.step, node.needs, node.decisive
+        if self.run.spec.cancel and not node.is_final:
+            self.end(step.name, "Skipped", "the run is cancelled")
+        elif self._is_halted(node) and all(self.states[name].state in ENDED for name in decisive):
+            self.end(step.name, "Skipped", f"step {self.failed[0]} failed")
+        elif not all(self.states[name].state in ENDED for name in needs):
+            return False
+        elif lacking := [name for name in sorted(needs - decisive) if self.states[name].state != "Succeeded"]:
+            word = "failed" if self.states[lacking[0]].state == "Failed" else "was skipped"
+            self.end(step.name, "Skipped", f"step {lacking[0]} {word}")
+        elif self.run.spec.suspend:
+            return False
+        elif self._is_wanted(node):
+            return True
+        return False
+
+    def _is_halted(self, node: Node) -> bool:
+        """True if the failure of another step keeps this one from beginning; its `when` may be about the failure."""
+        if not self.failed or self.spec.continue_on_step_failure or node.is_final:
+            return False
+        return not node.decisive.intersection(self.failed)
+
+    def _is_wanted(self, node: Node) -> bool:
+        """True if the condition of a step holds; otherwise the step is skipped, or fails with its condition."""
+        step = node.step
+        if step.when is None:
+            return True
+        try:
+            if conditions.holds(step.when, self.values.names(node.decisive, None)):
+                return True
+            self.end(step.name, "Skipped", f"{step.when} is false")
+        except ConditionError as error:
+            self.end(step.name, "Failed", f"when: {error}")
+        return False
+
+    def _take_over(self, name: str, former: StepStatus) -> None:
+        """Take over the results of an earlier run."""
+        assert self.run.spec.rerun is not None
+        origin = former.cached or CachedFrom(run=self.run.spec.rerun.of, job=former.child)
+        kept = {"outputs": former.outputs, "metrics": former.metrics, "items": former.items, "key": former.key}
+        self.end(name, "Succeeded", cached=origin, **{field: value for field, value in kept.items() if value})
+        for number in range(former.items or 0):
+            if (part := self.reused.get(f"{name}-{number}")) is not None:
+                self._take_over(part.name, part)
+
+    # ---- Work
+
+    def advance_work(self, node: Node, name: str, item: Any) -> None:
+        """Bring one object's worth of work as far as it goes."""
+        state = self.states.setdefault(name, StepStatus(name=name, state="Waiting"))
+        if state.state in ENDED:
+            return
+        child = self.children.get(state.child) if state.child else None
+        if state.state == "Running" and child is not None:
+            self._follow(node, state, child)
+        elif self.run.spec.cancel and not node.is_final:
+            self.end(name, "Failed", "the run was cancelled")
+        elif not self.run.spec.suspend:
+            try:
+                self._begin(node, self._work(node, name, item), state)
+            except Unresolved as error:
+                self.end(name, "Failed", str(error))
+
+    def _work(self, node: Node, name: str, item: Any) -> Work:
+        own, document = node.runnable.own(node.document), self._fanned_in(node.document)
+        if node.runnable.resource == PIPELINE_RUN and self.run.spec.force_rerun:
+            document = {**document, "forceRerun": True}
+
+        def value(reference: Reference) -> Any:
+            return self.values.resolve(reference, item)
+
+        def digest(reference: Reference) -> Any:
+            return self.values.resolve(reference, item, digests=True)
+
+        spec, identity = filled(document, value, own), filled(document, digest, own)
+        return Work(name, node.step, node.runnable, spec, identity)
+
+    def _fanned_in(self, document: Manifest) -> Manifest:
+        """Return the spec with an input for each repetition in place of one that is all of them."""
+        inputs: Manifest = {}
+        for name, source in (document.get("inputs") or {}).items():
+            reference = whole(source.get("uri")) if isinstance(source, dict) else None
+            value = self.values.resolve(reference, None) if reference is not None and reference.is_output else None
+            if reference is None or not isinstance(value, list):
+                inputs[name] = source
+                continue
+            for number, part in enumerate(self.values.repetitions(reference.step)):
+                text = reference.text.replace(f".{reference.step}.", f".{part.name}.")
+                inputs[f"{name}-{number}"] = {**source, "uri": text}
+        if len(inputs) > MAX_INPUTS:
+            raise Unresolved(f"inputs: {len(inputs)} inputs; pass the URIs as a parameter above {MAX_INPUTS}")
+        return {**document, "inputs": inputs} if inputs else document
+
+    def _begin(self, node: Node, work: Work, state: StepStatus) -> None:
+        """Begin a step's work, or create its object again if it was deleted."""
+        key, parts, miss = state.key, dict[str, str](), ""
+        if node.step.cache:
+            answer = self._looked_up(work)
+            if answer is None:
+                return
+            if answer.record is not None:
+                origin = CachedFrom(run=answer.record.run, job=answer.record.job)
+                outputs, metrics = results.recorded_outputs(answer.record.outputs), answer.record.metrics
+                self.end(work.name, "Succeeded", key=answer.key, cached=origin, outputs=outputs, metrics=metrics)
+                return
+            key, parts, miss = answer.key, dict(answer.parts), answer.miss
+        number, name = 0, ""
+        left = state.attempt
+        while True:
+            name = child_name(self.run, work, key, number)
+            other = self.seen.look(work.runnable.resource.kind, name)
+            if other is None:
+                break
+            if controller_uid(other) == self.run.uid:
+                if not left:
+                    break
+                left -= 1
+            elif (other.get("status") or {}).get("state") not in ENDED_RUNS and key and not self.run.spec.force_rerun:
+                owner = (other["metadata"].get("ownerReferences") or [{}])[0].get("name", "")
+                self.put(work.name, "Waiting", f"run {owner} does the same work in {name}", key=key)
+                return
+            elif not key:
+                break  # the refusal of the create says that the name is taken
+            number += 1
+        self.apply.append(child_of(self.run, work, name, key, parts, self.seen.platform))
+        self.put(
+            work.name,
+            "Running",
+            child=name,
+            key=key,
+            miss_reason=miss[:MAX_MESSAGE],
+            attempt=state.attempt,
+            start_time=state.start_time or timestamp(self.now),
+        )
+
+    def _looked_up(self, work: Work) -> CacheAnswer | None:
+        """Return what the cache has for a step's work; None while the storage is asked, or does not answer."""
+        parts = parts_of(work, self.seen)
+        if parts.problem:
+            return CacheAnswer("", (), miss=parts.problem)
+        question = LookUpStep(
+            self.seen.platform.storage_bucket,
+            self.run.namespace,
+            pipeline_of(self.run),
+            work.name,
+            tuple(parts.values.items()),
+            tuple(parts.contents.items()),
+            reuses=not self.run.spec.force_rerun,
+        )
+        answer = self.answer(question) if len(self.asked) < MAX_LOOK_UPS else None
+        if answer is None:
+            self.look_again(timedelta())
+        if isinstance(answer, UltramarineError) and may_pass(answer):
+            self.look_again(RETRY)
+            kept = self.kept(self.states[work.name])
+            self.put(work.name, "Waiting", f"the cache cannot be read: {answer.message}", **kept)
+            return None
+        return CacheAnswer("", (), miss=answer.message) if isinstance(answer, UltramarineError) else answer
+
+    def answer(self, question: Question) -> Any:
+        """Ask a question; return its answer, if the storage has given one."""
+        self.asked.append(question)
+        return self.seen.answers.get(question)
+
+    def _follow(self, node: Node, state: StepStatus, child: Manifest) -> None:
+        """Follow an object that exists."""
+        step = node.step
+        # Of an object that has ended the mirror gives an outline.
+        whole_child = child if "spec" in child else self.seen.look(child["kind"], child["metadata"]["name"]) or child
+        word = (whole_child.get("status") or {}).get("state")
+        if word == "Succeeded":
+            self.end(
+                state.name,
+                "Succeeded",
+                **self.kept(state),
+                outputs=results.outputs_of(whole_child),
+                metrics=results.metrics_of(whole_child),
+            )
+        elif word in ("Failed", "Stopped", "Invalid"):
+            message = results.failure_of(whole_child)
+            if state.attempt < step.retries and not self.run.spec.cancel:
+                self.put(state.name, "Waiting", message, attempt=state.attempt + 1, start_time=state.start_time)
+                self.after = timedelta()
+            else:
+                self.end(state.name, "Failed", message, **self.kept(state))
+        elif self.run.spec.cancel and not node.is_final:
+            self.delete.append(Ref.to(node.runnable.resource, whole_child))
+            self.end(state.name, "Failed", "the run was cancelled", **self.kept(state))
+        elif (left := self._left(step, state)) is not None and left <= timedelta():
+            self.delete.append(Ref.to(node.runnable.resource, whole_child))
+            words = f"not finished within timeoutSeconds={step.timeout_seconds}"
+            self.end(state.name, "Failed", words, **self.kept(state))
+        else:
+            self.look_again(left)
+            if bool(whole_child["spec"].get("suspend")) != self.run.spec.suspend:
+                self.apply.append(with_suspend(self.run, whole_child, self.run.spec.suspend))
+
+    def _left(self, step: Step, state: StepStatus) -> timedelta | None:
+        if step.timeout_seconds is None or state.start_time is None or self.run.spec.suspend:
+            return None
+        return timedelta(seconds=step.timeout_seconds) - (self.now - parse_timestamp(state.start_time))
+
+    # ---- States
+
+    @staticmethod
+    def kept(state: StepStatus) -> dict[str, Any]:
+        """Return the fields of a state that its end keeps."""
+        kept = ("child", "attempt", "start_time", "key", "miss_reason", "items")
+        return {name: value for name in kept if (value := getattr(state, name))}
+
+    def put(self, name: str, state: StepState, message: str = "", **fields: Any) -> None:
+        """Set the state of a step, without fields that are empty."""
+        kept = {"message": message[:MAX_MESSAGE], **fields}
+        self.states[name] = StepStatus(
+            name=name, state=state, **{field: value for field, value in kept.items() if value}
+        )
+
+    def end(self, name: str, state: StepState, message: str = "", **fields: Any) -> None:
+        """End a step."""
+        self.put(name, state, message, completion_time=timestamp(self.now), **fields)
+        if state == "Failed":
+            self.failed.append(name)
+
+    def look_again(self, after: timedelta | None) -> None:
+        """Ask for another pass after that time, if it is not None."""
+        if after is not None:
+            self.after = min(self.after, after) if self.after is not None else after

@@ -1,0 +1,268 @@
+"""Plans of a Pipeline, which is only checked, and of a PipelineRun, which makes other objects of the platform."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from ultramarine.resources.base import Failure
+from ultramarine.resources.pipeline import (
+    PipelinePin,
+    PipelineRunStatus,
+    PipelineSpec,
+    PipelineStatus,
+    StepCounts,
+    StepOutput,
+    StepStatus,
+)
+from ultramarine.resources.pipeline_checks import check, parameter_values
+from ultramarine.resources.pipeline_conditions import ConditionError
+from ultramarine.resources.pipeline_references import whole
+from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.meta import CONTROLLER_REVISION, PIPELINE_RUN, Manifest, child_metadata, content_hash
+
+from ... import runs
+from ...shared import states, statuses
+from ...shared.conditions import LONG_AGO, Condition, health, merge, timestamp
+from ...shared.plan import Obj, Plan, Seen
+from ...shared.questions import Question
+from .board import Board
+from .graph import Graph, graph_of
+from .results import ENDED
+from .work import Run
+
+MAX_DEPTH = 5  # of pipelines that run pipelines
+Pipeline = Obj[PipelineSpec]
+
+
+def plan_pipeline(pipeline: Pipeline, seen: Seen, now: datetime) -> Plan:
+    """Check a pipeline; it makes nothing."""
+    check(pipeline.spec)
+    count = len(pipeline.spec.steps) + len(pipeline.spec.finally_)
+    status = PipelineStatus(
+        observed_generation=pipeline.generation,
+        steps=count,
+        digest=_digest(pipeline.manifest["spec"]),
+    )
+    news = (
+        Condition("Accepted", True, "Valid"),
+        Condition("Ready", True, "Checked", f"{count} steps; a PipelineRun runs them"),
+        *health(done=True),
+    )
+    conditions = merge(pipeline.status.get("conditions") or [], news, pipeline.generation, now)
+    return Plan({**statuses.dumped(status), "conditions": conditions})
+
+
+def plan_run(run: Run, seen: Seen, now: datetime) -> Plan:
+    """Return the objects that the steps of a run need now, and the states of the steps."""
+    if states.is_over(run.status):
+        return runs.after_end(run, PIPELINE_RUN, now)
+    status = runs.former(run, PipelineRunStatus, without={"counts", "progress", "outputs"})
+    board = _board(run, seen, now, status)
+    if isinstance(board, Waits):
+        if board.pin is not None:
+            status.pipeline = board.pin
+        return runs.planned(run, board.state, status, now, apply=board.apply, after=board.after)
+    status.start_time = status.start_time or timestamp(now)
+    board.advance()
+    status.steps = list(board.states.values())
+    status.counts = _counts(status.steps)
+    ended = sum(state.state in ENDED for state in status.steps if state.items is None)
+    status.progress = f"{ended}/{sum(state.items is None for state in status.steps)}"
+    status.outputs = _outputs(board)
+    if board.is_over:
+        return replace(_ended(run, board, status, now), delete=tuple(board.delete))
+    planned = runs.planned(run, _state(run, board), status, now, apply=tuple(board.apply), after=board.after)
+    return replace(planned, delete=tuple(board.delete))
+
+
+def questions_run(run: Run, seen: Seen) -> tuple[Question, ...]:
+    """Ask the storage for what a step that may begin needs: its place in the cache, and the entries of its list."""
+    if states.is_over(run.status):
+        return ()
+    try:
+        board = _board(run, seen, LONG_AGO, runs.former(run, PipelineRunStatus))
+    except InvalidSpec:
+        return ()  # the plan says so
+    if isinstance(board, Waits):
+        return ()
+    board.advance()
+    return tuple(dict.fromkeys(board.asked))
+
+
+class Waits:
+    """A run that cannot begin yet, with its state."""
+
+    def __init__(
+        self,
+        state: states.State,
+        apply: tuple[Manifest, ...] = (),
+        pin: PipelinePin | None = None,
+        after: timedelta | None = None,
+    ) -> None:
+        self.state, self.apply, self.pin, self.after = state, apply, pin, after
+
+
+def _board(run: Run, seen: Seen, now: datetime, status: PipelineRunStatus) -> Board | Waits:
+    """Return the states of a run's steps as an earlier pass left them. Raises InvalidSpec before the run begins."""
+    pinned = _pinned(run, seen)
+    if isinstance(pinned, Waits):
+        return pinned
+    graph, spec = pinned, pinned.spec
+    if not run.status.get("startTime"):
+        _check_depth(run, seen)
+    params = parameter_values(spec, run.spec.parameters)
+    reused = _reused(run, graph, seen)
+    if isinstance(reused, Waits):
+        return reused
+    steps = {state.name: state for state in status.steps}
+    return Board(run, graph, params, seen, now, steps, reused=reused)
+
+
+def _pinned(run: Run, seen: Seen) -> Graph | Waits:
+    """Return the spec that a run began with; a Pipeline's is kept in a ControllerRevision, which cannot be changed."""
+    if run.spec.pipeline_spec is not None:
+        return _graph(run.manifest["spec"]["pipelineSpec"], run)
+    name = _revision_name(run)
+    if (revision := seen.child(CONTROLLER_REVISION.kind, name)) is not None:
+        return _graph((revision.get("data") or {}).get("spec"), run)
+    pipeline = seen.look("Pipeline", run.spec.pipeline or "")
+    if run.status.get("startTime"):
+        raise InvalidSpec(
+            f"ControllerRevision {name} was deleted, and with it the pipeline of this run; start a new run"
+        )
+    if pipeline is None:
+        message = f"Pipeline {run.spec.pipeline} does not exist yet; apply it, or correct spec.pipeline"
+        return Waits(states.pending("PipelineMissing", message))
+    check(PipelineSpec.model_validate(pipeline["spec"]))
+    digest = _digest(pipeline["spec"])
+    generation = int(pipeline["metadata"].get("generation", 0))
+    pin = PipelinePin(name=str(run.spec.pipeline), generation=generation, digest=digest, revision=name)
+    state = states.pending("Beginning", f"the spec of Pipeline {run.spec.pipeline} is being kept")
+    return Waits(state, (_revision(run, name, pipeline["spec"]),), pin, timedelta())
+
+
+def _graph(spec: Any, run: Run) -> Graph:
+    """Return the graph of a pipeline, which is checked before a run begins. Raises InvalidSpec."""
+    try:
+        graph = graph_of(spec)
+    except ConditionError as error:
+        check(PipelineSpec.model_validate(spec))  # which names the step
+        raise InvalidSpec(str(error)) from None
+    if not run.status.get("startTime"):
+        check(graph.spec)
+    return graph
+
+
+def _revision_name(run: Run) -> str:
+    return f"{run.name}-pipeline"
+
+
+def _revision(run: Run, name: str, spec: Manifest) -> Manifest:
+    return {
+        "apiVersion": CONTROLLER_REVISION.api_version,
+        "kind": CONTROLLER_REVISION.kind,
+        "metadata": child_metadata(run.manifest, name),
+        "revision": 1,
+        "data": {"spec": spec},
+    }
+
+
+def _digest(spec: Any) -> str:
+    return f"sha256:{content_hash(spec)}"
+
+
+def _check_depth(run: Run, seen: Seen) -> None:
+    """Raise InvalidSpec if pipelines run each other without an end."""
+    manifest: Manifest | None = run.manifest
+    for _ in range(MAX_DEPTH):
+        owners = (manifest or {}).get("metadata", {}).get("ownerReferences") or []
+        name = next((owner["name"] for owner in owners if owner.get("kind") == PIPELINE_RUN.kind), None)
+        if name is None:
+            return
+        manifest = seen.look(PIPELINE_RUN.kind, name)
+    raise InvalidSpec(f"pipelines run each other more than {MAX_DEPTH} deep; remove the circle")
+
+
+def _reused(run: Run, graph: Graph, seen: Seen) -> dict[str, StepStatus] | Waits:
+    """Return the results of an earlier run that this one takes over."""
+    rerun = run.spec.rerun
+    if rerun is None or run.status.get("startTime"):
+        return {}
+    earlier = seen.look(PIPELINE_RUN.kind, rerun.of)
+    if earlier is None:
+        message = f"PipelineRun {rerun.of} does not exist; correct spec.rerun.of"
+        return Waits(states.pending("RerunMissing", message), after=timedelta(seconds=30))
+    if not states.is_over(earlier.get("status") or {}):
+        message = f"PipelineRun {rerun.of} has not ended yet"
+        return Waits(states.pending("RerunUnfinished", message), after=timedelta(seconds=5))
+    names = {step.name for step in graph.spec.steps}
+    if unknown := sorted(set(rerun.from_) - names):
+        raise InvalidSpec(f"spec.rerun.from: no step is named {unknown[0]!r}")
+    again = set(rerun.from_)
+    for node in graph.nodes:
+        if node.needs & again:
+            again.add(node.step.name)
+    status = statuses.former(Obj(earlier, run.spec), PipelineRunStatus)
+    return {
+        state.name: state
+        for state in status.steps
+        if state.state == "Succeeded" and state.name not in again and _stem(state.name, names) not in again
+    }
+
+
+def _stem(name: str, names: set[str]) -> str:
+    """Return the step of a repetition; the name itself for a step."""
+    stem = name.rpartition("-")[0]
+    return stem if name not in names and stem in names else name
+
+
+def _state(run: Run, board: Board) -> states.State:
+    """Return the state of a run that goes on."""
+    if run.spec.suspend and not run.spec.cancel:
+        return states.suspended()
+    names = [state.name for state in board.states.values() if state.state == "Running" and state.items is None]
+    message = f"running: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "steps are being begun"
+    condition = Condition("Running", True, "StepsRunning", message)
+    return "Running", (condition, *health(done=False, progress=message))
+
+
+def _ended(run: Run, board: Board, status: PipelineRunStatus, now: datetime) -> Plan:
+    """Return the end of a run: it has failed if a step has."""
+    failed = [state for state in board.states.values() if state.state == "Failed"]
+    if run.spec.cancel:
+        message = "spec.cancel ended it"
+        status.failure = Failure(reason="Cancelled", message=message)
+        return runs.finish(run, states.failed("Cancelled", message), status, now)
+    if failed:
+        message = f"step {failed[0].name} failed: {failed[0].message}"
+        status.failure = Failure(reason="StepFailed", message=message, hint="see the step's object, and resume the run")
+        return runs.finish(run, states.failed("StepFailed", message), status, now)
+    counts = status.counts or StepCounts()
+    message = f"{counts.succeeded} steps succeeded, {counts.cached} of them from the cache"
+    return runs.finish(run, states.succeeded(message), status, now)
+
+
+def _counts(steps: list[StepStatus]) -> StepCounts:
+    parts = [state for state in steps if state.items is None]
+    word = [state.state for state in parts]
+    return StepCounts(
+        waiting=word.count("Waiting"),
+        running=word.count("Running"),
+        succeeded=word.count("Succeeded"),
+        cached=sum(state.cached is not None for state in parts),
+        failed=word.count("Failed"),
+        skipped=word.count("Skipped"),
+    )
+
+
+def _outputs(board: Board) -> dict[str, StepOutput]:
+    """Return the outputs of the pipeline that exist already."""
+    outputs: dict[str, StepOutput] = {}
+    for name, text in board.spec.outputs.items():
+        reference = whole(text)
+        state = board.states.get(reference.step) if reference is not None else None
+        if reference is not None and state is not None and reference.path[2] in state.outputs:
+            outputs[name] = state.outputs[reference.path[2]]
+    return outputs

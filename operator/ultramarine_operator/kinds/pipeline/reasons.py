@@ -1,0 +1,30 @@
+"""Meaning and remedy of the reasons that Pipelines and PipelineRuns show."""
+
+from __future__ import annotations
+
+from ...shared.reasons import Table
+
+TABLES = (
+    Table(
+        title="Pipeline",
+        conditions={"Ready": "The pipeline was checked, and can run."},
+        reasons={"Ready": {"Checked": ("The pipeline was checked.", "")}},
+    ),
+    Table(
+        title="PipelineRun",
+        conditions={},
+        reasons={
+            "Running": {
+                "PipelineMissing": ("The Pipeline does not exist.", "Apply it, or correct spec.pipeline."),
+                "RerunMissing": ("The run in spec.rerun.of does not exist.", "Correct the name."),
+                "RerunUnfinished": ("The run in spec.rerun.of has not ended.", ""),
+                "Beginning": ("The spec of the Pipeline is being kept.", ""),
+                "StepsRunning": ("Steps run.", ""),
+            },
+            "Failed": {
+                "StepFailed": ("A step has failed.", "Correct its cause; resume the run."),
+                "Cancelled": ("spec.cancel ended the run.", ""),
+            },
+        },
+    ),
+)

@@ -1,0 +1,123 @@
+"""Repetitions of a step: an object for each entry of a list, or one after another while a condition holds."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from ultramarine.resources import pipeline_conditions as conditions
+from ultramarine.resources.pipeline import MAX_ITEMS, MAX_STATES, Step
+from ultramarine.resources.pipeline_conditions import ConditionError
+from ultramarine.resources.pipeline_references import whole
+from ultramarine_contract.errors import UltramarineError
+
+from ...shared.conditions import timestamp
+from ...shared.questions import ReadText
+from . import results
+from .graph import Node
+from .results import ENDED, Unresolved, may_pass
+
+if TYPE_CHECKING:
+    from .board import Board
+
+RETRY = timedelta(seconds=5)  # after the storage did not answer
+ITEMS_NAME = "items.json"
+
+
+def repeat(board: Board, node: Node) -> None:
+    """Bring the repetitions of a step as far as they go. Raises Unresolved if they cannot begin."""
+    step = node.step
+    items = _items(board, step) if step.for_each is not None else None
+    if step.for_each is not None and items is None:
+        return
+    state = board.states[step.name]
+    count = len(items) if items is not None else max(state.items or 1, 1)
+    if len(board.states) + count - (state.items or 0) > MAX_STATES:
+        raise Unresolved(f"the run would have more than {MAX_STATES} steps; use fewer entries")
+    if state.items is None or state.state == "Waiting":
+        board.put(step.name, "Running", items=count, start_time=timestamp(board.now))
+    if items is not None and step.for_each is not None:
+        _advance_entries(board, node, items, step.for_each.parallel)
+    else:
+        _advance_rounds(board, node)
+
+
+def _items(board: Board, step: Step) -> list[Any] | None:
+    """Return the entries of a step; None while they are being read."""
+    assert step.for_each is not None
+    items: Any = step.for_each.items
+    if (reference := whole(items)) is not None:
+        items = board.values.resolve(reference, None)
+        if reference.is_output and isinstance(items, str):
+            answer = board.answer(ReadText(f"{items.rstrip('/')}/{ITEMS_NAME}"))
+            if isinstance(answer, UltramarineError) and not may_pass(answer):
+                raise Unresolved(f"forEach.items: {answer.message}")
+            if not isinstance(answer, str):
+                board.look_again(timedelta() if answer is None else RETRY)
+                return None
+            items = results.items_of(answer)
+    elif isinstance(items, str):
+        items = results.items_of(items)
+    if len(items) > MAX_ITEMS:
+        raise Unresolved(f"forEach.items has {len(items)} entries; use at most {MAX_ITEMS}")
+    return list(items)
+
+
+def _advance_entries(board: Board, node: Node, items: list[Any], parallel: int) -> None:
+    step, is_final = node.step, node.is_final
+    names = [f"{step.name}-{number}" for number in range(len(items))]
+    for name, item in zip(names, items, strict=True):
+        if name in board.states:
+            board.advance_work(node, name, item)
+    live = sum(board.states[name].state not in ENDED for name in names if name in board.states)
+    own = set(names)
+    halting = [name for name in board.failed if name in own or not is_final]
+    stops = (halting and not board.spec.continue_on_step_failure) or (board.run.spec.cancel and not is_final)
+    for name, item in zip(names, items, strict=True):
+        if live >= parallel or stops or board.run.spec.suspend:
+            break
+        if name not in board.states:
+            board.advance_work(node, name, item)
+            live += board.states[name].state not in ENDED
+    begun = [board.states[name] for name in names if name in board.states]
+    if any(part.state not in ENDED for part in begun):
+        return
+    failed = [part for part in begun if part.state == "Failed"]
+    if failed:
+        message = f"{len(failed)} of {len(items)} entries failed; {failed[0].name}: {failed[0].message}"
+        board.end(step.name, "Failed", message, **board.kept(board.states[step.name]))
+    elif len(begun) == len(items):
+        board.end(step.name, "Succeeded", **board.kept(board.states[step.name]))
+    elif stops:
+        why = f"step {halting[0]} failed" if halting else "the run was cancelled"
+        board.end(step.name, "Failed", why, **board.kept(board.states[step.name]))
+
+
+def _advance_rounds(board: Board, node: Node) -> None:
+    step = node.step
+    assert step.while_ is not None
+    while True:
+        state = board.states[step.name]
+        number = (state.items or 1) - 1
+        name = f"{step.name}-{number}"
+        board.advance_work(node, name, number)
+        part = board.states[name]
+        if part.state not in ENDED:
+            return
+        kept = board.kept(state) | {"outputs": part.outputs, "metrics": part.metrics}
+        if part.state != "Succeeded":
+            board.end(step.name, "Failed", f"{name}: {part.message}", **kept)
+            return
+        board.put(step.name, "Running", **kept)
+        try:
+            names = board.values.names(conditions.names(step.while_.condition, "steps"), number)
+            names["steps"][step.name] = {**names["steps"].get(step.name, {}), "metrics": part.metrics}
+            goes_on = conditions.holds(step.while_.condition, names)
+        except ConditionError as error:
+            board.end(step.name, "Failed", f"while.condition: {error}", **kept)
+            return
+        if not goes_on or number + 1 >= step.while_.max_iterations:
+            message = "" if not goes_on else f"maxIterations={step.while_.max_iterations} is reached"
+            board.end(step.name, "Succeeded", message, **kept)
+            return
+        board.put(step.name, "Running", **{**kept, "items": number + 2})

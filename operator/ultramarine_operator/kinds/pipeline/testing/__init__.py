@@ -1,0 +1,72 @@
+"""Test material of Pipeline and PipelineRun."""
+
+from ....shared.testing import NAME_OF_40, Material, Neighbour, applied, clash, named, rule
+from .lives import LIVES, PIPELINE_LIVES
+from .samples import SAMPLES, STEPS, WHOLE_PIPELINE, WHOLE_RUN, applied_run, complete, complete_run, pipeline
+
+_JOB = {"trainingJob": {"command": ["true"]}}
+_WHILE = {"condition": "true", "maxIterations": 2}
+
+PIPELINE_MATERIAL = Material(
+    kind="Pipeline",
+    whole={"metadata": {"name": "churn"}, "spec": WHOLE_PIPELINE},
+    least={"steps": [{"name": "a", **_JOB}]},
+    defaults={"continueOnStepFailure": False, "steps": [{"name": "a", **_JOB, "retries": 0, "cache": True}]},
+    edit={"description": "edited"},
+    free=({"description": "other"}, {"continueOnStepFailure": False}),
+    rules=(
+        named("metadata.name must have at most 40", NAME_OF_40, NAME_OF_40 + "a"),
+        named("metadata.name must not contain a dot", "a-b", "a.b"),
+        rule(
+            "give one of trainingJob, sweep and pipeline",
+            {"steps": [{"name": "a", **_JOB}]},
+            {"steps": [{"name": "a"}]},
+            {"steps": [{"name": "a", **_JOB, "sweep": {}}]},
+        ),
+        rule(
+            "give at most one of forEach and while",
+            {"steps": [{"name": "a", **_JOB, "while": _WHILE}]},
+            {"steps": [{"name": "a", **_JOB, "while": _WHILE, "forEach": {"items": [1]}}]},
+        ),
+        *(
+            rule(
+                "each key must be letters, digits, '_' and '-'",
+                {field: {"a_b-1": value}},
+                {field: {"a b": value}},
+            )
+            for field, value in (("parameters", {"type": "string"}), ("outputs", "$(steps.fetch.outputs.raw)"))
+        ),
+    ),
+    lives=PIPELINE_LIVES,
+    complete=complete,
+    neighbour=Neighbour(lambda name, _: applied("Pipeline", name, pipeline()), ready=True),
+)
+RUN_MATERIAL = Material(
+    kind="PipelineRun",
+    whole={"metadata": {"name": "nightly"}, "spec": WHOLE_RUN},
+    least={"pipeline": "churn"},
+    defaults={"forceRerun": False, "suspend": False, "cancel": False},
+    edit={"ttlSecondsAfterFinished": 86400},
+    free=({"suspend": True, "ttlSecondsAfterFinished": None}, {"cancel": True}),
+    rules=(
+        named("metadata.name must have at most 40", NAME_OF_40, NAME_OF_40 + "a"),
+        named("must start with a letter", "a-b", "a.b", "1a"),
+        clash(
+            "give one of pipeline and pipelineSpec",
+            {"pipeline": "a", "pipelineSpec": None},
+            {"pipeline": "a", "pipelineSpec": {"steps": [{"name": "a", **_JOB}]}},
+            {"pipeline": None, "pipelineSpec": None},
+        ),
+        clash(
+            "give at most one of rerun and forceRerun",
+            {"rerun": {"of": "a"}, "forceRerun": False},
+            {"rerun": {"of": "a"}, "forceRerun": True},
+        ),
+    ),
+    lives=LIVES,
+    samples=SAMPLES,
+    complete=complete_run,
+    borrowed=("spec", "pipelineSpec"),
+    neighbour=Neighbour(lambda name, _: applied_run(name, STEPS[:1])),
+    final=("Succeeded", "Failed"),
+)

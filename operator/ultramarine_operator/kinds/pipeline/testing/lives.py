@@ -1,0 +1,80 @@
+"""Lives of pipelines and their runs before the fault harness."""
+
+from __future__ import annotations
+
+from ultramarine_contract.meta import Manifest
+
+from ....shared.testing import Life, World, applied, until_state, until_true
+from .samples import applied_run, pipeline
+
+KIND, NAME = "PipelineRun", "nightly"
+
+
+def _job(step: str) -> Manifest:
+    return {"command": [step], "outputs": {"out": {}}}
+
+
+def _chain(count: int) -> list[Manifest]:
+    """Steps each of which reads the output of the one before."""
+    steps = [{"name": "s0", "trainingJob": _job("s0")}]
+    for number in range(1, count):
+        inputs = {"before": {"uri": f"$(steps.s{number - 1}.outputs.out)"}}
+        steps.append({"name": f"s{number}", "trainingJob": {**_job(f"s{number}"), "inputs": inputs}})
+    return steps
+
+
+def _uncached(steps: list[Manifest]) -> list[Manifest]:
+    return [{**step, "cache": False} for step in steps]
+
+
+async def _is_checked(world: World) -> None:
+    await until_true(world, "Pipeline", "churn")
+
+
+async def _succeeds(world: World) -> None:
+    for step in ("s0", "s1", "s2"):
+        world.decide(f"{NAME}-{step}", "succeeds")
+    await until_state(world, KIND, NAME, "Succeeded")
+
+
+async def _fails(world: World) -> None:
+    world.decide(f"{NAME}-s0", "succeeds")
+    world.decide(f"{NAME}-s1", "fails")
+    world.decide(f"{NAME}-last", "succeeds")
+    await until_state(world, KIND, NAME, "Failed")
+
+
+async def _is_suspended(world: World) -> None:
+    await until_state(world, "TrainingJob", f"{NAME}-s0", "Running")
+    await world.edit(KIND, NAME, {"spec": {"suspend": True}})
+    await until_state(world, "TrainingJob", f"{NAME}-s0", "Suspended")
+    await world.edit(KIND, NAME, {"spec": {"suspend": False}})
+    await _succeeds(world)
+
+
+async def _is_cancelled(world: World) -> None:
+    await until_state(world, "TrainingJob", f"{NAME}-s0", "Running")
+    await world.edit(KIND, NAME, {"spec": {"cancel": True}})
+    await until_state(world, KIND, NAME, "Failed")
+
+
+async def _follows_a_pipeline(world: World) -> None:
+    await _succeeds(world)
+
+
+_FAILING = {
+    "steps": _uncached([{**step, "trainingJob": {**step["trainingJob"], "backoffLimit": 0}} for step in _chain(3)]),
+    "finally": [{"name": "last", "cache": False, "trainingJob": _job("last")}],
+}
+PIPELINE_LIVES = (Life("is checked", (applied("Pipeline", "churn", pipeline()),), _is_checked),)
+LIVES = (
+    Life("succeeds", (applied_run(NAME, _uncached(_chain(3))),), _succeeds, edits=({"ttlSecondsAfterFinished": 3600},)),
+    Life("fails", (applied_run(NAME, _FAILING["steps"], **{"finally": _FAILING["finally"]}),), _fails),
+    Life("is suspended", (applied_run(NAME, _uncached(_chain(1))),), _is_suspended),
+    Life("is cancelled", (applied_run(NAME, _uncached(_chain(2))),), _is_cancelled),
+    Life(
+        "follows a pipeline",
+        (applied("Pipeline", "churn", {"steps": _uncached(_chain(3))}), applied(KIND, NAME, {"pipeline": "churn"})),
+        _follows_a_pipeline,
+    ),
+)

@@ -1,0 +1,503 @@
+"""Plans of pipelines and their runs."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from builders import NOW, condition, kinds_of, seen
+from ultramarine.resources.pipeline import MAX_STEPS
+from ultramarine_contract.cache_records import ANNOTATION_CACHE, CacheRecord, CacheTask
+from ultramarine_contract.common import OutputRecord
+from ultramarine_contract.errors import InvalidSpec, StorageError
+from ultramarine_contract.meta import Manifest
+from ultramarine_operator.kinds.pipeline.plan import plan_pipeline, plan_run
+from ultramarine_operator.kinds.pipeline.testing.samples import (
+    STEPS,
+    after,
+    answer,
+    done,
+    pipeline,
+    planned,
+    read_pipeline,
+    run_of,
+)
+from ultramarine_operator.shared.plan import Obj, Plan
+from ultramarine_operator.shared.questions import LookUpStep, ReadText
+from ultramarine_operator.shared.testing import DIGEST, child, stored
+
+OUT = "s3://lake/team-a/trainingjobs/old/uid/table/0123456789abcdef/"
+
+
+def step(name: str, /, *, job: Manifest | None = None, **fields: Any) -> Manifest:
+    """A step without the cache, unless it says otherwise."""
+    return {"name": name, "cache": False, "trainingJob": {"command": ["true"], **(job or {})}, **fields}
+
+
+def states(plan: Plan) -> dict[str, str]:
+    """The state of each step."""
+    return {state["name"]: state["state"] for state in plan.status["steps"]}
+
+
+def state(plan: Plan, name: str) -> Manifest:
+    """The status of one step."""
+    return next(entry for entry in plan.status["steps"] if entry["name"] == name)
+
+
+class Story:
+    """A run whose passes follow each other; objects that it makes are there at the next pass."""
+
+    def __init__(self, run: Obj[Any], *others: Manifest, **more: Any) -> None:
+        self.run, self.others, self.more = run, others, more
+        self.children: dict[str, Manifest] = {}
+
+    def look(self, **more: Any) -> Plan:
+        """One pass."""
+        plan = planned(self.run, *self.children.values(), related=self.others, **{**self.more, **more})
+        for made in plan.apply:
+            name, known = made["metadata"]["name"], self.children.get(made["metadata"]["name"], {})
+            self.children[name] = child(made["kind"], name, self.run, made.get("spec"), known.get("status"))
+            self.children[name] |= {"data": made["data"]} if "data" in made else {}
+        for gone in plan.delete:
+            del self.children[gone.name]
+        self.run = after(self.run, plan)
+        return plan
+
+    def end(self, name: str, state: str = "Succeeded", **status: Any) -> None:
+        """Let an object end."""
+        self.children[name] = done(self.run, self.children[name], state, **status)
+
+    def edit(self, **spec: Any) -> None:
+        """Change the run's spec."""
+        self.run = run_read({**self.run.manifest, "spec": {**self.run.manifest["spec"], **spec}})
+
+
+def run_read(manifest: Manifest) -> Obj[Any]:
+    """A run with its spec read."""
+    return Obj(manifest, type(run_of().spec).model_validate(manifest["spec"]))
+
+
+def test_a_linear_run_passes_outputs_on():
+    """Each step begins when the one before has ended, with its output as input; the outputs are the run's."""
+    story = Story(run_of([{**s, "cache": False} for s in STEPS], outputs={"model": "$(steps.train.outputs.model)"}))
+    first = story.look()
+    assert kinds_of(first.apply) == ["TrainingJob/nightly-clean"]
+    assert first.apply[0]["spec"]["command"] == ["clean", "--rate=0.1"]
+    assert states(first) == {"clean": "Running", "train": "Waiting"}
+
+    assert not story.look().apply
+    story.end("nightly-clean")
+    second = story.look()
+    assert kinds_of(second.apply) == ["TrainingJob/nightly-train"]
+    uri = second.apply[0]["spec"]["inputs"]["table"]["uri"]
+    assert uri == state(second, "clean")["outputs"]["table"]["uri"]
+    assert second.apply[0]["spec"]["command"] == ["train", "$(inputs.table)"]
+
+    story.end("nightly-train")
+    last = story.look()
+    assert last.status["state"] == "Succeeded"
+    assert last.status["progress"] == "2/2"
+    assert last.status["outputs"]["model"] == state(last, "train")["outputs"]["model"]
+
+
+def test_an_object_deleted_by_hand_is_made_again():
+    """The object of a running step comes back under its name; that of an ended step is not missed."""
+    story = Story(run_of([step("a"), step("b", after=["a"])]))
+    story.look()
+    story.children.clear()
+    assert kinds_of(story.look().apply) == ["TrainingJob/nightly-a"]
+    story.end("nightly-a")
+    story.look()
+    del story.children["nightly-a"]
+    assert not story.look().apply
+    assert states(story.look()) == {"a": "Succeeded", "b": "Running"}
+
+
+def test_a_pass_without_news_changes_nothing():
+    """A second look at the same world is the same status, and no write."""
+    story = Story(run_of())
+    first = story.look()
+    second = story.look()
+    assert (second.apply, second.status) == ((), first.status)
+
+
+def test_a_failure_skips_what_depends_on_it_and_begins_no_other_step():
+    """By default no step begins after a failure; with continueOnStepFailure only its dependents are skipped."""
+    steps = [step("a"), step("b", after=["a"]), step("x"), step("y", after=["x"])]
+    for goes_on, y in ((False, "Skipped"), (True, "Running")):
+        story = Story(run_of(steps, continueOnStepFailure=goes_on))
+        story.look()
+        story.end("nightly-a", "Failed", failure={"message": "exit 1"})
+        story.end("nightly-x")
+        last = story.look()
+        assert states(last) == {"a": "Failed", "b": "Skipped", "x": "Succeeded", "y": y}
+        assert state(last, "a")["message"] == "TrainingJob nightly-a: exit 1"
+        if not goes_on:
+            assert last.status["state"] == "Failed"
+            assert condition(last, "Failed")["reason"] == "StepFailed"
+            assert "step a failed: TrainingJob nightly-a: exit 1" in last.status["failure"]["message"]
+
+
+def test_a_condition_decides_about_a_step():
+    """`when` reads metrics, states and parameters; a metric that was not printed fails the step, with its name."""
+    job = {"command": ["true"]}
+    steps = [
+        step("check"),
+        step("good", when="steps.check.metrics.auc > 0.5 && params.rate < 1.0", job=job),
+        step("bad", when="steps.check.metrics.auc > 0.95", job=job),
+        step("odd", when="steps.check.metrics.loss > 0.5", job=job),
+        step("rescue", when="steps.odd.state == 'Failed'", job=job),
+    ]
+    story = Story(run_of(steps))
+    story.look()
+    story.end("nightly-check")
+    plan = story.look()
+    assert states(plan) == {
+        "check": "Succeeded",
+        "good": "Running",
+        "bad": "Skipped",
+        "odd": "Failed",
+        "rescue": "Running",
+    }
+    assert "no loss" in state(plan, "odd")["message"]
+    assert state(plan, "bad")["message"] == "steps.check.metrics.auc > 0.95 is false"
+
+
+def test_finally_runs_after_all_whatever_happened():
+    """Steps of finally begin when no other step goes on, and see states."""
+    mail = step("mail", job={"command": ["mail", "$(steps.a.state)"]})
+    story = Story(run_of([step("a"), step("b", after=["a"])], **{"finally": [mail]}))
+    story.look()
+    story.end("nightly-a", "Failed")
+    plan = story.look()
+    assert plan.apply[0]["spec"]["command"] == ["mail", "Failed"]
+    assert plan.status["state"] == "Running"
+    story.end("nightly-mail")
+    assert story.look().status["state"] == "Failed"
+
+
+def test_a_retry_is_a_new_object():
+    """A step with retries makes another object after one that failed, as often as it may."""
+    story = Story(run_of([step("a", retries=1)]))
+    story.look()
+    story.end("nightly-a", "Failed")
+    story.look()
+    again = story.look()
+    assert kinds_of(again.apply) == ["TrainingJob/nightly-a-2"] or "nightly-a-2" in story.children
+    story.end("nightly-a-2", "Failed")
+    last = story.look()
+    assert states(last) == {"a": "Failed"}
+    assert state(last, "a")["attempt"] == 1
+
+
+def test_a_step_that_exceeds_its_time_is_ended():
+    """timeoutSeconds counts from the start of the step; its object is deleted, and the run looks in time."""
+    run = run_of([step("a", timeoutSeconds=60)])
+    first = planned(run)
+    run, job = after(run, first), child("TrainingJob", "nightly-a", run, {"command": ["true"]}, {"state": "Running"})
+    assert plan_run(run, seen(job), NOW + timedelta(seconds=20)).after == timedelta(seconds=40)
+    late = plan_run(run, seen(job), NOW + timedelta(seconds=60))
+    assert [gone.name for gone in late.delete] == ["nightly-a"]
+    assert "timeoutSeconds=60" in state(late, "a")["message"]
+
+
+def test_suspension_holds_objects_and_begins_none():
+    """A suspended run sets spec.suspend of what runs, and takes it back."""
+    story = Story(run_of([step("a"), step("b")]))
+    story.look()
+    story.end("nightly-b")
+    story.edit(suspend=True)
+    held = story.look()
+    assert [made["spec"]["suspend"] for made in held.apply] == [True]
+    assert held.status["state"] == "Suspended"
+    story.edit(suspend=False)
+    assert [made["spec"]["suspend"] for made in story.look().apply] == [False]
+
+
+def test_a_cancelled_run_deletes_what_runs_and_fails():
+    """Running steps are deleted, waiting ones skipped, finally runs."""
+    story = Story(run_of([step("a"), step("b", after=["a"])], **{"finally": [step("mail")]}))
+    story.look()
+    story.edit(cancel=True)
+    plan = story.look()
+    assert [gone.name for gone in plan.delete] == ["nightly-a"]
+    assert states(plan) == {"a": "Failed", "b": "Skipped", "mail": "Running"}
+    story.end("nightly-mail")
+    assert condition(story.look(), "Failed")["reason"] == "Cancelled"
+
+
+# ---- Repetitions
+
+
+def test_a_step_runs_for_each_entry_some_at_a_time():
+    """forEach makes an object for each entry, `parallel` at a time; results are lists, and inputs fan in."""
+    each = step(
+        "r", forEach={"items": "$(params.names)", "parallel": 2}, job={"command": ["$(item)"], "outputs": {"o": {}}}
+    )
+    merge = step(
+        "m", job={"command": ["m", "$(steps.r.metrics.auc)"], "inputs": {"p": {"uri": "$(steps.r.outputs.o)"}}}
+    )
+    run = run_of([each, merge])
+    spec = run.manifest["spec"]
+    spec["pipelineSpec"]["parameters"] = {"names": {"type": "list", "default": ["n", "s", "w"]}}
+    story = Story(run_read(run.manifest))
+    first = story.look()
+    assert kinds_of(first.apply) == ["TrainingJob/nightly-r-0", "TrainingJob/nightly-r-1"]
+    assert [made["spec"]["command"] for made in first.apply] == [["n"], ["s"]]
+    story.end("nightly-r-0")
+    assert kinds_of(story.look().apply) == ["TrainingJob/nightly-r-2"]
+    story.end("nightly-r-1")
+    story.end("nightly-r-2")
+    story.look()
+    merged = story.children["nightly-m"]["spec"]
+    assert sorted(merged["inputs"]) == ["p-0", "p-1", "p-2"]
+    assert merged["command"] == ["m", "[0.9, 0.9, 0.9]"]
+
+
+def test_entries_come_from_the_output_of_a_step():
+    """forEach over a step's output reads items.json in its folder; anything but a list fails the step."""
+    split = step("split", job={"outputs": {"parts": {}}})
+    run = run_of(
+        [split, step("r", forEach={"items": "$(steps.split.outputs.parts)"}, job={"command": ["$(item.name)"]})]
+    )
+    story = Story(run)
+    story.look()
+    story.end("nightly-split")
+    waiting = story.look()
+    assert (states(waiting)["r"], waiting.after) == ("Waiting", timedelta())
+    folder = state(waiting, "split")["outputs"]["parts"]["uri"]
+    for text, outcome in (('[{"name": "n"}]', "Running"), ("{}", "Failed"), (json.dumps([1] * 1001), "Failed")):
+        view = seen(*story.children.values(), answers={ReadText(f"{folder}items.json"): text})
+        assert states(plan_run(story.run, view, NOW))["r"] == outcome
+
+
+def test_a_step_repeats_while_its_condition_holds():
+    """while makes a round after another, up to maxIterations; the results are those of the last round."""
+    loop = {"condition": "steps.r.metrics.loss > 0.1", "maxIterations": 3}
+    for losses, rounds in (((0.5, 0.05), 2), ((0.5, 0.5, 0.5), 3)):
+        story = Story(run_of([step("r", **{"while": loop})]))
+        story.look()
+        for number, loss in enumerate(losses):
+            story.end(f"nightly-r-{number}", metrics={"latest": {"loss": loss}})
+            last = story.look()
+        assert last.status["state"] == "Succeeded"
+        assert (state(last, "r")["items"], state(last, "r")["metrics"]) == (rounds, {"loss": losses[-1]})
+
+
+# ---- Cache
+
+
+def record(task: CacheTask) -> CacheRecord:
+    """The record of a job with that task."""
+    outputs = {"table": OutputRecord(OUT, DIGEST, 1)}
+    return CacheRecord(task.key, task.parts, outputs, {"auc": 0.9}, task.pipeline, task.step, "earlier", "old")
+
+
+def task_of(manifest: Manifest) -> CacheTask:
+    """The cache task of a step's job."""
+    return CacheTask.from_json(manifest["metadata"]["annotations"][ANNOTATION_CACHE])
+
+
+def test_a_step_in_the_cache_starts_nothing():
+    """A hit gives outputs, metrics and origin, and the next step reads the outputs; a job has its key."""
+    run = run_of()
+    task = task_of(planned(run).apply[0])
+    reply = {"clean": answer(LookUpStep("lake", "team-a", "nightly", "clean", ()), record=record(task), miss="")}
+    hit = planned(run, answers=reply)
+    assert not hit.apply
+    assert state(hit, "clean")["cached"] == {"run": "earlier", "job": "old"}
+    assert state(hit, "clean")["outputs"]["table"]["uri"] == OUT
+    assert hit.after == timedelta()  # to ask about the next step
+
+    follow = planned(after(run, hit), answers=reply)
+    assert follow.apply[0]["spec"]["inputs"]["table"]["uri"] == OUT
+    assert task_of(follow.apply[0]).parts["inputs.table"] == DIGEST
+
+
+def test_the_key_has_content_and_not_places():
+    """An output at another place with the same content gives the same key; another parameter gives another."""
+
+    def key(digest: str, uri: str, rate: float) -> str:
+        run = run_of(parameters={"rate": rate})
+        first = planned(run)
+        made = done(run, first.apply[0], outputs={"table": {"uri": uri, "digest": digest}})
+        return task_of(planned(after(run, first), made).apply[0]).key
+
+    assert key(DIGEST, OUT, 0.1) == key(DIGEST, OUT.replace("old", "new"), 0.1)
+    assert key(DIGEST, OUT, 0.1) != key(DIGEST.replace("a", "b"), OUT, 0.1)
+    one, other = planned(run_of()), planned(run_of(parameters={"rate": 0.2}))
+    assert task_of(one.apply[0]).key != task_of(other.apply[0]).key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"command": ["other"]},
+        {"image": "other:1"},
+        {"parameters": {"a": 1}},
+        {"env": [{"name": "A", "value": "1"}]},
+        {"outputs": {"table": {}, "more": {}}},
+        {"source": {"inline": {"a.py": "1"}}},
+        {"source": {"uri": "s3://lake/code.tar.gz"}},
+        {"environment": {"requirements": ["lightgbm"]}},
+        {"inputs": {"x": {"uri": "s3://lake/x"}}},
+        {"nodes": 2, "framework": "none"},
+    ],
+)
+def test_each_part_of_the_work_is_in_its_key(change):
+    """Code, image, environment, command, parameters, inputs, variables and outputs decide about the key."""
+    before = planned(run_of([{"name": "clean", "trainingJob": {"command": ["true"]}}]))
+    changed = planned(run_of([{"name": "clean", "trainingJob": {"command": ["true"], **change}}]))
+    assert task_of(before.apply[0]).key != task_of(changed.apply[0]).key
+    salted = planned(run_of([{"name": "clean", "cacheSalt": "1", "trainingJob": {"command": ["true"]}}]))
+    assert task_of(before.apply[0]).key != task_of(salted.apply[0]).key
+
+
+def test_a_step_that_cannot_be_reused_says_why():
+    """A branch of a repository and a ConfigMap may change without a trace: the step runs, and says so."""
+    git = {"url": "https://git.example.com/a.git", "ref": "main"}
+    for source, words in (({"git": git}, "not a commit"), ({"configMap": {"name": "a"}}, "source.configMap")):
+        plan = planned(run_of([{"name": "a", "trainingJob": {"command": ["true"], "source": source}}]))
+        assert kinds_of(plan.apply) == ["TrainingJob/nightly-a"]
+        assert words in state(plan, "a")["missReason"]
+
+
+def test_two_runs_of_the_same_work_do_it_once():
+    """The second run waits for the job of the first, whatever the order, and then reads the cache."""
+    run = run_of()
+    (made,) = planned(run).apply
+    other = stored("TrainingJob", made["metadata"]["name"], made["spec"], {"state": "Running"}, uid="x")
+    other["metadata"]["ownerReferences"] = [{"kind": "PipelineRun", "name": "first", "uid": "u", "controller": True}]
+    waiting = planned(run, related=(other,))
+    assert not waiting.apply
+    assert state(waiting, "clean")["message"] == f"run first does the same work in {made['metadata']['name']}"
+    assert state(waiting, "clean")["key"] == task_of(made).key
+
+    other["status"] = {"state": "Failed"}
+    again = planned(after(run, waiting), related=(other,))
+    assert kinds_of(again.apply) == [f"TrainingJob/{made['metadata']['name']}-2"]
+
+
+def test_a_forced_rerun_runs_and_fills_the_cache():
+    """With forceRerun nothing is reused, also not the job of another run, and the job has the same key."""
+    (made,) = planned(run_of()).apply
+    other = stored("TrainingJob", made["metadata"]["name"], made["spec"], {"state": "Running"}, uid="x")
+    forced = planned(run_of(forceRerun=True), related=(other,))
+    assert kinds_of(forced.apply) == [f"TrainingJob/{made['metadata']['name']}-2"]
+    assert task_of(forced.apply[0]).key == task_of(made).key
+
+
+def test_a_storage_that_does_not_answer_is_waited_for():
+    """While the cache cannot be read, the step waits and says so; a permanent refusal lets it run without."""
+    run = run_of()
+    away = StorageError("the object storage does not answer", "Unreachable", transient=True)
+    waiting = planned(run, answers={"clean": away})
+    assert not waiting.apply
+    assert "does not answer" in state(waiting, "clean")["message"]
+    assert waiting.after == timedelta(seconds=5)
+    gone = planned(run, answers={"clean": StorageError("nothing is stored under s3://x", "InputNotFound")})
+    assert kinds_of(gone.apply) == ["TrainingJob/nightly-clean"]
+
+
+# ---- Pipelines
+
+
+def test_a_pipeline_is_checked():
+    """A sound pipeline is Ready; a faulty one says step, field, expected and got."""
+    plan = plan_pipeline(read_pipeline(pipeline()), seen(), NOW)
+    assert (condition(plan, "Ready")["status"], plan.status["steps"]) == ("True", 2)
+    faulty = pipeline([{"name": "clean", "trainingJob": {"command": ["a"], "nodes": "$(params.rate)"}}])
+    with pytest.raises(InvalidSpec, match="step clean: nodes: expected integer, got number"):
+        plan_pipeline(read_pipeline(faulty), seen(), NOW)
+
+
+def test_a_run_keeps_the_pipeline_that_it_began_with():
+    """The spec of the Pipeline is kept in a ControllerRevision; an edit of the Pipeline changes no run."""
+    churn = stored("Pipeline", "churn", pipeline([step("a")]), generation=3)
+    run = run_read(stored("PipelineRun", "nightly", {"pipeline": "churn"}))
+    absent = planned(run)
+    assert condition(absent, "Running")["reason"] == "PipelineMissing"
+
+    story = Story(run, churn)
+    first = story.look()
+    assert kinds_of(first.apply) == ["ControllerRevision/nightly-pipeline"]
+    assert first.status["pipeline"]["generation"] == 3
+    churn["spec"] = pipeline([step("other")])
+    assert kinds_of(story.look().apply) == ["TrainingJob/nightly-a"]
+
+
+def test_a_parameter_of_the_wrong_type_starts_nothing():
+    """A run's parameters are checked before any object is made."""
+    with pytest.raises(InvalidSpec, match=r"parameters\.rate: expected number, got string"):
+        planned(run_of(parameters={"rate": "many"}))
+
+
+def test_a_nested_pipeline_is_a_run_of_its_own():
+    """A step may run another Pipeline with parameters of its own; pipelines that run each other end."""
+    run = run_of([{"name": "n", "pipeline": {"name": "other", "parameters": {"rate": "$(params.rate)"}}}])
+    (made,) = planned(run).apply
+    assert (made["kind"], made["spec"]) == ("PipelineRun", {"pipeline": "other", "parameters": {"rate": 0.1}})
+    inner = [{"kind": "PipelineRun", "name": "nightly", "uid": "x", "controller": True}]
+    circle = stored("PipelineRun", "nightly", run.manifest["spec"], ownerReferences=inner)
+    with pytest.raises(InvalidSpec, match="more than 5 deep"):
+        planned(run_read(circle), related=(circle,))
+
+
+def test_a_sweep_is_a_step():
+    """The best trial of a Sweep gives outputs and metrics."""
+    sweep = {
+        "objective": {"metric": "auc", "goal": "maximize"},
+        "searchSpace": {"lr": {"uniform": {"min": 0, "max": 1}}},
+        "limits": {"maxTrials": 2},
+        "trialTemplate": {"spec": {"command": ["tune", "$(params.lr)", "$(params.rate)"], "outputs": {"model": {}}}},
+    }
+    story = Story(run_of([{"name": "tune", "sweep": sweep}], outputs={"model": "$(steps.tune.outputs.model)"}))
+    (made,) = story.look().apply
+    assert made["spec"]["trialTemplate"]["spec"]["command"] == ["tune", "$(params.lr)", "0.1"]
+    best = {"trial": 1, "values": {"auc": 0.8}, "outputs": {"model": "s3://lake/team-a/sweeps/x/"}}
+    story.children["nightly-tune"] = child(
+        "Sweep", "nightly-tune", story.run, made["spec"], {"state": "Succeeded", "best": [best]}
+    )
+    last = story.look()
+    assert last.status["outputs"]["model"]["uri"] == "s3://lake/team-a/sweeps/x/"
+    assert state(last, "tune")["metrics"] == {"auc": 0.8}
+
+
+def test_a_resumed_run_takes_over_what_succeeded():
+    """rerun reuses the steps of an earlier run that succeeded, except those named and what depends on them."""
+    steps = [step("a", job={"outputs": {"o": {}}}), step("b", after=["a"]), step("c")]
+    story = Story(run_of(steps))
+    story.look()
+    story.end("nightly-a")
+    story.end("nightly-c")
+    story.look()
+    story.end("nightly-b", "Failed")
+    story.look()
+    earlier = {**story.run.manifest, "metadata": {**story.run.manifest["metadata"], "name": "earlier"}}
+    resumed = planned(run_of(steps, rerun={"of": "earlier"}), related=(earlier,))
+    assert states(resumed) == {"a": "Succeeded", "b": "Running", "c": "Succeeded"}
+    assert state(resumed, "a")["cached"] == {"run": "earlier", "job": "nightly-a"}
+    again = planned(run_of(steps, rerun={"of": "earlier", "from": ["a"]}), related=(earlier,))
+    assert states(again) == {"a": "Running", "b": "Waiting", "c": "Succeeded"}
+
+
+def test_a_run_of_a_thousand_steps_has_room_in_its_object():
+    """The status of 1,000 ended steps with outputs, metrics and keys stays below 512 KiB."""
+    story = Story(
+        run_of(
+            [
+                {"name": f"step-{n}", "trainingJob": {"command": ["a"], "outputs": {"model": {}}}}
+                for n in range(MAX_STEPS)
+            ]
+        )
+    )
+    for _ in range(MAX_STEPS // 64 + 2):
+        plan = story.look()
+    assert plan.status["counts"]["running"] == MAX_STEPS
+    for name in story.children:
+        story.end(name)
+    last = story.look()
+    assert last.status["state"] == "Succeeded"
+    assert len(json.dumps(last.status)) < 512 * 1024
