@@ -24,6 +24,7 @@ _GROUPS = (
     "objects",
     "planning",
     "runs",
+    "pipelines",
     "data",
     "models",
     "endpoints",

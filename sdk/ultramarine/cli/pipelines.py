@@ -1,0 +1,206 @@
+"""The commands of pipelines' runs: run start, list, show, watch, cancel, resume, why, diff."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from ultramarine_contract.meta import PIPELINE_RUN
+
+from .session import Format, Output, Session, aligned, print_document, print_list, session_of
+
+if TYPE_CHECKING:
+    from ultramarine_contract.meta import Manifest
+
+_RUN = Annotated[str, typer.Argument(metavar="RUN", help="Name of the PipelineRun.", show_default=False)]
+run = typer.Typer(help="Start pipelines, and look at their runs.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.add_typer(run, name="run")
+
+
+@run.command()
+def start(
+    context: typer.Context,
+    pipeline: Annotated[str, typer.Argument(help="Name of a Pipeline, or a file with one.", show_default=False)],
+    set: Annotated[list[str] | None, typer.Option("--set", help="PARAMETER=VALUE; repeatable.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the run.", show_default="of the pipeline, with a suffix")] = "",
+    force: Annotated[bool, typer.Option("--force-rerun", help="Run all steps, whatever the cache has.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the run is created.")] = False,
+) -> None:
+    """Start a run of a pipeline, and follow it to its end.
+
+    The Pipeline of a file is applied first, with the local paths that it names.
+    """
+    from ultramarine.files.reading import load
+    from ultramarine.pipelines import pipeline_in, run_manifest
+    from ultramarine.uploads import upload_local_paths
+
+    session = session_of(context)
+    client = session.client
+    if pipeline.endswith((".yaml", ".yml", ".json")):
+        manifest = pipeline_in([document.manifest for document in load([pipeline])])
+        manifest = upload_local_paths(client.platform, manifest, False, Path(pipeline).parent, session.note)
+        client.apply(manifest)
+        pipeline = str(manifest["metadata"]["name"])
+    document = run_manifest(pipeline, name, _parameters(set or []))
+    if force:
+        document["spec"]["forceRerun"] = True
+    _create(session, document, detach)
+
+
+def _create(session: Session, document: Manifest, detach: bool) -> None:
+    made = session.cluster.create(PIPELINE_RUN, document)
+    name = str(made["metadata"]["name"])
+    session.note(f"PipelineRun {name} created in namespace {session.client.namespace}.")
+    if not detach:
+        _follow(session, name)
+
+
+def _parameters(items: list[str]) -> dict[str, Any]:
+    """Return the values of --set NAME=VALUE; a value is YAML. Raises InvalidSpec."""
+    from .composing import assign
+
+    values: dict[str, Any] = {}
+    for item in items:
+        assign(values, item)
+    return values
+
+
+@run.command("list")
+def list_runs(
+    context: typer.Context,
+    pipeline: Annotated[str, typer.Option(help="Runs of this Pipeline alone.")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """List runs, the newest first."""
+    session = session_of(context)
+    runs = [run for run in session.cluster.list(PIPELINE_RUN) if pipeline in ("", run["spec"].get("pipeline"))]
+    runs.sort(key=lambda run: str(run["metadata"].get("creationTimestamp", "")), reverse=True)
+    if output not in (Format.TABLE, Format.WIDE):
+        print_list(runs, output)
+        return
+    rows = [["RUN", "PIPELINE", "STATE", "PROGRESS", "REUSED", "FAILED", "TIME"]]
+    for entry in runs:
+        status = entry.get("status") or {}
+        counts = status.get("counts") or {}
+        rows.append(
+            [str(entry["metadata"]["name"]), str(entry["spec"].get("pipeline", "")), str(status.get("state", ""))]
+            + [str(status.get("progress", "")), str(counts.get("cached", 0)), str(counts.get("failed", 0))]
+            + [str(status.get("duration", ""))]
+        )
+    typer.echo("\n".join(aligned(rows)))
+
+
+@run.command()
+def show(context: typer.Context, name: _RUN, output: Output = Format.TABLE) -> None:
+    """Show a run and its steps."""
+    from ultramarine.runs import explanation
+
+    document = session_of(context).cluster.get(PIPELINE_RUN, name)
+    if output not in (Format.TABLE, Format.WIDE):
+        print_document(document, output)
+        return
+    typer.echo(explanation(document))
+    typer.echo("\n".join(table_of(document)))
+    for output_name, stored in ((document.get("status") or {}).get("outputs") or {}).items():
+        typer.echo(f"Output {output_name}: {stored['uri']}")
+
+
+def table_of(document: Manifest) -> list[str]:
+    """Return the steps of a run as lines of a table."""
+    from ultramarine.pipelines import HEADING, lines_of
+
+    return aligned([HEADING, *(line.cells for line in lines_of(document))])
+
+
+@run.command()
+def watch(context: typer.Context, name: _RUN) -> None:
+    """Follow a run to its end; exit with 1 unless it succeeds."""
+    _follow(session_of(context), name)
+
+
+def _follow(session: Session, name: str) -> None:
+    """Show the steps of a run while they change: in a terminal as a table, elsewhere a line for each change."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from ultramarine.pipelines import lines_of
+    from ultramarine.runs import ENDED, explanation, state_of
+
+    former: dict[str, str] = {}
+    document: Manifest = {}
+    with Live(console=session.progress, auto_refresh=False, transient=False) as live:
+        for event in session.cluster.watch(PIPELINE_RUN, name):
+            document = event.object
+            if session.progress.is_terminal:
+                live.update(Text("\n".join(table_of(document))), refresh=True)
+            else:
+                for line in lines_of(document):
+                    if former.get(line.name) != line.state and line.state != "Waiting":
+                        session.note(f"{line.name}: {line.state}{f', {line.note}' if line.note else ''}")
+                    former[line.name] = line.state
+            if event.type == "DELETED" or state_of(document) in ENDED:
+                break
+    session.note(explanation(document))
+    if state_of(document) != "Succeeded":
+        raise typer.Exit(1)
+
+
+@run.command()
+def cancel(context: typer.Context, name: _RUN) -> None:
+    """End a run: its running jobs are deleted, and steps of finally run."""
+    session = session_of(context)
+    session.cluster.patch(PIPELINE_RUN, name, {"spec": {"cancel": True}})
+    session.note(f"{name} ends. Continue from its results with `ultramarine run resume {name}`.")
+
+
+@run.command()
+def resume(
+    context: typer.Context,
+    name: _RUN,
+    from_: Annotated[list[str] | None, typer.Option("--from", help="Step to run again; repeatable.")] = None,
+    new: Annotated[str, typer.Option("--name", help="Name of the new run.", show_default="RUN with a suffix")] = "",
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the run is created.")] = False,
+) -> None:
+    """Start a new run that takes over what an ended run has done."""
+    session = session_of(context)
+    former = session.cluster.get(PIPELINE_RUN, name)
+    kept = {field: former["spec"][field] for field in _REPEATED if field in former["spec"]}
+    rerun = {"of": name, **({"from": from_} if from_ else {})}
+    meta = {"name": new} if new else {"generateName": f"{name[:34]}-"}
+    document = {"apiVersion": former["apiVersion"], "kind": PIPELINE_RUN.kind, "metadata": meta}
+    _create(session, {**document, "spec": {**kept, "rerun": rerun}}, detach)
+
+
+_REPEATED = ("pipeline", "pipelineSpec", "parameters", "ttlSecondsAfterFinished")
+
+
+@run.command()
+def why(
+    context: typer.Context,
+    name: _RUN,
+    step: Annotated[str, typer.Argument(help="Name of the step.", show_default=False)],
+) -> None:
+    """Say why a step is in its state: what it waits for, why it ran again, or why it failed."""
+    from ultramarine.pipelines import reason_of
+
+    for sentence in reason_of(session_of(context).cluster.get(PIPELINE_RUN, name), step):
+        typer.echo(sentence)
+
+
+@run.command()
+def diff(
+    context: typer.Context,
+    name: _RUN,
+    other: Annotated[str, typer.Argument(help="Name of the second PipelineRun.", show_default=False)],
+) -> None:
+    """Show the differences of two runs: pipeline, parameters, steps and metrics."""
+    from ultramarine.pipelines import differences
+
+    cluster = session_of(context).cluster
+    lines = list(differences(cluster.get(PIPELINE_RUN, name), cluster.get(PIPELINE_RUN, other)))
+    typer.echo("\n".join(lines) or f"{name} and {other} did the same work with the same results.")
