@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ultramarine.resources.pipeline import PipelineSpec
 from ultramarine.resources.pipeline_checks import pipeline_faults
-from ultramarine.steps import LAUNCH
+from ultramarine.steps import LAUNCH, Out, pipeline, step
 from ultramarine_contract.errors import InvalidSpec
 
 MODULE = """
@@ -113,7 +113,6 @@ def test_the_function_runs_in_an_image_without_the_sdk(churn, tmp_path, ban):
 
 def test_an_argument_without_a_type_is_refused(churn):
     """A missing annotation, a missing argument and a given output are named with the remedy."""
-    from ultramarine.steps import Out, pipeline, step
 
     @step
     def odd(x):
