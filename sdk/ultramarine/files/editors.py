@@ -74,7 +74,7 @@ def _node(node: Schema) -> Schema:
     elif node.get(ANY) and "type" not in node:
         out["type"] = (
             ["string", "number", "boolean"]
-            if "maxLength" in node
+            if "maxLength" in node and not node.get("maxItems")
             else ["object", "array", "string", "number", "boolean"]
         )
     if "properties" in node:

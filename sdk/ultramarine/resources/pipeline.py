@@ -31,8 +31,8 @@ ParameterType = Literal["string", "integer", "number", "boolean", "list", "uri",
 StepState = Literal["Waiting", "Running", "Succeeded", "Failed", "Skipped"]
 
 _OPEN: Extra = {"x-kubernetes-preserve-unknown-fields": True}
-Json = Annotated[Any, WithJsonSchema(_OPEN)]
-OpenSpec = Annotated[dict[str, Any], WithJsonSchema({"type": "object", **_OPEN})]
+Json = Annotated[Any, WithJsonSchema({**_OPEN, "maxLength": 65536, "maxItems": MAX_ITEMS, "maxProperties": 100})]
+OpenSpec = Annotated[dict[str, Any], WithJsonSchema({"type": "object", **_OPEN, "maxProperties": 100})]
 Expression = Annotated[str, Field(min_length=1, max_length=1000)]
 StepName = Annotated[str, Field(min_length=1, max_length=MAX_STEP_NAME)]  # one that must exist
 

@@ -11,9 +11,11 @@ from ultramarine_contract.meta import Manifest
 from ....shared.plan import Obj, Plan, Platform, Seen
 from ....shared.questions import CacheAnswer, LookUpStep
 from ....shared.testing import NOW, Sample, applied, child, fit, seen, stored
+from ...trainingjob.testing.samples import WHOLE as WHOLE_JOB
 from ..plan import plan_run, questions_run
 
 NAME = "nightly"
+JOB: Manifest = WHOLE_JOB["spec"]
 CLEAN: Manifest = {"command": ["clean", "--rate=$(params.rate)"], "outputs": {"table": {}}}
 TRAIN: Manifest = {
     "command": ["train", "$(inputs.table)"],
@@ -84,7 +86,8 @@ def done(run: Obj[Any], made: Manifest, state: str = "Succeeded", **status: Any)
 
 def pipeline_run(platform: Platform) -> Plan:
     """A run that begins its first step."""
-    return planned(run_of(parameters={"rate": 0.2}), platform=platform)
+    steps = [{"name": "clean", "trainingJob": {"command": ["clean", "--rate=$(params.rate)"]}}]
+    return planned(run_of(steps, parameters={"rate": 0.2}), platform=platform)
 
 
 WHOLE_STEP: Manifest = {
@@ -113,8 +116,8 @@ WHOLE_PIPELINE: Manifest = {
     "defaults": {
         "image": "ultramarine/trainer:1",
         "environment": {"requirements": ["lightgbm==4.6.0"]},
-        "resources": {"requests": {"cpu": "1"}},
-        "podTemplate": {"nodeSelector": {"pool": "cpu"}},
+        "resources": JOB["resources"],
+        "podTemplate": JOB["podTemplate"],
     },
     "steps": [
         {"name": "fetch", "trainingJob": {"command": ["true"], "outputs": {"raw": {}}}},
@@ -131,7 +134,7 @@ WHOLE_PIPELINE: Manifest = {
     "continueOnStepFailure": True,
 }
 WHOLE_RUN: Manifest = {
-    "pipeline": "churn",
+    "pipelineSpec": WHOLE_PIPELINE,
     "parameters": {"rate": 0.2},
     "rerun": {"of": "earlier", "from": ["clean"]},
     "forceRerun": False,
