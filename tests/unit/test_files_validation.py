@@ -7,10 +7,10 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from ultramarine_contract.cel import evaluate, is_supported, parsed
 from ultramarine.files.reading import read
 from ultramarine.files.schemas import RULES, Kind, items, kinds
 from ultramarine.files.validation import Report, validate
+from ultramarine_contract.cel import evaluate, is_supported, parsed
 from ultramarine_contract.meta import Manifest
 
 HEAD = "apiVersion: ultramarine.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: churn}\n"

@@ -68,8 +68,8 @@ def test_functions_become_a_pipeline(churn, tmp_path):
     assert check["trainingJob"]["parameters"] == {"auc": "$(steps.train.metrics.auc)"}
     assert again["when"] == "params.rate > 0.9"
     assert spec["outputs"]["model"] == "$(steps.train.outputs.model-file)"
-    for step in spec["steps"]:
-        step["trainingJob"]["source"] = {"uri": "s3://lake/code.tar.gz"}  # as an upload does
+    for made in spec["steps"]:
+        made["trainingJob"]["source"] = {"uri": "s3://lake/code.tar.gz"}  # as an upload does
     assert not list(pipeline_faults(PipelineSpec.model_validate(spec)))
 
 
