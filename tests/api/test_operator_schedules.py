@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bare import eventually
-from stories import reasons, status, until
+from stories import reasons, status, there, until
 from ultramarine_operator.kinds.schedule.testing import BEFORE, LEAP_DAYS, LEAP_RUN, MANUAL_RUN, NAME, TEMPLATE
 from ultramarine_operator.shared.conditions import find
 from ultramarine_operator.shared.testing import applied
@@ -32,6 +32,11 @@ def let_pass(api, spec=None):
     api.apply(schedule(suspend=False, **(spec or {})))
 
 
+def begun(api):
+    """Wait until the run of the last time exists."""
+    eventually("the run exists", lambda: there(api, "tj", LEAP_RUN))
+
+
 def command(api, *words, code=0):
     """Run the command in the namespace."""
     argv = [str(COMMAND), "--kubeconfig", str(api.cluster.kubeconfig), "-n", api.namespace, *words]
@@ -44,6 +49,7 @@ def test_a_schedule_catches_up_once(api, operator, node):
     """After an absence the newest time has its run, once, whatever becomes of the operator; an Event tells the rest."""
     api.apply(schedule())
     let_pass(api)
+    begun(api)
     until(api, LEAP_RUN, "Pending")
     operator.kill()
     operator.start()
@@ -94,6 +100,6 @@ def test_a_run_of_the_command_counts(api, operator, node):
     assert NAME in command(api, "schedule", "list")
     node.start_pod(run)
     node.succeed(run, node.upload(run))
-    until(api, LEAP_RUN, "Pending")
+    begun(api)
     api.run("delete", "sched", NAME)
     assert "not found" in command(api, "schedule", "trigger", NAME, code=1)
