@@ -102,4 +102,4 @@ def test_a_run_of_the_command_counts(api, operator, node):
     node.succeed(run, node.upload(run))
     begun(api)
     api.run("delete", "sched", NAME)
-    assert "not found" in command(api, "schedule", "trigger", NAME, code=1)
+    assert "does not exist" in command(api, "schedule", "trigger", NAME, code=1)
