@@ -148,7 +148,13 @@ MATERIAL = Material(
         clash("spec.template.kind must be one of", {}, {"template": {"kind": "Model"}}),
     ),
     lives=(
-        Life("catches up", _leap(), _catches_up, refused=(({"template": {"kind": "Model"}}, "must be one of"),)),
+        Life(
+            "catches up",
+            _leap(),
+            _catches_up,
+            edits=({"successfulRunsHistoryLimit": 5},),
+            refused=(({"template": {"kind": "Model"}}, "must be one of"),),
+        ),
         Life("forgets a failed run", _leap(failedRunsHistoryLimit=0), _forgets),
         Life("waits for an earlier run", _leap(concurrencyPolicy="Forbid"), _waits),
         Life("replaces an earlier run", _leap(concurrencyPolicy="Replace"), _replaces),
