@@ -12,6 +12,7 @@ from itertools import islice, takewhile
 from ultramarine.resources.cron import next_time, times_until, zone_of
 from ultramarine.resources.schedule import MAX_ACTIVE, RunReference, ScheduleSpec, ScheduleStatus
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
+from ultramarine_contract.meta import Manifest
 
 from ...runs import SOON
 from ...shared import statuses
@@ -128,7 +129,8 @@ def _planned(schedule: Schedule, status: ScheduleStatus, runs: list[Run], due: D
     counted = parse_timestamp(status.last_schedule_time) if status.last_schedule_time else None
     delete = [run.ref for run in surplus(schedule, runs, counted)]
     upcoming = None if spec.suspend else _next(spec, now)
-    waits, apply, looks = "", (), [upcoming - now] if upcoming else []
+    apply: tuple[Manifest, ...] = ()
+    waits, looks = "", [upcoming - now] if upcoming else []
     if due.newest is not None and going and spec.concurrency_policy != "Allow":
         names = ", ".join(f"{run.kind} {run.name}" for run in going[:SHOWN])
         waits = f"the run for {_local(due.newest, spec)} waits for the end of {names}"
