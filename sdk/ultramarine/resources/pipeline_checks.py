@@ -27,7 +27,13 @@ _SAMPLES: dict[str, Any] = {
     "folder": SAMPLE_URI,
     "item": "1",
 }
-_PYTHON = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "list": list}
+_PYTHON: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "list": list,
+}
 _URIS = ("uri", "folder", "item", "string", "list")  # what an input's uri may refer to; a list becomes several inputs
 _EXPECTED = {
     "int": "integer",
@@ -249,7 +255,7 @@ def _value_fault(parameter: PipelineParameter, value: Any) -> str:
     is_boolean = isinstance(value, bool)
     if not isinstance(value, expected) or is_boolean != (parameter.type == "boolean"):
         return f"expected {parameter.type}, got {_name(value)}"
-    if parameter.type == "uri" and not value.startswith("s3://"):
+    if parameter.type == "uri" and not str(value).startswith("s3://"):
         return f"expected uri, got {value!r:.80}; write s3://BUCKET/KEY"
     if isinstance(value, (int, float)) and not is_boolean:
         if parameter.minimum is not None and value < parameter.minimum:

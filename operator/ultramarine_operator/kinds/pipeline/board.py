@@ -62,9 +62,9 @@ class Board:
         former = dict(self.states)
         self.states.clear()  # in the order of the pipeline again
         for step in (*self.spec.steps, *self.spec.finally_):
-            self.states[step.name] = former.pop(step.name, None) or StepStatus(name=step.name, state="Waiting")
+            self.states[step.name] = former.get(step.name) or StepStatus(name=step.name, state="Waiting")
             for number in range(self.states[step.name].items or 0):
-                if (part := former.pop(f"{step.name}-{number}", None)) is not None:
+                if (part := former.get(f"{step.name}-{number}")) is not None:
                     self.states[part.name] = part
         for node in self.graph.nodes:
             if not node.is_final or all(self.states[step.name].state in ENDED for step in self.spec.steps):
@@ -135,8 +135,8 @@ class Board:
         """Take over the results of an earlier run."""
         assert self.run.spec.rerun is not None
         origin = former.cached or CachedFrom(run=self.run.spec.rerun.of, job=former.child)
-        kept = {"outputs": former.outputs, "metrics": former.metrics, "items": former.items, "key": former.key}
-        self.end(name, "Succeeded", cached=origin, **{field: value for field, value in kept.items() if value})
+        kept: dict[str, Any] = {"items": former.items, "outputs": former.outputs, "metrics": former.metrics}
+        self.end(name, "Succeeded", cached=origin, key=former.key, **kept)
         for number in range(former.items or 0):
             if (part := self.reused.get(f"{name}-{number}")) is not None:
                 self._take_over(part.name, part)
