@@ -91,9 +91,7 @@ class PipelineCall(Schema):
     """Run of another Pipeline of the namespace."""
 
     name: DnsName = Field(description="Name of the Pipeline.")
-    parameters: dict[str, Json] = Field(
-        default={}, max_length=128, description="Values of its parameters.", json_schema_extra=_IDENTIFIERS
-    )
+    parameters: dict[str, Json] = Field(default={}, max_length=128, description="Values of its parameters.")
 
 
 class Step(Schema):
@@ -208,7 +206,6 @@ class PipelineRunSpec(Schema):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule("has(self.pipeline) != has(self.pipelineSpec)", "give one of pipeline and pipelineSpec"),
             rule("!has(self.rerun) || !self.forceRerun", "give at most one of rerun and forceRerun"),
         )
     )
@@ -225,7 +222,7 @@ class PipelineRunSpec(Schema):
         default={},
         max_length=128,
         description="Values of the pipeline's parameters.",
-        json_schema_extra=IMMUTABLE | _IDENTIFIERS,
+        json_schema_extra=IMMUTABLE,
     )
     rerun: Rerun | None = Field(
         default=None, description="Earlier run whose results are taken over.", json_schema_extra=IMMUTABLE

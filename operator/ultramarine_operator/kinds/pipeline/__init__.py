@@ -49,5 +49,7 @@ RUN_KIND = Kind(
     rung_by_edits=(PIPELINE,),
     topics=_topics,
     names=SERVICE_NAME,
+    # Not in the spec, whose default is an empty one.
+    rules=(("has(self.spec.pipeline) != has(self.spec.pipelineSpec)", "give one of pipeline and pipelineSpec"),),
     deletes=(PIPELINE_RUN, TRAINING_JOB, SWEEP),
 )
