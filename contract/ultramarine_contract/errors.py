@@ -29,6 +29,11 @@ def listed(names: Iterable[object], most: int = SHOWN, *, count: int = 0) -> str
     return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 and texts else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 file, 0 files, 1234 files."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 class UltramarineError(Exception):
     """Root of the errors: `reason` is a word for conditions, `message` names object, field and remedy."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ultramarine_contract.environment_records import LOCK_NAME
-from ultramarine_contract.errors import InvalidSpec, StorageError
+from ultramarine_contract.errors import InvalidSpec, StorageError, counted
 from ultramarine_contract.meta import (
     API_VERSION,
     CONFIG_MAP,
@@ -23,7 +23,7 @@ from .kube.errors import Forbidden, NotFound
 if TYPE_CHECKING:
     from .client import Client
 
-_NOT_REPEATED = ("suspend", "ttlSecondsAfterFinished")
+_NOT_REPEATED = ("suspend", "cancel", "ttlSecondsAfterFinished")
 _MAX_REQUIREMENTS = 500  # of a spec
 Notes = Iterator[str]
 
@@ -106,7 +106,8 @@ def _environment(client: Client, spec: Manifest, record: Manifest) -> Notes:
         yield f"environment: {len(lines)} packages are more than a spec holds; packages may have other versions"
         return
     spec["environment"] = {"requirements": lines}
-    yield f"environment: Environment {name} no longer exists; its {len(lines)} packages are pinned and built again"
+    packages = counted(len(lines), "package")
+    yield f"environment: Environment {name} no longer exists; {packages} of its lock file will be built again"
 
 
 def locked(text: str) -> list[str]:
@@ -152,8 +153,8 @@ def _inputs(client: Client, spec: Manifest, status: Manifest) -> Notes:
             yield f"input {name}: its content is not recorded"
         elif (size.files, size.bytes) != (before.get("files", 0), before["bytes"]):
             yield (
-                f"input {name}: {uri} has {size.files} files with {size.bytes} bytes; the job read"
-                f" {before.get('files', 0)} with {before['bytes']}"
+                f"input {name}: {uri} has {counted(size.files, 'file')} with {counted(size.bytes, 'byte')}; the job"
+                f" read {before.get('files', 0)} with {before['bytes']}"
             )
         else:
             yield f"input {name}: {uri} has the same size; its content is not compared"

@@ -290,7 +290,7 @@ def test_what_was_compiled_goes_with_its_version():
 
     missed = plan_model(after(got), seen(), NOW)
     assert missed.status["artifacts"] == [compiled_entry(1, True), entry(1, True)]
-    assert "of 1 versions that are gone" in condition(missed, "ArtifactsDeleted")["message"]
+    assert "of 1 version that cannot be found" in condition(missed, "ArtifactsDeleted")["message"]
     deletes = plan_model(after(missed), seen(), NOW).apply
     tasks = [made["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] for made in deletes]
     assert [DeleteTask.from_json(task).uri for task in tasks] == [COMPILED, uri(1)]

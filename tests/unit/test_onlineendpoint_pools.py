@@ -141,7 +141,7 @@ def test_the_task_says_the_bound_and_names_no_model():
     ("related", "words"),
     [
         ((), "no Model has the labels tier=small; label some"),
-        ((model("a"), of("a", 1, ready=False)), "none of 1 models can be served: no version of Model a is ready"),
+        ((model("a"), of("a", 1, ready=False)), "none of 1 model can be served: no version of Model a is ready"),
     ],
 )
 def test_a_pool_without_models_waits_and_says_so(related, words):

@@ -83,7 +83,7 @@ def test_a_job_whose_own_pods_hold_the_quota_says_so():
         item["metadata"]["creationTimestamp"] = "2030-01-01T11:00:00Z"
     reported = condition(plan(churn, refused(child, *waits), NOW), "Running")["message"]
 
-    assert "2 pods of this job hold a part of the quota" in reported
+    assert "2 pods of this job, which hold a part of the quota" in reported
     assert "by itself" not in reported
 
 

@@ -171,7 +171,7 @@ def test_fetch_brings_what_serve_can_check(storage: Storage, bucket: str, models
         stdout, stderr = process.communicate(timeout=240)
 
     assert process.returncode == 0, stderr
-    assert "fetched 1 files" in stdout
+    assert "fetched 1 file," in stdout
     subprocess.run([folder / "bin/python", "-c", "import own"], check=True)
     with serving(tmp_path, task) as server:
         assert server.infer(ROWS[:1], "X", "FP32").status_code == 200

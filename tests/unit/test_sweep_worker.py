@@ -366,7 +366,7 @@ def test_another_sweeps_trials_are_known(fleet: Fleet, storage: Storage) -> None
     coordinator = fleet.coordinate(max_trials=1, warm_start=(first,))
     worker = fleet.work("w0", "sh", "-c", "echo loss=1")
     assert over(coordinator, worker) == [0, 0]
-    assert "4 trials of other sweeps are known" in fleet.said("coordinator")
+    assert "known trials of other sweeps: 4" in fleet.said("coordinator")
 
     fleet.folder = "third"
     assert fleet.coordinate(warm_start=("s3://" + fleet.bucket + "/none/",)).wait(30) == 0

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ultramarine_contract.errors import counted
+
 from ..shared.conditions import parse_timestamp, timestamp
 from ..shared.plan import Seen
 from ..shared.pods import IMAGE_REASONS, Trouble, Verdict
@@ -114,7 +116,7 @@ def refusal(job: JobView, seen: Seen) -> str:
         return ""
     holding = [pod for pod in job.pods if pod.phase in ("Pending", "Running")]
     if holding and "exceeded quota: " in answer.message:
-        held = f"{len(holding)} pods of this job hold a part of the quota and wait for the rest"
+        held = f"{counted(len(holding), 'pod')} of this job, which hold a part of the quota, wait for the rest"
         remedy = "ask for fewer nodes or less for each, or set pendingDeadlineSeconds to end such a wait"
         return f"{refused_object(answer.message)}; {held}: {remedy}"
     return refused(answer.message)

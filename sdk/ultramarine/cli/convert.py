@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from ultramarine_contract.errors import counted
 
 from .session import Session, session_of
 
@@ -81,6 +82,8 @@ def _tell(session: Session, conversion: Conversion, output: Path) -> None:
         session.note(f"Not converted: {file.file} {file.refusal}.")
     converted = len(conversion.files) - len(refused)
     typer.echo(
-        f"{converted} of {len(conversion.files)} files converted to {len(conversion.manifests)} manifests in {output}, "
-        f"with {len(conversion.losses)} losses and {len(conversion.uploads)} uploads."
+        f"{converted} of {counted(len(conversion.files), 'file')} converted to"
+        f" {counted(len(conversion.manifests), 'manifest')} in {output}, with"
+        f" {len(conversion.losses)} loss{'' if len(conversion.losses) == 1 else 'es'} and"
+        f" {counted(len(conversion.uploads), 'upload')}."
     )

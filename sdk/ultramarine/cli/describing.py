@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import typer
+from ultramarine_contract.errors import counted
 from ultramarine_contract.meta import EVENT, LABEL_KIND, LABEL_NAME, POD, Manifest, Resource
 
 from ultramarine.causes import diagnosis, warnings
@@ -74,7 +75,7 @@ def _short(spec: Any) -> Any:
     if not isinstance(spec, dict):
         return [_short(part) for part in spec] if isinstance(spec, list) else spec
     return {
-        key: {name: f"{len(text.splitlines())} lines" for name, text in part.items()}
+        key: {name: counted(len(text.splitlines()), "line") for name, text in part.items()}
         if key == "inline" and isinstance(part, dict)
         else _short(part)
         for key, part in spec.items()

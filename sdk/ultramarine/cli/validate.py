@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.errors import InvalidSpec, counted
 
 _ALL = typer.Option("--all", help="Write the schemas of all kinds into the folder of --output.")
 _OUTPUT = typer.Option("-o", "--output", help="File, or with --all folder, to write.", show_default="the terminal")
@@ -37,8 +37,7 @@ def validate(
         typer.echo(f"Note: {note}", err=True)
     for problem in problems:
         typer.echo(str(problem))
-    objects = f"{report.checked} object{'' if report.checked == 1 else 's'} checked"
-    typer.echo(f"{objects}, {len(problems)} problem{'' if len(problems) == 1 else 's'}.", err=True)
+    typer.echo(f"{counted(report.checked, 'object')} checked, {counted(len(problems), 'problem')}.", err=True)
     if problems:
         raise typer.Exit(1)
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ultramarine_contract.errors import counted
+
 from .signature import DataInvalid, Input, Signature, check_columns
 
 # Types of numpy by the names of the protocol; little-endian, as binary tensors are.
@@ -117,14 +119,16 @@ def _split(signature: Signature, data: Any) -> dict[str, Any]:
     names = [spec.name for spec in signature.inputs]
     if is_array(data):
         if data.ndim != 2 or data.shape[1] != len(names):
-            raise DataInvalid(f"model {signature.model} takes {len(names)} columns; shape {list(data.shape)} came.")
+            raise DataInvalid(
+                f"model {signature.model} takes {counted(len(names), 'column')}; shape {list(data.shape)} came."
+            )
         return {name: data[:, index] for index, name in enumerate(names)}
     if not isinstance(data, list | tuple):
         raise DataInvalid(f"rows must be a list, an object, an array or a data frame; {type(data).__name__} came.")
     rows = [data] if data and not isinstance(data[0], list | tuple) else data
     for index, row in enumerate(rows):
         if not isinstance(row, list | tuple) or len(row) != len(names):
-            raise DataInvalid(f"row {index} must be a list of {len(names)} values: {', '.join(names)}.")
+            raise DataInvalid(f"row {index} must be a list of {counted(len(names), 'value')}: {', '.join(names)}.")
     return {name: [row[index] for row in rows] for index, name in enumerate(names)}
 
 
@@ -140,7 +144,8 @@ def _matrix(signature: Signature, columns: Mapping[str, Any]) -> Any:
         order = list(names)
     elif len(spec.shape) != 2 or spec.shape[1] not in (-1, len(order)):
         width = spec.shape[1] if len(spec.shape) == 2 else f"the shape {list(spec.shape)}"
-        raise DataInvalid(f"model {signature.model} takes {width} values in a row; {len(order)} columns came.")
+        there = counted(len(order), "column")
+        raise DataInvalid(f"model {signature.model} takes {width} values in a row; {there} came.")
     values = [columns[name] for name in order]
     if all(is_array(column) for column in values):
         import numpy as np

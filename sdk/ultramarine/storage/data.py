@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ultramarine_contract.errors import StorageError, UltramarineError, listed
+from ultramarine_contract.errors import StorageError, UltramarineError, counted, listed
 from ultramarine_contract.locations import files_below, parse_uri, unsafe
 from ultramarine_contract.objects import Entry, Objects
 from ultramarine_contract.storage import Progress
@@ -133,7 +133,7 @@ class Data:
             raise FileInvalid(f"{uri} has all results of the namespace. Name a file or folder below it.")
         entries = self.tree(remote)
         if not recursive and entries[0].uri != uri:
-            raise FileInvalid(f"{uri} is a folder with {len(entries)} objects. Delete it with -r.")
+            raise FileInvalid(f"{uri} is a folder with {counted(len(entries), 'object')}. Delete it with -r.")
         with self._explained(uri):
             work = Work(self._platform.storage, 0)
             step = work.objects.delete

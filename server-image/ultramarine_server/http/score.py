@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ultramarine_contract.errors import listed
+from ultramarine_contract.errors import counted, listed
 
 from ultramarine_server.errors import BadRequest
 from ultramarine_server.models.model import Model, Signature, TensorSpec
@@ -139,7 +139,7 @@ def _tensors(model: Model, columns: Sequence[str], rows: Sequence[Any]) -> list[
         raise BadRequest(f"feature {unknown[0]!r} is unknown; the model takes {listed(features)}")
     for index, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != len(names):
-            raise BadRequest(f"row {index} must be a list of {len(names)} values")
+            raise BadRequest(f"row {index} must be a list of {counted(len(names), 'value')}")
     specs = {spec.name: spec for spec in model.expected(names)}
     if set(specs) != set(names):  # a matrix whose columns have names
         order = [names.index(name) for name in features]

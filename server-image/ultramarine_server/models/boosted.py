@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ultramarine_contract.errors import counted
 
 from ultramarine_server.errors import BadRequest
 from ultramarine_server.models.model import Signature, TensorSpec, mismatch
@@ -46,6 +47,6 @@ class TreeModel:
         """Run the trees once for all outputs."""
         table = stacked(inputs, self._order)
         if table.shape[1] != self._count:
-            raise BadRequest(f"the model has {self._count} features; rows of {table.shape[1]} came")
+            raise BadRequest(f"the model has {counted(self._count, 'feature')}; rows of {table.shape[1]} came")
         results = self._run(table if table.dtype in (np.float32, np.float64) else table.astype(np.float64))
         return {name: results[name] for name in outputs}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from ultramarine_contract.errors import listed
+from ultramarine_contract.errors import counted, listed
 
 from ultramarine_server.errors import BadRequest
 from ultramarine_server.models.model import Signature, TensorSpec, mismatch
@@ -29,13 +29,13 @@ def checked_inputs(given: tuple[TensorSpec, ...], features: Sequence[str], count
     """Return the registered inputs if the model can take them. Raises LoadError SignatureMismatch."""
     if len(given) == 1 and given[0].name not in features:
         if len(given[0].shape) == 2 and count >= 0 and given[0].shape[1] not in (-1, count):
-            raise mismatch("input", given[0], f"has {count} features")
+            raise mismatch("input", given[0], f"has {counted(count, 'feature')}")
         return given
     for spec in given:
         if features and spec.name not in features:
             raise mismatch("input", spec, f"knows only {listed(features)}")
     if count >= 0 and len(given) != count:
-        raise mismatch("input", given[-1], f"has {count} features, not {len(given)}")
+        raise mismatch("input", given[-1], f"has {counted(count, 'feature')}, not {len(given)}")
     return given
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 from ultramarine_contract.catalogue import CatalogueEntry
 from ultramarine_contract.common import ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION
-from ultramarine_contract.errors import StorageError, UltramarineError
+from ultramarine_contract.errors import StorageError, UltramarineError, counted
 from ultramarine_contract.serving_records import ServingTask
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.version_records import DeleteTask
@@ -153,13 +153,14 @@ def fetch(task: ServingTask, environment: Mapping[str, str], folder: Path, envir
     storage = Storage(environment.get(ENV_STORAGE_ENDPOINT, ""), environment.get(ENV_STORAGE_REGION, ""))
     manifest = storage.fetch_artifact(task.uri, task.digest, folder)
     seconds = time.monotonic() - started
-    print(f"fetched {len(manifest.files)} files, {manifest.bytes} bytes from {task.uri} in {seconds:.1f} s", flush=True)
+    files = counted(len(manifest.files), "file")
+    print(f"fetched {files}, {manifest.bytes} bytes from {task.uri} in {seconds:.1f} s", flush=True)
     if task.environment is not None:
         from ultramarine_contract.environments import unpack
 
         started = time.monotonic()
-        files = unpack(storage, task.environment, environment_dir)
-        print(f"environment: {files} files in {time.monotonic() - started:.1f} s", flush=True)
+        count = unpack(storage, task.environment, environment_dir)
+        print(f"environment: {counted(count, 'file')} in {time.monotonic() - started:.1f} s", flush=True)
 
 
 def delete(task: DeleteTask, environment: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from ultramarine_contract.common import REPORT_NAME
-from ultramarine_contract.errors import listed
+from ultramarine_contract.errors import counted, listed
 from ultramarine_contract.searchdomains import Choice, Value
 from ultramarine_contract.searchspace import Parameter
 
@@ -86,10 +86,8 @@ def report(results: Results, shapes: dict[str, bytes] | None = None) -> str:
 
 def _counts(results: Results) -> str:
     counts = {"succeeded": SUCCEEDED, "stopped early": STOPPED, "failed": FAILED, "running": RUNNING}
-    counted = ", ".join(
-        f"{results.count(outcome)} {word}" for word, outcome in counts.items() if results.count(outcome)
-    )
-    return f"{len(results.trials)} trials: {counted or 'none'}"
+    parts = ", ".join(f"{results.count(outcome)} {word}" for word, outcome in counts.items() if results.count(outcome))
+    return f"{counted(len(results.trials), 'trial')}: {parts or 'none'}"
 
 
 def _goals(results: Results) -> str:
@@ -115,7 +113,7 @@ def _tiles(results: Results) -> str:
         for outcome, color in colors.items()
         if results.count(outcome)
     )
-    trials = f"{len(results.trials)} trials"
+    trials = counted(len(results.trials), "trial")
     tiles.append((trials, f'<span class="bar">{shares}</span>{_counts(results).partition(": ")[2]}'))
     if ran:
         all_time, wall = sum(map(seconds_of, ran)), max(trial.ended for trial in ran)

@@ -210,7 +210,7 @@ def _warm_start(task: SweepTask, storage: Storage) -> list[Known]:
             raise InvalidSpec(f"{message}; name a sweep that has run, or leave it out", "WarmStartNotFound")
         trials += [trial.view for trial in Trials(task, records).finished.values()]
     if task.warm_start:
-        say(f"{len(trials)} trials of other sweeps are known")
+        say(f"known trials of other sweeps: {len(trials)}")
     return trials
 
 

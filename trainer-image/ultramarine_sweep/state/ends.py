@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ultramarine_contract.errors import counted
 from ultramarine_contract.sweep_records import SweepTask
 from ultramarine_trainer.progress.metrics import listed, unmeasured
 
@@ -56,7 +57,7 @@ def due(task: SweepTask, standing: Standing) -> End | None:
         first = "trial" if counts[FAILED] == 1 else f"{counts[FAILED]} trials"
         return _failed(standing, "CanaryFailed", f"the first {first} failed", canary)
     if task.max_failed_trials and counts[FAILED] >= task.max_failed_trials:
-        bound = f"{counts[FAILED]} trials have failed, as many as spec.limits.maxFailedTrials says"
+        bound = f"{counted(counts[FAILED], 'trial')} failed, as many as spec.limits.maxFailedTrials says"
         return _failed(standing, "MaxFailedTrialsReached", bound, _last_failed(standing))
     if (number := standing.bests.has_reached) is not None:
         return End(SUCCEEDED, "ObjectiveReached", f"trial {number} has reached stopAt")

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from ultramarine_contract.common import STREAM_PORT, ArtifactManifest
-from ultramarine_contract.errors import StorageError
+from ultramarine_contract.errors import StorageError, counted
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import InputRecord
 
@@ -26,8 +26,8 @@ def fetch_folder(storage: Storage, name: str, uri: str, folder: Path, say: Calla
     size, free = storage.size(uri), shutil.disk_usage(folder).free
     if size.bytes > free:
         raise StorageError(
-            f"{uri} has {size.bytes} bytes in {size.files} files, and the node's disk has {free} bytes left; "
-            "name less of it, or run on a node with more room",
+            f"{uri} has {size.bytes} bytes in {counted(size.files, 'file')}, and the node's disk has {free} bytes "
+            "left; name less of it, or run on a node with more room",
             "DiskFull",
         )
     started = reported = time.monotonic()
@@ -39,7 +39,8 @@ def fetch_folder(storage: Storage, name: str, uri: str, folder: Path, say: Calla
             say(f"input {name}: {done} of {total} bytes ({100 * done // max(total, 1)} %)")
 
     files = storage.download(uri, folder, progress)
-    say(f"input {name}: {len(files)} files, {size.bytes} bytes from {uri} in {time.monotonic() - started:.1f} s")
+    seconds = time.monotonic() - started
+    say(f"input {name}: {counted(len(files), 'file')}, {size.bytes} bytes from {uri} in {seconds:.1f} s")
     return InputRecord(ArtifactManifest(tuple(files)).digest, sum(file.bytes for file in files), len(files))
 
 

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ultramarine_contract.errors import counted
+
 from ultramarine_trainer.tracking.api import authorization
 
 SECONDS = 60.0  # without a word from the server
@@ -95,7 +97,7 @@ def copy(registry: Registry, model: str, folder: Path) -> None:
     where = registry.ask("mlflow/model-versions/get-download-uri", name=name, version=number)
     location = str(where.get("artifact_uri"))
     files = _copy_files(registry, location, folder)
-    print(f"{name} version {number} copied from MLflow: {files} files of {location}")
+    print(f"{name} version {number} copied from MLflow: {counted(files, 'file')} of {location}")
     if run := version.get("run_id"):
         for line in _metrics(registry, str(run)):
             print(line)

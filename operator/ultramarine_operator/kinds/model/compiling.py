@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from ultramarine.resources.base import DIGEST_PATTERN
 from ultramarine.resources.model import Compile, Compiled, ModelVersionStatus, version_number
 from ultramarine_contract import common as contract
+from ultramarine_contract.errors import counted
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.version_records import CompileRecord
 
@@ -250,7 +251,7 @@ def _verdict(record: CompileRecord, version: Version, settings: Compile, platfor
     if not record.uri.startswith(prefix) or len(record.uri) > 2048 or not re.match(DIGEST_PATTERN, record.digest):
         return _failed(version, f"its verdict names a compiled model that does not lie below {prefix}")
     figures |= {"uri": record.uri, "digest": record.digest, "bytes": record.bytes}
-    message = f"{record.rows} rows were compared ({figures['rows_from']})"
+    message = f"compared {counted(record.rows, 'row')} ({figures['rows_from']})"
     return Compilation(Condition(CONDITION, True, COMPILED, message), Compiled(**figures), mismatch=mismatch)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ultramarine.resources import model as resources
 from ultramarine.resources.model import MAX_ARTIFACTS, version_name, version_number
 from ultramarine_contract.common import artifact_folder, compiled_folder, compiled_of
-from ultramarine_contract.errors import listed
+from ultramarine_contract.errors import counted, listed
 from ultramarine_contract.meta import JOB, Key, Manifest, Ref, controller_uid
 
 from ...runs import JobView
@@ -236,7 +236,7 @@ def _condition(steps: _Steps, living: int, remembered: int) -> Condition:
         ways = "to keep what is left set spec.deletionPolicy to Retain"
         reason = "DeletionFailed" if steps.failed else "Deleting"
         gone = len({artifact.version for artifact in steps.left})
-        message = f"of {gone} versions that are gone: {'; '.join(steps.waits[:AT_ONCE])}; {ways}"
+        message = f"of {counted(gone, 'version')} that cannot be found: {'; '.join(steps.waits[:AT_ONCE])}; {ways}"
         return Condition(CONDITION, False, reason, message)
     if not living:
         return Condition(CONDITION, True, "NothingLeft", "no version has an artifact that is to be deleted")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ultramarine.resources.model import ModelSpec, ModelStatus, ModelVersionSpec, ModelVersionStatus, version_number
-from ultramarine_contract.errors import StorageError, listed
+from ultramarine_contract.errors import StorageError, counted, listed
 from ultramarine_contract.formats import CODE_EXECUTING_FORMATS
 from ultramarine_contract.meta import MODEL_VERSION, Manifest, Ref
 from ultramarine_contract.score import score
@@ -35,7 +35,7 @@ def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
         message = f"spec.aliases leads to versions that do not exist: {which} (there are: {there})"
         conditions = (Condition("Ready", False, "VersionNotFound", message), *health(done=False, progress=message))
     else:
-        conditions = (Condition("Ready", True, "AliasesResolved", f"{len(numbers)} versions"),)
+        conditions = (Condition("Ready", True, "AliasesResolved", counted(len(numbers), "version")),)
     latest = max([version_number(model.status.get("latestVersion")), *numbers])
     deletion = deleting.deletion(model, seen, now)
     retired = [v for v in _retired(model, seen) if deleting.may_go(model, v, seen.platform)]
@@ -191,7 +191,8 @@ def _refused(spec: ModelVersionSpec) -> str:
         what = f"loading the format {spec.format.name} runs code of its maker's choice"
         instead = "save the model as .skops or .onnx"
     permission = (
-        "if you trust its maker, set spec.allowCodeExecution to true, or spec.trust.allowCodeExecution of "
+        f"if you trust its maker, run `ultramarine models trust {spec.model}@{spec.version}`, which sets "
+        "spec.allowCodeExecution, or set spec.trust.allowCodeExecution of "
         f"Model {spec.model} for all of its versions, or {instead}"
     )
     return f"{what}; {remedy_for(types, permission)}"

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from math import ceil
 
 from ultramarine.resources.onlineendpoint import Autoscale, AutoscaleStatus, EndpointDeployment
-from ultramarine_contract.errors import UltramarineError
+from ultramarine_contract.errors import UltramarineError, counted
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import DeploymentFigures
 
@@ -84,7 +84,8 @@ def conditions(decided: Mapping[str, Scaling]) -> tuple[Condition, ...]:
     for name, scaling in decided.items():
         if scaling.why_not is not None:
             reason, sentence = scaling.why_not
-            return (Condition("ScalingActive", False, reason, f"{name} keeps {scaling.replicas} pods: {sentence}"),)
+            message = f"{name} keeps {counted(scaling.replicas, 'pod')}: {sentence}"
+            return (Condition("ScalingActive", False, reason, message),)
     return (Condition("ScalingActive", True, "LoadKnown", ""),) if decided else ()
 
 

@@ -11,7 +11,7 @@ from msgspec import structs
 from ultramarine.resources.onlineendpoint import EndpointDeployment, Pool
 from ultramarine_contract import common as contract
 from ultramarine_contract.catalogue import LIMIT, CatalogueEntry, pack, unpack
-from ultramarine_contract.errors import listed
+from ultramarine_contract.errors import counted, listed
 from ultramarine_contract.meta import Manifest, child_metadata, controller_uid
 from ultramarine_contract.serving_records import ServingTask
 
@@ -58,12 +58,13 @@ def resolve_pool(endpoint: Endpoint, deployment: str, pool: Pool, seen: Seen) ->
             lacking.append(name)
             entries += [current[name]] if name in current else []
     if not entries:
-        return replace(why, message=f"none of {len(models)} models can be served: {why.message}", stalled=False)
+        message = f"none of {counted(len(models), 'model')} can be served: {why.message}"
+        return replace(why, message=message, stalled=False)
     packed = b64encode(pack(entries)).decode()
     if len(packed) > LIMIT:
         return Unresolved(
-            f"the list of {len(entries)} models takes {len(packed)} bytes, and a ConfigMap holds {LIMIT} of it: "
-            f"make several pools, or register the models without spec.signature, which the server can infer"
+            f"the list of {counted(len(entries), 'model')} takes {len(packed)} bytes, and a ConfigMap holds {LIMIT} of "
+            f"it: make several pools, or register the models without spec.signature, which the server can infer"
         )
     return ResolvedPool(_config_map(endpoint, deployment, packed), _note(len(models), lacking))
 
@@ -98,7 +99,7 @@ def _current_catalogue(endpoint: Endpoint, deployment: str, seen: Seen) -> dict[
 
 
 def _note(count: int, lacking: list[str]) -> str:
-    note = "1 model" if count == 1 else f"{count} models"
+    note = counted(count, "model")
     if not lacking:
         return note
     return f"{note}, {len(lacking)} without a ready version: {listed(lacking, MAX_SHOWN)}"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from ultramarine.resources.onlineendpoint_rollout import RolloutStatus
+from ultramarine_contract.errors import counted
 from ultramarine_contract.meta import content_hash
 
 from ....shared.conditions import parse_timestamp, timestamp
@@ -128,7 +129,7 @@ def _begin(stage: Stage) -> RolloutDecision:
         message = f"the rollout waits for its champion: {stage.absence}"
     elif routing.confirms(stage.champions):
         version = f" ({stage.candidate.version})" if stage.candidate.version else ""
-        title = f"{spec.candidate}{version} takes over in {len(spec.steps)} steps"
+        title = f"{spec.candidate}{version} takes over in {counted(len(spec.steps), 'step')}"
         # The status comes first: weights without it would belong to an unknown rollout.
         message = f"{title}: {', '.join(f'{percent} %' for percent in spec.steps)}"
         begun = first_status(stage, 1).model_copy(update={"reason": "Started", "message": message})

@@ -25,7 +25,7 @@ async def _is_served_compiled(world: World) -> None:
 async def _is_compiled_behind_its_back(world: World) -> None:
     await until_true(world, "ModelVersion", "churn-1")
     world.decide("churn-1-compile", "fails", "succeeds")
-    await until_message(world, "ModelVersion", "churn-1", "Compiled", "1000 rows were compared")
+    await until_message(world, "ModelVersion", "churn-1", "Compiled", "compared 1000 rows")
     await until_served(world, "churn-1", pods=4)
 
     def looks_for_it() -> bool:
