@@ -101,6 +101,7 @@ STARTED_NAME = "started.json"  # beside a job's outputs: proof, before the comma
 FAILED_NAME = "failed-{index}.json"  # beside a job's outputs: the failure of each node's last attempt
 RESULT_NAME = "result.json"  # beside a job's outputs: its TerminationRecord, whole
 ATTEMPTS_NAME = "attempts"  # beside a job's outputs: POD.json, the provenance of each pod's attempt
+RUNS_NAME = "mlruns"  # in the work folder, and below attempts/POD: what mlflow logged without a tracking server
 LOGS_NAME = "logs"  # beside a job's outputs: POD/NNNNN.log, the output of each pod
 METRICS_NAME = "metrics"  # beside a job's outputs: POD.parquet, all values of metrics of each pod of node 0
 CHECKPOINTS_NAME = "checkpoints"  # beside a job's outputs: DIGEST16/...files..., manifest.json, and CHECKPOINT_NAME

@@ -61,7 +61,7 @@ def test_a_folder_of_small_files_goes_there_and_back(ada: Person) -> None:
     ada.run("data", "get", "many", "back")
     names = {path.relative_to(ada.folder / "many") for path in (ada.folder / "many").rglob("*.txt")}
     assert {path.relative_to(ada.folder / "back") for path in (ada.folder / "back").rglob("*.txt")} == names
-    assert ada.run("data", "rm", "-r", "many").stderr == "Deleted 201 files.\n"
+    assert ada.run("data", "rm", "-r", "--yes", "many").stderr == "Deleted 201 files.\n"
 
 
 def test_an_interrupted_upload_continues(ada: Person) -> None:
@@ -158,7 +158,7 @@ def test_a_sweeps_report_is_downloaded(ada: Person) -> None:
         (("data", "get", "absent.csv"), r"absent\.csv does not exist\. "),
         (("data", "get", "s3://ultramarine/kube-system/x.csv"), "has no right to s3://ultramarine/kube-system/x.csv"),
         (("data", "get", "a//b"), "is not a usable URI"),
-        (("data", "rm", "-r", "/"), "all results of the namespace"),
+        (("data", "rm", "-ry", "/"), "all results of the namespace"),
         (("-n", "kube-system", "data", "ls"), "cannot get resource|is not one of Ultramarine's"),
         (("download", "absent"), "absent does not exist"),
     ],

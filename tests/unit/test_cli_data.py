@@ -15,6 +15,7 @@ from ultramarine.cli.bars import transfer_bar
 from ultramarine.cli.session import Session
 from ultramarine.storage.data import Data
 from ultramarine.terminal import size_text
+from ultramarine_contract.errors import InvalidSpec
 from unit.conftest import ObjectStore
 from unit.test_data import data_of
 
@@ -57,7 +58,9 @@ def test_results_are_on_stdout_and_words_on_stderr(terminal: Terminal, tmp_path:
     assert terminal.run("ls", "set").stdout == "set/a.csv\nset/b.csv\n"
     back = terminal.run("get", "set/b.csv", "c.csv")
     assert (back.stdout, back.stderr) == ("c.csv\n", "Downloaded 1 file, 2 B.\n")
-    assert terminal.run("rm", "-r", "set").stderr == "Deleted 2 files.\n"
+    with pytest.raises(InvalidSpec, match=r"2 files, 3 B, of s3:.*/team-a/set would be deleted.*Repeat with --yes"):
+        terminal.run("rm", "-r", "set")
+    assert terminal.run("rm", "-r", "set", "--yes").stderr == "Deleted 2 files.\n"
     assert "No files in namespace team-a" in terminal.run("ls").stderr
 
 

@@ -12,6 +12,9 @@ import pytest
 from pyarrow.parquet import read_table
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import TrainingContext
+from ultramarine_trainer.progress.listeners import Listeners
+from ultramarine_trainer.tracking import local
 from ultramarine_trainer.tracking.local import LocalRuns, Point, logged_model, take_model
 from unit.sweeping import Fleet
 from unit.test_trainer_run import Pod
@@ -129,6 +132,32 @@ def test_a_logged_model_becomes_an_output(pod, storage):
     assert record.outputs["model"].format == "mlflow"
     assert storage.read(f"{record.outputs['model'].uri}model.pkl") == b"weights"
     assert not [path for path in storage.objects(f"{pod.prefix}attempts/pod/mlruns/") if "models" in path]
+
+
+def test_a_logged_model_that_is_no_output_stays_with_the_runs(pod, storage):
+    """`mlflow.autolog()` alone loses no model."""
+    code, _, _, stderr = pod.run(sys.executable, "logs.py", "model")
+    assert code == 0, stderr
+    objects = storage.objects(f"{pod.prefix}attempts/pod/mlruns/")
+    uris = {path.partition("/")[2]: uri for path, (uri, _) in objects.items()}
+    assert storage.read(uris["0/models/m-1/artifacts/model.pkl"]) == b"weights"
+
+
+def test_models_without_room_are_left_out_of_the_runs(tmp_path, storage, bucket, monkeypatch):
+    """The other files of the runs are kept, and the log says what is not."""
+    for name, size in (("0/models/m-1/artifacts/MLmodel", 200), ("0/abc/params/C", 3)):
+        (tmp_path / "runs" / name).parent.mkdir(parents=True)
+        (tmp_path / "runs" / name).write_bytes(b"x" * size)
+    monkeypatch.setattr(local, "MAX_BYTES", 100)
+    said: list[str] = []
+    listeners = Listeners(TrainingContext(), True, None, said.append, lambda: None)
+    listeners.start({}, tmp_path / "runs")
+    listeners.store_runs(storage, f"s3://{bucket}/mlruns/", with_models=True)
+
+    stored = {path.partition("/")[2] for path in storage.objects(f"s3://{bucket}/mlruns/")}
+    assert stored == {"0/abc/params/C", "manifest.json"}
+    assert "their files and models have" in said[0]
+    assert "3 bytes of runs to" in said[1]
 
 
 def test_a_job_without_its_logged_model_fails(pod):

@@ -104,7 +104,7 @@ def test_a_good_run_stores_its_outputs_and_says_where(pod: Pod, storage: Storage
     assert manifest.digest == record.outputs["report"].digest
     assert "x" * 1000000 in stdout
     assert "ignored=1" in stderr
-    assert "ultramarine-trainer: input data: 1 files, 4 bytes" in stderr
+    assert "ultramarine-trainer: input data: 1 file, 4 bytes" in stderr
 
 
 def test_the_commands_own_failure_is_the_verdict(pod: Pod) -> None:

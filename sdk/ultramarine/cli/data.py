@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from ultramarine_contract.errors import InvalidSpec, counted
 
 from ultramarine.terminal import size_text
 
@@ -86,16 +87,19 @@ def rm(
     context: typer.Context,
     remote: _REMOTE,
     recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Delete a folder.")] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask on a terminal.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask; needed without a terminal.")] = False,
 ) -> None:
     """Delete a file, or with -r a folder. There is no way back."""
     session = session_of(context)
     data = session.client.data
-    if recursive and not yes and sys.stdin.isatty():
+    if recursive and not yes:
         entries = data.tree(remote)
         size = size_text(sum(entry.bytes for entry in entries))
-        typer.confirm(f"Delete {_files(len(entries))}, {size}, of {data.uri(remote)}?", abort=True, err=True)
-    session.note(f"Deleted {_files(data.rm(remote, recursive))}.")
+        what = f"{counted(len(entries), 'file')}, {size}, of {data.uri(remote)}"
+        if not sys.stdin.isatty():
+            raise InvalidSpec(f"{what} would be deleted, and no terminal can be asked. Repeat with --yes.")
+        typer.confirm(f"Delete {what}?", abort=True, err=True)
+    session.note(f"Deleted {counted(data.rm(remote, recursive), 'file')}.")
 
 
 def download(
@@ -109,8 +113,11 @@ def download(
 ) -> None:
     """Download what a run has stored: its outputs, those of a sweep's best trial, its logs, checkpoint or report.
 
+    What a job logged by mlflow without a tracking server, models among it, is in the folder mlruns beside the outputs.
     Outputs and checkpoints are checked against their digests. Each gets a folder of its own below FOLDER.
     """
+    from ultramarine_contract.common import RUNS_NAME
+
     from ultramarine.storage import artifacts
 
     from .submit import run_of
@@ -124,6 +131,8 @@ def download(
         stored[outputs] = artifacts.output_of(chosen, outputs)
     elif not (logs or checkpoints or report):
         stored = artifacts.outputs_of(chosen)
+        if logged := artifacts.mlflow_of(chosen):
+            stored.setdefault(RUNS_NAME, logged)
         if not stored:
             state = f"{chosen.resource.kind} {chosen.name} is {chosen.state}"
             raise artifacts.NothingStored(f"{state} and has no outputs. `--logs` downloads its logs.")
@@ -132,8 +141,12 @@ def download(
     with transfer_bar(session, "Downloading") as progress:
         for name, artifact in stored.items():
             manifest = artifacts.download(storage, artifact, target / name, progress)
-            session.note(f"Downloaded {name}: {_files(len(manifest.files))}, {size_text(manifest.bytes)}.")
+            session.note(f"Downloaded {name}: {counted(len(manifest.files), 'file')}, {size_text(manifest.bytes)}.")
             typer.echo(target / name)
+            for entry in manifest.files:
+                if name == RUNS_NAME and entry.path.endswith("/MLmodel"):
+                    model = (target / name / entry.path).parent
+                    session.note(f"Register the logged model: ultramarine models import {model} --as NAME")
         uris = ([artifacts.logs_of(chosen)] if logs else []) + ([artifacts.report_of(chosen)] if report else [])
         for uri in uris:
             done = data.get(uri, target / "logs" if uri.endswith("/") else f"{target}/", progress)
@@ -143,8 +156,4 @@ def download(
 
 def _summary(done: Transfer) -> str:
     skipped = f"; {done.skipped} of them were there with the same content" if done.skipped else ""
-    return f"{_files(done.files)}, {size_text(done.bytes)}{skipped}"
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count:,} files"
+    return f"{counted(done.files, 'file')}, {size_text(done.bytes)}{skipped}"

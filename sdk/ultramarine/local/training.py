@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
-from ultramarine_contract.common import AUTO, CHECKPOINTS_NAME, OutputRecord
+from ultramarine_contract.common import AUTO, CHECKPOINTS_NAME, RUNS_NAME, OutputRecord
 from ultramarine_contract.errors import InvalidSpec, StorageError
 from ultramarine_contract.locations import files_below
 from ultramarine_contract.meta import Manifest
@@ -27,7 +27,7 @@ from ultramarine_trainer.attempt.runner import Ending, Failed, Part, Persistence
 from ultramarine_trainer.attempt.variables import job_variables
 from ultramarine_trainer.data.outputs import empty, format_of, untrusted_types
 from ultramarine_trainer.progress.listeners import Listeners
-from ultramarine_trainer.tracking.local import RUNS_NAME, Point
+from ultramarine_trainer.tracking.local import Point
 
 from ultramarine.resources.trainingjob import TrainingJobSpec
 

@@ -6,7 +6,14 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ultramarine_contract.common import LOGS_NAME, MANIFEST_NAME, ArtifactManifest
+from ultramarine_contract.common import (
+    ATTEMPTS_NAME,
+    LOGS_NAME,
+    MANIFEST_NAME,
+    RUNS_NAME,
+    ArtifactManifest,
+    FileEntry,
+)
 from ultramarine_contract.errors import StorageError, UltramarineError, listed
 from ultramarine_contract.locations import unsafe
 from ultramarine_contract.storage import Progress, Storage
@@ -50,6 +57,17 @@ def output_of(run: Run, name: str) -> Artifact:
     return outputs[name]
 
 
+def mlflow_of(run: Run) -> Artifact | None:
+    """Return the files that a job's command logged by mlflow without a tracking server; None without any."""
+    status = run.status
+    logs, pod = (status.get("logs") or {}).get("uri"), status.get("pod")
+    if not logs or not pod:
+        return None
+    folder = f"{logs.removesuffix(f'{LOGS_NAME}/')}{ATTEMPTS_NAME}/{pod}/{RUNS_NAME}/"
+    folders = run.client.storage.folders(folder)
+    return Artifact(folders[0]) if folders else None
+
+
 def checkpoint_of(run: Run) -> Artifact:
     """Return the newest checkpoint of a run. Raises NothingStored."""
     if uri := (run.status.get("lastCheckpoint") or {}).get("uri"):
@@ -80,15 +98,26 @@ def report_of(run: Run) -> str:
     raise NothingStored(f"{run.resource.kind} {run.name} has no report: {reason}.")
 
 
+def files_of(storage: Storage, uri: str) -> list[FileEntry]:
+    """Return the files of an artifact: those of its list, or the one object. Raises StorageError."""
+    if uri.endswith("/"):
+        return list(_manifest(storage, uri).files)
+    return [FileEntry(uri.rpartition("/")[2], storage.size(uri).bytes, "")]
+
+
+def _manifest(storage: Storage, uri: str) -> ArtifactManifest:
+    try:
+        return ArtifactManifest.from_json(storage.read(uri + MANIFEST_NAME))
+    except ValueError as error:
+        raise StorageError(f"{uri}{MANIFEST_NAME} is unusable: {error}", "ManifestInvalid") from error
+
+
 def download(storage: Storage, artifact: Artifact, folder: Path, progress: Progress | None = None) -> ArtifactManifest:
     """Fetch an artifact into a folder, which appears when all files have the digests of its list.
 
     An interrupted download continues. Raises FileInvalid if the folder exists with other content, and StorageError.
     """
-    try:
-        manifest = ArtifactManifest.from_json(storage.read(artifact.uri + MANIFEST_NAME))
-    except ValueError as error:
-        raise StorageError(f"{artifact.uri}{MANIFEST_NAME} is unusable: {error}", "ManifestInvalid") from error
+    manifest = _manifest(storage, artifact.uri)
     if artifact.digest and manifest.digest != artifact.digest:
         remedy = "the stored content is not what the run stored; restore it or run again"
         message = f"{artifact.uri} has digest {manifest.digest}, expected {artifact.digest}; {remedy}"

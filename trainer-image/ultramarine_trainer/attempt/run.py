@@ -16,7 +16,7 @@ from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, OutputRecord
 from ultramarine_contract.environments import unpack
-from ultramarine_contract.errors import StorageError
+from ultramarine_contract.errors import StorageError, counted
 from ultramarine_contract.retry import patiently
 from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
@@ -51,7 +51,7 @@ from ultramarine_trainer.progress.listeners import Listeners, series_of
 from ultramarine_trainer.progress.reporter import resolved_image
 from ultramarine_trainer.progress.series import Series
 from ultramarine_trainer.tracking.api import account_in
-from ultramarine_trainer.tracking.local import RUNS_NAME, Point
+from ultramarine_trainer.tracking.local import Point
 
 _GRACE = 30.0  # seconds from SIGTERM to the end of the pod, unless a checkpoint needs more.
 _LOG_RESERVE = 1.0  # of these for the last part of the log.
@@ -81,6 +81,8 @@ def run(
 
 class Attempt:
     """The steps of one attempt and what it has learnt so far."""
+
+    _keeps_logged_models = True  # beside the runs of mlflow, unless they are outputs
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], places: Places) -> None:
         self._command, self._environment, self._places = command, environment, places
@@ -221,7 +223,7 @@ class Attempt:
         try:
             run_id = self._listeners.run_id or self._context.job.rpartition("/")[2]
             variables = job_variables(task, self._places, run_id) | self._variables()
-            environment = self._listeners.start(variables, self._places.work / RUNS_NAME)
+            environment = self._listeners.start(variables, self._places.work / contract.RUNS_NAME)
             reserve = min(max(self._grace / 3, 3.0), 60.0)  # for the last checkpoint's and the log's way to the storage
             runner = Runner(
                 task.gang or GangTask(),
@@ -365,7 +367,8 @@ class Attempt:
             started = time.monotonic()
             fetch_environment = partial(unpack, storage, task.environment, self._places.environment)
             count = self._patiently(self._places.input_waits, fetch_environment)
-            self.say(f"environment: {count} files from {task.environment.uri} in {time.monotonic() - started:.1f} s")
+            seconds = time.monotonic() - started
+            self.say(f"environment: {counted(count, 'file')} from {task.environment.uri} in {seconds:.1f} s")
             self._has_environment = True
         for name, uri in task.inputs.items():
             folder = self._places.inputs / name
@@ -400,7 +403,8 @@ class Attempt:
             self.say(f"output {name}: {stored.bytes} bytes to {stored.uri} in {time.monotonic() - started:.1f} s")
         record = structs.replace(self._record(), outputs=outputs, productive_seconds=seconds)
         if prefix:
-            self._listeners.store_runs(storage, f"{prefix}/{contract.ATTEMPTS_NAME}/{self._pod}/{RUNS_NAME}/")
+            folder = f"{prefix}/{contract.ATTEMPTS_NAME}/{self._pod}/{contract.RUNS_NAME}/"
+            self._listeners.store_runs(storage, folder, with_models=self._keeps_logged_models)
             # Before the result, with which the job is done: an attempt that ended between them would leave no record.
             self._store_records(storage, prefix, record)
             self._patiently(self._places.output_waits, partial(store_result, storage, prefix, record))

@@ -46,6 +46,7 @@ class Listeners:
         self._mlflow: MlflowRun | None = None
         self._logs_to_run = False  # the command's mlflow, too
         self._runs: Path | None = None  # folder into which the command's mlflow logs
+        self._has_taken_model = False  # from there, into an output
         self._kubeflow: KubeflowServer | None = None
         token = Path(contract.PROGRESS_TOKEN)
         self._reporter = Reporter(
@@ -128,21 +129,29 @@ class Listeners:
         """Copy the model that the command logged last into an output. Raises StorageError."""
         if self._runs is not None:
             take_model(self._runs, name, output)
+            self._has_taken_model = True
         elif self._mlflow is None or not self._logs_to_run:
             message = f"output {name} has fromMlflow, but {URI} in spec.env names another server"
             raise StorageError(f"{message}; remove the variable, or leave fromMlflow out", "OutputInvalid")
         elif not self._mlflow.copy_model(output):
             raise no_model(name)
 
-    def store_runs(self, storage: Storage, uri: str) -> None:
-        """Store the folder that mlflow logged into, if it is not empty; a failure is only said."""
+    def store_runs(self, storage: Storage, uri: str, *, with_models: bool) -> None:
+        """Store the folder that mlflow logged into, if it is not empty; a failure is only said.
+
+        Models are left out if an output has one of them, or if there is no room for them.
+        """
         if self._runs is None or not self._runs.is_dir():
             return
-        try:
-            stored = store_runs(self._runs, storage, uri)
-            self._say(f"MLflow: {stored.bytes} bytes of runs to {stored.uri}")
-        except StorageError as error:
-            self._say(f"MLflow: the runs are not stored: {error.message}")
+        for whole in (True, False) if with_models and not self._has_taken_model else (False,):
+            try:
+                stored = store_runs(self._runs, storage, uri, with_models=whole)
+                self._say(f"MLflow: {stored.bytes} bytes of runs to {stored.uri}")
+                return
+            except StorageError as error:
+                self._say(f"MLflow: the runs are not stored: {error.message}")
+                if error.reason != "TooLarge":
+                    return
 
     def stop(self, deadline: Callable[[float], float]) -> None:
         """Tell the operator the last of it, and store the series; `deadline(seconds)` is when that must be done."""

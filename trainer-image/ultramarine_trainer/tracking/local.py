@@ -20,7 +20,6 @@ from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Storage
 
 URI = "MLFLOW_TRACKING_URI"
-RUNS_NAME = "mlruns"  # folder of the runs, where the command starts
 MODEL_FILE = "MLmodel"
 MAX_BYTES = 1 << 30  # of the files that are stored of a command's runs
 _CHUNK = 1 << 20  # bytes of a metric's file that one look reads
@@ -143,9 +142,9 @@ def take_model(runs: Path, name: str, output: Path) -> Path:
     return model
 
 
-def store_runs(runs: Path, storage: Storage, uri: str) -> OutputRecord:
-    """Store the runs of a folder, without the files of logged models. Raises StorageError."""
-    models = {path.parent for path in runs.rglob(MODEL_FILE)}
+def store_runs(runs: Path, storage: Storage, uri: str, *, with_models: bool) -> OutputRecord:
+    """Store the runs of a folder, with the files of logged models or without. Raises StorageError."""
+    models = set() if with_models else {path.parent for path in runs.rglob(MODEL_FILE)}
     files = {
         path.relative_to(runs).as_posix(): path
         for path in sorted(runs.rglob("*"))
@@ -153,7 +152,8 @@ def store_runs(runs: Path, storage: Storage, uri: str) -> OutputRecord:
     }
     size = sum(path.stat().st_size for path in files.values())
     if size > MAX_BYTES:
-        message = f"their files have {size >> 20} MiB, and at most {MAX_BYTES >> 20} MiB are kept; write large files"
+        what = "files and models" if with_models else "files"
+        message = f"their {what} have {size >> 20} MiB, and at most {MAX_BYTES >> 20} MiB are kept; write large files"
         raise StorageError(f"{message} into an output", "TooLarge")
     return storage.upload_folder(runs, uri, files=files)
 

@@ -43,6 +43,8 @@ _OUTCOMES = {STOP: "Stopped", TIMEOUT: "Failed"}
 class TrialAttempt(Attempt):
     """An attempt whose node 0 tells the coordinator of its sweep."""
 
+    _keeps_logged_models = False  # a sweep keeps outputs, and of its best trials only
+
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], places: Places) -> None:
         super().__init__(command, environment, places)
         self._trial = self._trial_task()

@@ -36,7 +36,7 @@ from ultramarine_trainer.data.checkpoints import BROKEN, fetch, look
 from ultramarine_trainer.data.outputs import empty, format_of, untrusted_types
 from ultramarine_trainer.gang.frameworks import launch
 from ultramarine_trainer.progress.archive import Archive
-from ultramarine_trainer.tracking.local import RUNS_NAME, LocalRuns, take_model, with_local_runs
+from ultramarine_trainer.tracking.local import LocalRuns, take_model, with_local_runs
 from ultramarine_trainer.trials.connection import Connection, Refused, Unreachable
 from ultramarine_trainer.trials.trial import LOST, STOP, Heartbeat, Trial, TrialObserver
 
@@ -146,7 +146,7 @@ class Worker(Attempt):
                 )
                 command = fill(self._command, trial.params)
                 variables = job_variables(task, self._places, self._run_id(trial)) | self._variables()
-                runs = self._places.work / RUNS_NAME
+                runs = self._places.work / contract.RUNS_NAME
                 environment = with_local_runs(variables, runs)
                 try:
                     if not command:
@@ -235,7 +235,7 @@ class Worker(Attempt):
                 for name, format_asked in task.outputs.items():
                     folder = self._places.outputs / name
                     if name in task.from_mlflow:
-                        take_model(self._places.work / RUNS_NAME, name, folder)
+                        take_model(self._places.work / contract.RUNS_NAME, name, folder)
                     uri = f"{task.output_prefix.rstrip('/')}/trials/{trial.number}/{name}/"
                     format = format_of(name, folder, format_asked)
                     upload = partial(storage.upload_folder, folder, uri, format)
