@@ -53,11 +53,36 @@ def test_problems_have_place_object_field_and_remedy(tmp_path: Path) -> None:
         "job.yaml:7:14: TrainingJob/churn: spec.framework: must be one of none, torch, tensorflow, jax, xgboost, mpi, "
         "not pytorch",
         "job.yaml:8:17: TrainingJob/churn: spec.backoffLimit: must be at most 100, not 101",
+        "job.yaml:9:16: TrainingJob/churn: spec.parameters.lr: must be a text, a number or a boolean; write anything "
+        "else as a text in quotes",
         "job.yaml:11:13: TrainingJob/churn: spec.outputs.model.registerAS: unknown field; did you mean registerAs?",
         "job.yaml:12:5: TrainingJob/churn: spec.outputs.report: must be an object, not a list; "
         "write FIELD: VALUE without '- '",
         "job.yaml:14:5: TrainingJob/churn: spec.inputs.data.uri: required; add it",
     ]
+
+
+def test_references_are_checked_beside_other_faults(tmp_path: Path) -> None:
+    """Each wrong reference has its line and column; what a malformed field would name is not guessed."""
+    text = HEAD + dedent("""\
+        spec:
+          nodes: "1"
+          command:
+            - python
+            - --data=$(inputs.e)
+            - 7
+          args: [a, $(inputs.data),
+            "b", '$(outputs.m)', $(params.lr)]
+          inputs:
+            data: {urii: s3://lake/churn/}
+          outputs: [m]
+        """)
+
+    assert [line.partition("; ")[0] for line in problems(tmp_path, text) if "$(" in line] == [
+        "job.yaml:8:7: TrainingJob/churn: spec.command[1]: $(inputs.e) names no input",
+        "job.yaml:11:26: TrainingJob/churn: spec.args[4]: $(params.lr) names no parameter",
+    ]
+    assert len(problems(tmp_path, text)) == 7
 
 
 @pytest.mark.parametrize(

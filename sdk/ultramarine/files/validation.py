@@ -77,13 +77,11 @@ def faults(manifest: Manifest, folder: Path | None = None) -> list[Fault]:
     manifest = _named(copy.deepcopy(manifest))
     _list_command(manifest)
     check.faults += uploaded(manifest, folder)
-    before = len(check.faults)
     stored = check.value(_root(kind), manifest, ())
-    well_formed = len(check.faults) == before
     for held in check.held:
         check.faults += (Fault(held.path, message) for message in broken(held.rules, held.value))
-    if well_formed:
-        check.faults += reference_faults(kind.name, stored["spec"])
+    if isinstance(spec := manifest.get("spec"), dict):
+        check.faults += reference_faults(kind.name, spec)
     if not check.faults:
         check.faults += _model_faults(kind, stored["spec"])
     if not check.faults and kind.name == SCHEDULE.kind:
