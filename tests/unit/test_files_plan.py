@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ultramarine.cli.planning import lines_of
 from ultramarine.files.plan import ABSENT, Plan, Pods, plan, stored
 from ultramarine.files.projects import TEMPLATES, InvalidProject, make_project, object_name
 from ultramarine.files.reading import read
 from ultramarine.files.schemas import kinds
 from ultramarine.files.validation import validate
 from ultramarine_contract.meta import API_VERSION, Manifest
+from ultramarine_contract.quantities import quantity
 from ultramarine_operator.shared.testing import merged
 
 RESOURCES: Manifest = {"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi", "nvidia.com/gpu": 1}}
@@ -88,6 +90,36 @@ def test_entries_of_a_list_are_compared_by_their_key() -> None:
 
     assert [(c.path, c.before, c.after) for c in outcome.changes] == [("spec.deployments.blue.replicas", 1, 2)]
     assert [(pods.what, pods.most) for pods in outcome.pods] == [("deployment green", 1), ("deployment blue", 2)]
+
+
+def test_a_new_group_is_named_field_by_field() -> None:
+    """A deployment or a section that comes or goes is no document in a line."""
+    blue, green = ({"name": name, "model": f"churn@{number}"} for number, name in enumerate(("blue", "green"), 1))
+    endpoint = manifest("OnlineEndpoint", deployments=[blue], traffic={"blue": 100})
+    outcome = edited(endpoint, {"deployments": [blue, {**green, "autoscale": {"maxReplicas": 3}}]})
+
+    changes = {change.path: (change.before, change.after) for change in outcome.changes}
+    assert changes["spec.deployments.green.model"] == (ABSENT, "churn@2")
+    assert changes["spec.deployments.green.autoscale.maxReplicas"] == (ABSENT, 3)
+    assert not any(isinstance(value, dict) for pair in changes.values() for value in pair)
+
+
+def test_lines_of_a_plan_are_for_reading() -> None:
+    """Sizes have a unit, and a text of several lines is not printed."""
+    resources = {"requests": {"cpu": "500m", "memory": "1536Mi"}}
+    code = {"inline": {"train.py": "a\nb\n"}}
+    fields = {"command": ["a"], "nodes": 2, "framework": "none", "resources": resources, "source": code}
+    applied = manifest("TrainingJob", **fields)
+    assert list(lines_of(plan(applied, None)))[-1] == "at most together: cpu 1, memory 3Gi"
+
+    outcome = edited(applied, {"source": {"inline": {"train.py": "a\nb\nc\n"}}})
+    assert next(lines_of(outcome)) == "spec.source.inline[train.py]: text of 2 lines -> text of 3 lines"
+
+
+@pytest.mark.parametrize(("number", "text"), [("0.5", "0.5"), ("3", "3"), ("2048", "2048"), ("3221225472", "3Gi")])
+def test_quantities_have_units(number: str, text: str) -> None:
+    """A size in bytes becomes readable; other numbers stay."""
+    assert quantity(Decimal(number)) == text
 
 
 def test_labels_are_set_and_those_of_others_stay() -> None:

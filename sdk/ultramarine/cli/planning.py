@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from ultramarine_contract.errors import UltramarineError
+from ultramarine_contract.errors import UltramarineError, counted
 
 from .session import session_of
 
@@ -91,6 +91,8 @@ def compared(client: Client, manifest: Manifest) -> Plan:
 
 def lines_of(outcome: Plan) -> Iterator[str]:
     """Yield the lines of a plan: changes, pods, and what they reserve together."""
+    from ultramarine_contract.quantities import quantity
+
     for change in outcome.changes:
         if change.fixed or outcome.action != "recreate":
             yield f"{change.path}: {_shown(change.before)} -> {_shown(change.after)}"
@@ -100,7 +102,7 @@ def lines_of(outcome: Plan) -> Iterator[str]:
         count = str(pods.most) if pods.least == pods.most else f"{pods.least} to {pods.most}"
         requests = ", ".join(f"{name} {amount}" for name, amount in pods.requests.items())
         yield f"pods: {count} of {pods.what}, {f'each with {requests}' if requests else 'with the default resources'}"
-    totals = ", ".join(f"{name} {amount.normalize():f}" for name, amount in outcome.totals.items())
+    totals = ", ".join(f"{name} {quantity(amount)}" for name, amount in outcome.totals.items())
     if totals and sum(pods.most for pods in outcome.pods) > 1:
         yield f"at most together: {totals}"
 
@@ -110,5 +112,7 @@ def _shown(value: Any) -> str:
 
     if value is ABSENT:
         return "none"
+    if isinstance(value, str) and "\n" in value:
+        return f"text of {counted(len(value.splitlines()), 'line')}"
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

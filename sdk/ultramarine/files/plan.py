@@ -102,8 +102,9 @@ def _differences(schema: Schema, before: Any, after: Any, keys: Keys, immutable:
     """Yield the differences of two values of a schema, at the deepest field that names them."""
     if before == after:
         return
-    if isinstance(before, dict) and isinstance(after, dict):
+    if _are_groups(before, after):
         names = fixed(schema)
+        before, after = ({} if value is ABSENT else value for value in (before, after))
         for name in [*before, *(name for name in after if name not in before)]:
             child = schema.get("properties", {}).get(name) or schema.get("additionalProperties") or {}
             values = before.get(name, ABSENT), after.get(name, ABSENT)
@@ -117,6 +118,12 @@ def _differences(schema: Schema, before: Any, after: Any, keys: Keys, immutable:
             yield from _differences(schema["items"], *values, (*keys, str(name)), immutable)
     else:
         yield Change(keys, before, after, immutable)
+
+
+def _are_groups(*values: Any) -> bool:
+    """True for groups of fields, of which one may be absent: each field is a change of its own."""
+    groups = [value for value in values if value is not ABSENT]
+    return all(isinstance(group, dict) for group in groups) and any(groups)
 
 
 def pods_of(kind: str, spec: Manifest) -> Iterator[Pods]:
