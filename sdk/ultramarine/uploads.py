@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ultramarine_contract.common import ArtifactManifest, FileEntry
-from ultramarine_contract.errors import StorageError
+from ultramarine_contract.errors import StorageError, counted
 from ultramarine_contract.locations import files_below
 from ultramarine_contract.meta import API_VERSION, Manifest
 from ultramarine_contract.objects import Objects
@@ -69,14 +69,16 @@ class _Uploads:
         source, inputs = parent.get("source"), parent.get("inputs")
         if isinstance(source, dict) and "path" in source:
             _alone("source", source)
-            parent["source"] = self._code(self.folder / str(source["path"]))
+            values = inputs.values() if isinstance(inputs, dict) else ()
+            data = [self.folder / str(value["path"]) for value in values if isinstance(value, dict) and "path" in value]
+            parent["source"] = self._code(self.folder / str(source["path"]), data)
         for name, value in inputs.items() if isinstance(inputs, dict) else ():
             if isinstance(value, dict) and "path" in value:
                 _alone(f"inputs.{name}", value, "mode")
                 value["uri"] = self._data(name, self.folder / str(value.pop("path")))
 
-    def _code(self, path: Path) -> Manifest:
-        files = code_files(path)
+    def _code(self, path: Path, data: Sequence[Path] = ()) -> Manifest:
+        files = code_files(path, data)
         with tempfile.TemporaryDirectory(prefix="ultramarine-") as folder:
             archive = Path(folder, "code.tar.gz")
             pack(files, archive)
@@ -118,7 +120,7 @@ class _Uploads:
             outgoing = [file for file in outgoing if (file.uri, file.bytes) not in present]
             if outgoing:
                 size = sum(file.bytes for file in outgoing)
-                count = f"{len(outgoing)} files, " if path.is_dir() else ""
+                count = f"{counted(len(outgoing), 'file')}, " if path.is_dir() else ""
                 self.note(f"Uploading input {name}: {path}, {count}{size_text(size)}.")
                 self._send(outgoing)
         return result

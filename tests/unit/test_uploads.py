@@ -178,6 +178,25 @@ def test_a_manifest_names_content(code: Path, namespace: Any, tmp_path: Path) ->
     assert below(tmp_path / "back") == below(tmp_path / "images")
 
 
+def test_inputs_are_not_code(code: Path, namespace: Any) -> None:
+    """Data beside the script is uploaded once, and a change of it leaves the code's digest."""
+    (code / "sets" / "old").mkdir(parents=True)
+    for name in ("churn.csv", "sets/old/a.csv", "sets/b.csv"):
+        (code / name).write_text("1")
+    inputs = {"table": {"path": "churn.csv"}, "old": {"path": str(code / "sets" / ".." / "sets" / "old")}}
+    manifest = job(source={"path": "."}, inputs=inputs)
+
+    before = upload_local_paths(namespace, copy.deepcopy(manifest), True, code)["spec"]
+    (code / "churn.csv").write_text("2")
+    (code / "sets" / "old" / "a.csv").write_text("2")
+    after = upload_local_paths(namespace, copy.deepcopy(manifest), True, code)["spec"]
+
+    assert before["source"] == after["source"]
+    assert before["inputs"] != after["inputs"]
+    left = ["lib/__init__.py", "lib/model.py", "sets/b.csv", "train.py"]
+    assert sorted(code_files(code, [code / "churn.csv", code / "sets/old", code, code.parent])) == left
+
+
 def test_half_an_input_is_completed(namespace: Any, tmp_path: Path) -> None:
     """A folder whose upload was interrupted gets what it lacks."""
     folder = tmp_path / "set"
@@ -189,7 +208,7 @@ def test_half_an_input_is_completed(namespace: Any, tmp_path: Path) -> None:
     namespace.storage.delete(f"{uri}1")
     notes: list[str] = []
     upload_local_paths(namespace, manifest, note=notes.append)
-    assert "set, 1 files, 1 B" in notes[0]
+    assert "set, 1 file, 1 B" in notes[0]
     assert namespace.storage.size(uri).files == 3
 
 

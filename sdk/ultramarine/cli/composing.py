@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 RUNS = ("TrainingJob", "Sweep")
 _INTERPRETERS = {".py": ["python"], ".sh": ["sh"], ".R": ["Rscript"], ".r": ["Rscript"]}
+_REQUIREMENTS = "requirements.txt"
+_NAMES_FILES = ("-r", "-c", "-e", "--requirement", "--constraint", "--editable")  # beginnings of lines
 _MAX_STEM = 30  # characters of a name before its suffix
 
 
@@ -77,6 +79,9 @@ def manifests_of(
         )
     for run in runs:
         _change(run, options, file)
+        if file.suffix == ".py" and not options.env and not options.image and (beside := _environment_beside(file)):
+            run["spec"].setdefault("environment", beside)
+            note(f"The job gets the packages of {file.with_name(_REQUIREMENTS)}; --env chooses others.")
     if conversion is not None:
         _check_uploads(manifests, conversion)
     return manifests
@@ -187,6 +192,21 @@ def _change(run: Manifest, options: Options, file: Path) -> None:
         assign(run, item)
 
 
+def _environment_beside(script: Path) -> Manifest:
+    """Return the environment of the requirements.txt beside a script; empty without one."""
+    path = script.with_name(_REQUIREMENTS)
+    lines = _requirements(path) if path.is_file() else []
+    if any(line.startswith(_NAMES_FILES) for line in lines):
+        return {"requirementsFile": _REQUIREMENTS}  # of the code, which has the files that the lines name
+    return {"requirements": lines} if lines else {}
+
+
+def _requirements(path: Path) -> list[str]:
+    """Return the lines of a requirements.txt without comments; in a URL a # begins none."""
+    lines = (re.split(r"(?:^|\s)#", line)[0].strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line]
+
+
 def environment_of(text: str) -> Manifest:
     """Return the environment of `--env`: packages of a requirements.txt, or a name. Raises InvalidSpec."""
     path = Path(text)
@@ -194,8 +214,7 @@ def environment_of(text: str) -> Manifest:
         if "/" in text or text.endswith(".txt"):
             raise InvalidSpec(f"--env {text} does not exist. Give a requirements.txt, or the name of an Environment.")
         return {"name": text}
-    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
-    return {"requirements": [line for line in lines if line]}
+    return {"requirements": _requirements(path)}
 
 
 def assign(manifest: Manifest, item: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from pathspec import GitIgnoreSpec
@@ -46,13 +48,19 @@ class Ignored:
         return self._specs[name]
 
 
-def code_files(path: Path) -> dict[str, Path]:
-    """Return the files of a folder by their paths, or one file by its name. Raises FileInvalid and StorageError."""
+def code_files(path: Path, data: Sequence[Path] = ()) -> dict[str, Path]:
+    """Return the files of a folder by their paths, or one file by its name. Raises FileInvalid and StorageError.
+
+    Left out are files and folders of `data`, which jobs get as inputs.
+    """
     if path.is_file():
         return {path.name: path}
     if not path.is_dir():
         raise FileInvalid(f"source.path {path} does not exist. Correct the path; it is relative to the manifest.")
-    files = dict(files_below(path, Ignored(path)))
+    ignored, root = Ignored(path), Path(os.path.normpath(path.absolute()))
+    inside = (Path(os.path.normpath(place.absolute())) for place in data)
+    apart = {place.relative_to(root).as_posix() for place in inside if root in place.parents}
+    files = dict(files_below(path, lambda name: name.rstrip("/") in apart or ignored(name)))
     if not files:
         raise FileInvalid(f"source.path {path} has no files, or its {IGNORE_FILE} leaves out all of them.")
     sizes = {name: file.stat().st_size for name, file in files.items()}

@@ -1,0 +1,67 @@
+"""Manifests that `submit` makes of a script: its packages, and the counts in texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ultramarine.cli import composing
+from ultramarine_contract.errors import counted
+
+PLAIN = composing.Options("", [], "", "", "", "", "", 0, [], [])
+
+
+def spec_of(script: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:
+    """Return the spec of a script's job, and the notes."""
+    notes: list[str] = []
+    [job] = composing.manifests_of(script, PLAIN._replace(**options), notes.append, lambda: "s3://lake/ada/")
+    return job["spec"], notes
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """A script beside a requirements.txt."""
+    (tmp_path / "requirements.txt").write_text("# packages\nlightgbm==4.6  # fast\ngit+https://x/y#egg=z\n\n")
+    (tmp_path / "train.py").write_text("")
+    return tmp_path / "train.py"
+
+
+def test_packages_beside_a_script_are_installed(script: Path) -> None:
+    """With a note that names the file; comments go, and a # of a URL stays."""
+    spec, notes = spec_of(script)
+
+    assert spec["environment"] == {"requirements": ["lightgbm==4.6", "git+https://x/y#egg=z"]}
+    assert notes == [f"The job gets the packages of {script.parent / 'requirements.txt'}; --env chooses others."]
+
+
+@pytest.mark.parametrize("options", [{"env": "tabular"}, {"image": "registry/train:1"}])
+def test_other_packages_are_the_users_choice(script: Path, options: dict[str, str]) -> None:
+    """--env and --image win, without a note."""
+    spec, notes = spec_of(script, **options)
+
+    assert (spec.get("environment"), notes) == ({"name": "tabular"} if "env" in options else None, [])
+
+
+def test_requirements_that_name_files_stay_in_the_code(script: Path) -> None:
+    """The build finds the named files beside requirements.txt."""
+    (script.parent / "requirements.txt").write_text("-r base.txt\nnumpy\n")
+
+    assert spec_of(script)[0]["environment"] == {"requirementsFile": "requirements.txt"}
+
+
+@pytest.mark.parametrize("content", [None, "# nothing\n"])
+def test_a_script_alone_has_the_packages_of_the_image(script: Path, content: str | None) -> None:
+    """Without the file, and with an empty one."""
+    (script.parent / "requirements.txt").unlink()
+    if content:
+        (script.parent / "requirements.txt").write_text(content)
+    spec, notes = spec_of(script)
+
+    assert ("environment" in spec, notes) == (False, [])
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 files"), (1, "1 file"), (2, "2 files"), (1234, "1234 files")])
+def test_a_count_has_the_right_plural(number: int, text: str) -> None:
+    """One has no s."""
+    assert counted(number, "file") == text
