@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from ultramarine_contract.errors import UltramarineError, listed
 from ultramarine_contract.meta import ONLINE_ENDPOINT, Manifest
 
 from .kube.errors import Exists, Forbidden, NotFound
+from .serving import asking
 from .serving import keys as key_store
 from .serving.route import PIN_HEADER, Answer, EndpointError, Note, Route, failure
 from .serving.signature import DataInvalid, Signature, signature_of
@@ -212,39 +214,53 @@ class Endpoint:
         are arrays for data frames and arrays, and lists otherwise. `deployment` is asked whatever its traffic is;
         `model` is that of a pool. Raises DataInvalid for rows that do not fit, and EndpointError.
 
-        A deployment with a scoring script gets `{"data": rows}`, and its answer is returned as it is.
+        A scoring script gets `{"data": rows}`, with `columns` beside them for a data frame, or what its decorators of
+        inference-schema ask for. Its answer is returned as it is.
         """
         answers = self.infer(data, deployment, model)
-        return next(iter(answers.values())) if isinstance(answers, Answers) else answers
+        return next(iter(answers.values())) if isinstance(answers, asking.Answers) else answers
 
     def infer(self, data: Any, deployment: str = "", model: str = "") -> Any:
         """Return all outputs by name; otherwise as predict()."""
-        from .serving import messages
-        from .serving.tables import is_array, is_frame, tensors
-
         signature = self.signature(deployment, model)
-        if signature is None:
-            return self._scored(data, deployment)
-        path = f"/v2/models/{quote(signature.model)}/infer"
-        pieces = []
-        for part in messages.parts(signature, tensors(signature, data)):
-            headers, body = messages.request(signature, part)
-            try:
-                answer = self.request("POST", path, body, headers, deployment, repeat=True)
-            except EndpointError as error:
-                if error.status in (400, 404):  # the next call reads what is served now
-                    self._signatures.clear()
-                raise
-            pieces.append(messages.outputs(answer.headers, answer.body, arrays=is_array(data) or is_frame(data)))
-        return Answers(messages.joined(pieces))
+        with self._signatures_checked():
+            if signature is None:
+                return asking.scored(self._schema(deployment), data, self._post(deployment))
+            return asking.infer(signature, data, self._post(deployment))
 
-    def _scored(self, data: Any, deployment: str) -> Any:
-        if hasattr(data, "to_dict"):
-            data = data.to_dict("records")
-        rows = data.tolist() if hasattr(data, "tolist") else data
-        body = json.dumps(rows if isinstance(rows, dict) else {"data": rows}).encode()
-        answer = self.request("POST", "/score", body, {}, deployment, repeat=True)
-        return json.loads(answer.body)
+    def answer(self, data: Any, deployment: str = "", model: str = "") -> Any:
+        """Return the answer to rows as infer() does, or to a complete request of the protocol."""
+        signature = self.signature(deployment, model)
+        schema = {} if signature else self._schema(deployment)
+        with self._signatures_checked():
+            return asking.answer(signature, schema, data, self._post(deployment))
+
+    def _post(self, deployment: str) -> asking.Post:
+        def post(path: str, body: bytes, headers: Mapping[str, str]) -> asking.Reply:
+            answer = self.request("POST", path, body, headers, deployment, repeat=True)
+            return answer.headers, answer.body
+
+        return post
+
+    @contextmanager
+    def _signatures_checked(self) -> Iterator[None]:
+        """Forget what is served if a request in the block does not fit it, so that the next call reads it again."""
+        try:
+            yield
+        except EndpointError as error:
+            if error.status in (400, 404):
+                self._signatures.clear()
+            raise
+
+    def _schema(self, deployment: str) -> dict[str, Any]:
+        """Return the schema that a script shows of its input; empty without one."""
+        if "scoring" not in self._deployment(deployment):
+            return {}
+        try:
+            answer = self.request("GET", "/swagger.json", None, {}, deployment, repeat=True)
+            return dict(json.loads(answer.body)["definitions"]["ServiceInput"])
+        except (EndpointError, ValueError, LookupError, TypeError):
+            return {}
 
     def request(
         self,
@@ -309,10 +325,6 @@ class Endpoint:
         from .serving.logs import log_lines
 
         return log_lines(self.client.cluster, self.name, deployment, follow=follow)
-
-
-class Answers(dict[str, Any]):
-    """Outputs of a model by name."""
 
 
 def progress_of(manifest: Manifest) -> tuple[str, bool, bool]:

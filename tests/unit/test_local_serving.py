@@ -10,9 +10,12 @@ import urllib.request
 from functools import partial
 from pathlib import Path
 
+import pandas
 import pytest
 from ultramarine.local import serving
 from ultramarine.local.serving import ServerFailed, served
+from ultramarine.serving.asking import script_document
+from ultramarine.serving.reading import read_data
 from ultramarine_contract.errors import InvalidSpec
 from unit.serving_process import ROWS, fitted, write_models
 
@@ -38,10 +41,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_answers_rows(models):
     """A file alone; its server is gone afterwards."""
     with served(models / "model.skops", None, 0) as server:
-        answer = server.score(json.dumps(ROWS[:2].tolist()).encode())
+        answer = server.answer(ROWS[:2].tolist())
         url = server.url
-    assert isinstance(answer, dict)
-    assert answer["predictions"] == fitted().predict(ROWS[:2]).tolist()
+    assert answer["predict"] == fitted().predict(ROWS[:2]).tolist()
     with pytest.raises(OSError):
         urllib.request.urlopen(url, timeout=5)
 
@@ -51,7 +53,7 @@ def test_a_folder_may_have_a_list_of_files(models, tmp_path):
     (tmp_path / "model.skops").write_bytes((models / "model.skops").read_bytes())
     (tmp_path / "manifest.json").write_text("{}")
     with served(tmp_path, None, 0) as server:
-        assert server.score(json.dumps(ROWS[:1].tolist()).encode())
+        assert server.answer(ROWS[:1].tolist())
 
 
 def test_a_folder_that_mlflow_wrote_is_a_model(models, tmp_path):
@@ -60,7 +62,7 @@ def test_a_folder_that_mlflow_wrote_is_a_model(models, tmp_path):
     (tmp_path / "data/model.onnx").write_bytes((models / "plain.onnx").read_bytes())
     (tmp_path / "MLmodel").write_text("flavors: {onnx: {data: data/model.onnx}}\nmlflow_version: 3.17.2\n")
     with served(tmp_path, None, 0) as server:
-        assert server.score(json.dumps(ROWS[:1].tolist()).encode())
+        assert server.answer(ROWS[:1].tolist())
 
 
 def test_a_scoring_script_answers_instead(tmp_path):
@@ -69,13 +71,45 @@ def test_a_scoring_script_answers_instead(tmp_path):
     (tmp_path / "model/weights").write_text("w1")
     (tmp_path / "score.py").write_text(SCORE)
     with served(tmp_path / "model", tmp_path / "score.py", 0) as server:
-        assert server.score(b"[1, 2]") == {"model": "w1", "rows": [1, 2]}
+        assert server.answer([1, 2]) == {"model": "w1", "rows": {"data": [1, 2]}}
+        assert server.answer({"any": 1}) == {"model": "w1", "rows": {"any": 1}}
+
+
+def test_a_table_reaches_a_script_as_azures_examples_read_it(tmp_path):
+    """`json.loads(data)["data"]` has the rows of a CSV file or a data frame, and `columns` their names."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/weights").write_text("w1")
+    (tmp_path / "score.py").write_text(SCORE)
+    (tmp_path / "rows.csv").write_text("age,plan\n20,basic\n70,\n")
+    frame = pandas.DataFrame({"age": [20, 70], "plan": ["basic", None]})
+    expected = {"columns": ["age", "plan"], "data": [[20, "basic"], [70, None]]}
+    with served(tmp_path / "model", tmp_path / "score.py", 0) as server:
+        assert server.answer(read_data(f"@{tmp_path}/rows.csv", None))["rows"] == expected
+        assert server.answer(frame)["rows"] == expected
+        assert server.answer([{"age": 20}])["rows"] == {"data": [{"age": 20}]}
+
+
+@pytest.mark.parametrize(
+    ("items", "rows"),
+    [
+        ({"type": "object"}, [{"age": 20, "plan": "basic"}]),
+        ({"type": "array"}, [[20, "basic"]]),
+    ],
+)
+def test_the_decorators_of_a_script_choose_the_form(items, rows):
+    """PandasParameterType takes records, NumpyParameterType rows; the parameter's name is that of run()."""
+    schema = {"type": "object", "properties": {"input_data": {"type": "array", "items": items}}}
+    frame = pandas.DataFrame({"age": [20], "plan": ["basic"]})
+
+    assert script_document(schema, frame) == {"input_data": rows}
+    assert script_document(schema, rows) == {"input_data": rows}
+    assert script_document(schema, {"input_data": rows, "mode": 1}) == {"input_data": rows, "mode": 1}
 
 
 def test_a_request_that_is_refused_is_said_in_the_servers_words(models):
     """With the status."""
     with served(models / "model.skops", None, 0) as server, pytest.raises(ServerFailed, match="the server answers 400"):
-        server.score(b"[[1]]")
+        server.answer({"instances": [[1]]})
 
 
 def test_a_model_that_cannot_be_loaded_is_said_in_the_servers_words(models, tmp_path):
@@ -110,7 +144,7 @@ def test_the_command_answers_one_request_or_serves_until_ctrl_c(models):
     rows = json.dumps(ROWS[:1].tolist())
     ended = subprocess.run([*words, "--data", rows], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["predictions"]
+    assert set(json.loads(ended.stdout)) == {"predict", "predict_proba"}
 
     # A suite in the background ignores the signal, and its children would too.
     listening = partial(signal.signal, signal.SIGINT, signal.default_int_handler)

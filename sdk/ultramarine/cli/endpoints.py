@@ -188,7 +188,7 @@ def invoke(
 
     ultramarine endpoints invoke churn --data '[[20, "basic"], [70, "gold"]]'
     """
-    from ultramarine.serving.reading import path_of, read_data
+    from ultramarine.serving.reading import read_data
 
     session = session_of(context)
     endpoint = _endpoint(session, name, key)
@@ -199,14 +199,8 @@ def invoke(
         return
     if not data:
         raise typer.BadParameter("give --data: JSON of rows, or @FILE; `ultramarine endpoints test` makes a row")
-    signature = endpoint.signature(deployment, model)
-    rows = read_data(data, signature)
-    if ready := path_of(rows, signature):
-        answer = endpoint.request("POST", ready, json.dumps(rows).encode(), {}, deployment, repeat=True)
-        document = json.loads(answer.body)
-    else:
-        document = endpoint.infer(rows, deployment, model)
-    _print(document, output)
+    rows = read_data(data, endpoint.signature(deployment, model))
+    _print(endpoint.answer(rows, deployment, model), output)
 
 
 def _print(document: Any, output: Shape) -> None:
@@ -245,7 +239,9 @@ def send_example(
     model: Annotated[str, typer.Option(help="Model of a pool.")] = "",
     key: _KEY = "",
     local: Annotated[bool, typer.Option("--local", help="Serve the folder or file MODEL on this machine.")] = False,
-    data: Annotated[str, typer.Option(help="With --local: JSON of rows, or @FILE.", show_default="Ctrl-C ends")] = "",
+    data: Annotated[
+        str, typer.Option(help="JSON of rows, or @FILE as in `invoke`.", show_default="a row of the signature")
+    ] = "",
     scoring: Annotated[Path | None, typer.Option(help="With --local: scoring script.")] = None,
     port: Annotated[int, typer.Option(help="With --local: port on 127.0.0.1.", show_default="a free one")] = 0,
     allow_code_execution: Annotated[
@@ -254,8 +250,10 @@ def send_example(
 ) -> None:
     """Send a row that is made from the model's signature, and print the row, the answer and its time.
 
-    With --local the platform's server answers on this machine: the rows of --data, or all until Ctrl-C.
+    With --local the platform's server answers on this machine, in the same form: the rows of --data or, without any,
+    whatever comes until Ctrl-C.
     """
+    from ultramarine.serving.reading import read_data
     from ultramarine.serving.route import EndpointError
 
     session = session_of(context)
@@ -265,15 +263,18 @@ def send_example(
         return serve_here(session, Path(name), data, scoring, port, allow_code_execution)
     endpoint = _endpoint(session, name, key)
     signature = endpoint.signature(deployment, model)
-    if signature is None:
+    if data:
+        rows = read_data(data, signature)
+    elif signature is None:
         raise EndpointError(
-            f"endpoint {name} has a script or a container without a signature, so no row can be made. Use"
-            f" `ultramarine endpoints invoke {name} --data ...`."
+            f"endpoint {name} has a script or a container without a signature, so no row can be made. Give --data."
         )
-    row = signature.example()
-    session.note(f"Row: {json.dumps(row, ensure_ascii=False)}")
+    else:
+        row = signature.example()
+        session.note(f"Row: {json.dumps(row, ensure_ascii=False)}")
+        rows = row if isinstance(row, dict) else [row]
     begin = time.monotonic()
-    answer = endpoint.infer(row if isinstance(row, dict) else [row], deployment, model)
+    answer = endpoint.answer(rows, deployment, model)
     _print(answer, Shape.JSON)
     session.note(f"Answered in {(time.monotonic() - begin) * 1000:.0f} ms, with the way from this machine.")
 

@@ -55,26 +55,15 @@ def serve_here(
 ) -> None:
     """Serve a model on this machine: answer the rows of `data` and end or, without any, serve until Ctrl-C."""
     from ultramarine.local.serving import served
+    from ultramarine.serving.reading import read_data
 
-    body = _body(data)
     with served(model, scoring, port, allow_code_execution=allow_code_execution) as server:
         if data:
-            typer.echo(json.dumps(server.score(body), ensure_ascii=False))
+            rows = read_data(data, server.signature)
+            typer.echo(json.dumps(server.answer(rows), ensure_ascii=False))
             return
         session.note(f"Serving {model} at {server.url}. POST rows to {server.url}/score; Ctrl-C ends.")
         try:
             server.forward()
         except KeyboardInterrupt:
             session.note("Ended.")
-
-
-def _body(data: str) -> bytes:
-    try:
-        body = Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
-        if data:
-            json.loads(body)
-    except OSError as error:
-        raise InvalidSpec(f"--data {data}: {error.strerror}. Give JSON, or @ and the path of a file.") from error
-    except ValueError as error:
-        raise InvalidSpec(f"--data is not JSON: {error}. Give rows such as '[[5.1, 3.5]]'.") from error
-    return body

@@ -10,10 +10,14 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
+from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from ultramarine_contract.common import ENV_TASK, MANIFEST_NAME, ArtifactManifest
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
@@ -22,14 +26,21 @@ from ultramarine_contract.serving_records import ScoringTask, ServingTask
 from ultramarine_contract.storage import file_entry
 from ultramarine_contract.training_records import TerminationRecord
 
+from ultramarine.serving import asking
+from ultramarine.serving.signature import Signature, signature_of
+
 _NEEDED = ("numpy", "httptools", "uvloop", "orjson", "prometheus_client")
 _END_SECONDS = 10.0
 
 
 class ServerFailed(UltramarineError):
-    """The local server cannot start or answer."""
+    """The local server cannot start or answer; `status` is that of its answer, or 0."""
 
     reason = "ServerFailed"
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @contextmanager
@@ -97,6 +108,7 @@ class LocalServer:
 
     def __init__(self, task: ServingTask, script: Path | None, base: Path, port: int) -> None:
         self._port, self._log = port or _free_port(), base / "termination-log"
+        self._model, self._script = task.model, script
         self.url = f"http://127.0.0.1:{self._port}"
         options = {
             "host": "127.0.0.1",
@@ -133,20 +145,40 @@ class LocalServer:
             message = f"the server ended with code {self._process.returncode}; its own words are above"
         raise ServerFailed(message)
 
-    def score(self, body: bytes) -> object:
-        """Return the answer to a JSON body of POST /score. Raises ServerFailed for an error."""
-        request = urllib.request.Request(f"{self.url}/score", body, {"Content-Type": "application/json"})
+    @cached_property
+    def signature(self) -> Signature | None:
+        """Inputs and outputs of the model; None for a script without them."""
+        try:
+            _, body = self._request(f"/v2/models/{quote(self._model)}", None, {})
+        except ServerFailed as failed:
+            if failed.status == HTTPStatus.NOT_IMPLEMENTED:
+                return None
+            raise
+        signature = signature_of(json.loads(body))
+        return signature if signature.inputs else None
+
+    def answer(self, rows: Any) -> Any:
+        """Return the answer to rows, or to a complete request of the protocol, as an endpoint gives it.
+
+        Raises ServerFailed for an error, and DataInvalid for rows that do not fit.
+        """
+        return asking.answer(self.signature, self._schema if self._script else {}, rows, self._request)
+
+    @property
+    def _schema(self) -> dict[str, Any]:
+        """Schema that a script shows of its input; of any object without its decorators."""
+        return dict(json.loads(self._request("/swagger.json", None, {})[1])["definitions"]["ServiceInput"])
+
+    def _request(self, path: str, body: bytes | None, headers: Mapping[str, str]) -> asking.Reply:
+        request = urllib.request.Request(f"{self.url}{path}", body, {"Content-Type": "application/json", **headers})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request) as answer:
-                text = answer.read().decode()
+                return dict(answer.headers.items()), answer.read()
         except urllib.error.HTTPError as error:
             with error:
-                raise ServerFailed(f"the server answers {error.code}: {error.read().decode().strip()}") from error
-        try:
-            return json.loads(text)
-        except ValueError:  # a script may answer with any text
-            return text
+                words = error.read().decode().strip()
+            raise ServerFailed(f"the server answers {error.code}: {words}", error.code) from error
 
     def forward(self) -> None:
         """Print the server's log until it ends."""

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ultramarine_contract.errors import counted
+
 from .signature import DataInvalid, Input, Signature
+
+
+class Columns(dict[str, list[Any]]):
+    """Columns of a table by name, as a file has them."""
+
 
 _FORMS = ("data", "input_data", "dataframe_split", "dataframe_records", "instances", "inputs")
 
@@ -39,7 +46,11 @@ def read_data(text: str, signature: Signature | None) -> Any:
 
 def path_of(document: Any, signature: Signature | None) -> str:
     """Return the path for a document that has a form of the protocol already; empty for plain rows."""
-    if not isinstance(document, Mapping) or (signature and set(document) <= set(signature.columns)):
+    if (
+        not isinstance(document, Mapping)
+        or isinstance(document, Columns)
+        or (signature and set(document) <= set(signature.columns))
+    ):
         return ""
     inputs = document.get("inputs")
     if isinstance(inputs, list) and inputs and isinstance(inputs[0], Mapping) and "datatype" in inputs[0]:
@@ -56,11 +67,11 @@ def _json(text: str, place: str) -> Any:
         raise DataInvalid(f"{place} is not JSON: {error}. Give rows such as '[[5.1, 3.5]]', or @FILE.") from None
 
 
-def _csv(path: Path, signature: Signature | None) -> dict[str, list[Any]]:
+def _csv(path: Path, signature: Signature | None) -> Columns:
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.reader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         names = next(reader, [])
-        columns: dict[str, list[Any]] = {name: [] for name in names}
+        columns = Columns({name: [] for name in names})
         if not names or len(columns) < len(names):
             raise DataInvalid(f"{path} needs a first line with different names of its columns. Correct it.")
         types = _types(names, signature)
@@ -68,7 +79,8 @@ def _csv(path: Path, signature: Signature | None) -> dict[str, list[Any]]:
             if not row:
                 continue
             if len(row) != len(names):
-                raise DataInvalid(f"{path}:{reader.line_num}: {len(row)} values; the first line has {len(names)}.")
+                there = counted(len(row), "value")
+                raise DataInvalid(f"{path}:{reader.line_num}: {there}; the first line has {len(names)}.")
             for name, cell in zip(names, row, strict=True):
                 try:
                     columns[name].append(_cell(cell, types.get(name)))
@@ -113,12 +125,12 @@ def _guessed(text: str) -> Any:
     return text
 
 
-def _parquet(path: Path) -> dict[str, list[Any]]:
+def _parquet(path: Path) -> Columns:
     try:
         from pyarrow import lib, parquet
     except ImportError:
         raise DataInvalid(f"{path} needs pyarrow. Run `pip install pyarrow`, or give CSV.") from None
     try:
-        return dict(parquet.read_table(path).to_pydict())
+        return Columns(parquet.read_table(path).to_pydict())
     except lib.ArrowException as error:
         raise DataInvalid(f"{path} is not Parquet: {error}. Correct the file.") from None

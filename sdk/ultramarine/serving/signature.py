@@ -48,6 +48,17 @@ class Signature(NamedTuple):
             return tuple(spec.name for spec in self.inputs)
         return first.features
 
+    def document(self) -> dict[str, Any]:
+        """Return inputs and outputs as a ModelVersion's spec has them."""
+        return {
+            "inputs": [
+                {"name": spec.name, "datatype": spec.datatype or "any", "shape": list(spec.shape)}
+                | ({"features": list(spec.features)} if spec.features else {})
+                for spec in self.inputs
+            ],
+            "outputs": [output._asdict() for output in self.outputs],
+        }
+
     def example(self) -> dict[str, Any] | list[Any]:
         """Return one row of the training data's categories, zeros and empty texts: by name if the columns have names.
 
