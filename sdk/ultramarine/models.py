@@ -15,6 +15,8 @@ from ultramarine_contract.meta import API_VERSION, MODEL, MODEL_VERSION, ONLINE_
 from .kube.errors import Exists, NotFound
 
 if TYPE_CHECKING:
+    from ultramarine_contract.common import FileEntry
+
     from .client import Client
 
 LATEST = "latest"
@@ -50,12 +52,20 @@ class Models:
     def version(self, reference: str) -> Manifest:
         """Return the ModelVersion of MODEL@VERSION, MODEL@ALIAS, or the newest ready one of MODEL and MODEL@latest."""
         model, _, selected = reference.partition("@")
-        versions = self.versions(model)
         if selected in ("", LATEST):
+            versions = self.versions(model)
             ready = [version for version in versions if is_ready(version)]
             if not ready:
                 raise NotFound(f"no version of model {model} is ready: {why(versions[0])}")
             return ready[0]
+        return self._any(reference)
+
+    def _any(self, reference: str) -> Manifest:
+        """Return the ModelVersion of MODEL@VERSION or MODEL@ALIAS, or the newest one of MODEL, ready or not."""
+        model, _, selected = reference.partition("@")
+        versions = self.versions(model)
+        if selected in ("", LATEST):
+            return versions[0]
         target = selected
         if not selected.isdigit():
             aliases = self.aliases(model)
@@ -145,6 +155,47 @@ class Models:
             except Exists:
                 continue
         raise Exists(f"other writers register versions of model {model} all the time. Try again.")
+
+    def trust(self, reference: str) -> Manifest:
+        """Let servers load a version although its format runs its maker's code, and return the version."""
+        name = str(self._any(reference)["metadata"]["name"])
+        return self._cluster.patch(MODEL_VERSION, name, {"spec": {"allowCodeExecution": True}})
+
+    def lacks_trust(self, version: Manifest) -> bool:
+        """True if no server loads the version before its author's code is trusted."""
+        spec = version["spec"]
+        runs_code = spec["format"]["name"] in CODE_EXECUTING_FORMATS or spec["format"].get("untrustedTypes")
+        if not runs_code or spec.get("allowCodeExecution"):
+            return False
+        try:
+            model = self._cluster.get(MODEL, spec["model"])
+        except NotFound:
+            return True
+        return not (model["spec"].get("trust") or {}).get("allowCodeExecution")
+
+    def files(self, version: Manifest) -> list[FileEntry]:
+        """Return path and size of each file of a version. Raises StorageError."""
+        from .storage.artifacts import files_of
+
+        return files_of(self._client.platform.storage, str(version["spec"]["uri"]))
+
+    def signature(self, version: Manifest) -> dict[str, Any]:
+        """Return inputs and outputs: those of the spec, or what a server that serves the version has inferred.
+
+        Empty if no endpoint answers with it.
+        """
+        if signature := version["spec"].get("signature"):
+            return dict(signature)
+        for endpoint in self._cluster.list(ONLINE_ENDPOINT):
+            for entry in (endpoint.get("status") or {}).get("deployments") or []:
+                if entry.get("modelVersion") == version["metadata"]["name"] and entry.get("readyReplicas"):
+                    try:
+                        made = self._client.endpoint(endpoint["metadata"]["name"]).signature(entry["name"])
+                    except UltramarineError:  # without a key, for one
+                        continue
+                    if made:
+                        return made.document()
+        return {}
 
     def wait(self, version: Manifest) -> Manifest:
         """Return a version once it is ready. Raises NotReady with the cause."""

@@ -74,6 +74,8 @@ def test_models_are_listed_shown_and_downloaded(ada: Person) -> None:
     shown = ada.run("models", "show", "command-churn@champion").stdout
     assert "state: Ready" in shown
     assert "endpoints: command-churn" in shown
+    assert "model.skops: " in shown
+    assert "name: plan" in shown, "the signature that its server has inferred"
     assert ada.run("models", "download", "command-churn@1", "copy").stdout == "copy\n"
     assert (ada.folder / "copy" / "model.skops").read_bytes() == (ada.folder / "v1" / "model.skops").read_bytes()
 
@@ -145,6 +147,28 @@ def test_a_script_with_its_folder(ada: Person) -> None:
     answer = ada.run("endpoints", "invoke", "command-scored", "--data", "[[1], [2]]").stdout
     assert json.loads(answer) == {"rows": 2}
     assert "without a signature" in ada.run("endpoints", "test", "command-scored", code=1).stderr
+
+
+def test_a_table_reaches_a_script_as_azures_examples_read_it(ada: Person, client: Client) -> None:
+    """`json.loads(data)["data"]` has the rows of a CSV file and of a data frame."""
+    asked = ada.run("endpoints", "invoke", "command-scored", "--data", "@rows.csv")
+    assert json.loads(asked.stdout) == {"rows": 20}
+    assert client.endpoint("command-scored").predict(PEOPLE) == {"rows": 20}
+
+
+def test_consent_is_asked_for_at_registration(ada: Person, platform: Platform) -> None:
+    """A job that registers a pickle ends with the command that allows it; the version is ready after that."""
+    (ada.folder / "pickles").mkdir()
+    (ada.folder / "pickles" / "train.py").write_text(
+        "import os, pickle\nfolder = os.environ['AZURE_ML_OUTPUT_model']\n"
+        "pickle.dump({}, open(os.path.join(folder, 'model.pkl'), 'wb'))\n"
+    )
+    done = ada.run("submit", "pickles/train.py", "--register", "command-pickled")
+    assert "which runs code when it is loaded" in done.stderr
+    assert "ultramarine models trust command-pickled@1" in done.stderr
+    platform.wait("mv", "command-pickled-1", lambda status: status.get("state") == "Refused")
+    assert "may run code" in ada.run("models", "trust", "command-pickled@1").stdout
+    platform.wait("mv", "command-pickled-1", lambda status: status.get("state") == "Ready")
 
 
 @pytest.mark.slow

@@ -1,14 +1,20 @@
-"""The commands of models: list, show, promote, import, download, delete."""
+"""The commands of models: list, show, trust, promote, import, download, delete."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from ultramarine_contract.errors import UltramarineError
+
+from ultramarine.terminal import size_text
 
 from .bars import transfer_bar
-from .session import Format, Output, print_list, session_of
+from .session import Format, Output, Session, print_list, session_of
+
+if TYPE_CHECKING:
+    from ultramarine_contract.meta import Manifest
 
 _REFERENCE = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Or MODEL@ALIAS, or MODEL for the newest.")]
 
@@ -75,13 +81,30 @@ def show(context: typer.Context, reference: _REFERENCE) -> None:
         "digest": spec["digest"],
         "compiled": status.get("compiled"),
         "codeExecution": status.get("codeExecution"),
-        "signature": spec.get("signature"),
+        "files": _files(session, version),
+        "signature": models.signature(version) or "inferred by the server; deploy the version to see it",
         "metrics": metrics,
         "lineage": lineage,
     }
     typer.echo(f"ModelVersion {session.client.namespace}/{version['metadata']['name']}")
     shown = {key: value for key, value in details.items() if value not in (None, "", {}, [])}
     typer.echo(yaml_text(shown), nl=False)
+
+
+def _files(session: Session, version: Manifest) -> dict[str, str]:
+    """Return the sizes of a version's files by path; empty, with a note, if the storage does not answer."""
+    try:
+        return {entry.path: size_text(entry.bytes) for entry in session.client.models.files(version)}
+    except UltramarineError as error:
+        session.note(f"The files cannot be listed: {error.message}")
+        return {}
+
+
+@group.command()
+def trust(context: typer.Context, reference: _REFERENCE) -> None:
+    """Let servers load a version whose format runs its maker's code, such as pickle, joblib or torch."""
+    version = session_of(context).client.models.trust(reference)
+    typer.echo(f"{version['metadata']['name']} may run code")
 
 
 @group.command()
