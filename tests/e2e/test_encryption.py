@@ -17,7 +17,8 @@ from certificates import serial_at, serial_of, speaks_plainly
 from conftest import Platform, condition, restricted
 from load import Load
 from manifests import endpoint, infer, model_version, onnx_model, sweep, training_job
-from ultramarine_cluster import target
+from ultramarine import Client
+from ultramarine_cluster import cluster, target
 from ultramarine_cluster.console import run
 from ultramarine_contract.meta import PLATFORM_MAP
 
@@ -132,6 +133,18 @@ def test_turned_on_everything_goes_by_tls(release):
     with team.client("trained") as client:
         asked = infer([[3.0]], "input", "FP64")
         assert client.post("/v2/models/trained/infer", json=asked).json()["outputs"][0]["data"] == [1]
+
+
+def test_the_command_goes_by_tls(release, tmp_path):
+    """Files, models and predictions reach a namespace whose ports take TLS alone, through the API server."""
+    (tmp_path / "a.csv").write_text("1")
+    (tmp_path / "churn.onnx").write_bytes(onnx_model(2))
+    with Client(kubeconfig=str(cluster.up().kubeconfig), namespace=TEAM) as client:
+        client.data.put(tmp_path / "a.csv", "by-tls/")
+        client.data.get("by-tls/a.csv", tmp_path / "back.csv")
+        assert (tmp_path / "back.csv").read_text() == "1"
+        assert client.models.wait(client.models.add(tmp_path / "churn.onnx", "sent"))["spec"]["version"] == "1"
+        assert client.endpoint("churn").predict([[2.0]]) == [[3.0]]
 
 
 @pytest.mark.attack(

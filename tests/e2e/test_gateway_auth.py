@@ -24,6 +24,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from load import Background
 from manifests import endpoint, infer, model_version, onnx_model
+from ultramarine import Client
+from ultramarine.serving.route import EndpointError
+from ultramarine_cluster import cluster
 from ultramarine_operator.shared.podspec import CONTAINER_SECURITY, POD_SECURITY
 
 MODEL = "asked"
@@ -228,6 +231,12 @@ def test_tokens_open_and_there_is_no_way_around_the_gateway(asked, stranger):
     another = rsa.generate_private_key(65537, 2048)
     with served(asked, name, authMode="token", token=issuer):
         asked.ready(name, f"{MODEL}-1")
+        with Client(kubeconfig=str(cluster.up().kubeconfig), namespace=NAMESPACE) as sdk:
+            assert sdk.endpoint(name, token(key, **good)).predict([[2.0]]) == [[3.0]]
+            with pytest.raises(EndpointError, match=r"takes tokens of https://id\.example\.com\. Get one there"):
+                sdk.endpoint(name).predict([[2.0]])
+            with pytest.raises(EndpointError, match="refuses the token"):
+                sdk.endpoint(name, token(key, **good | {"aud": "another"})).predict([[2.0]])
         with asked.client(name, "") as client:
 
             def code(made: str) -> int:
