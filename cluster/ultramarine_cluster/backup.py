@@ -202,7 +202,7 @@ def rewritten(manifest: Manifest, old: str, new: str) -> Manifest:
 def is_over(manifest: Manifest, ends: dict[str, bool]) -> bool:
     """True for a run that has ended, whose status is restored so that it does not run again."""
     state = (manifest.get("status") or {}).get("state")
-    return ends.get(manifest["kind"], False) and state in ("Succeeded", "Failed", "Stopped")
+    return ends.get(manifest["kind"], False) and state in ("Succeeded", "Failed", "Cancelled", "Stopped")
 
 
 def beginning(manifest: Manifest, namespace: str, mark: str, uids: dict[Key, str], *, over: bool) -> Manifest:

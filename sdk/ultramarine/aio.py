@@ -73,7 +73,7 @@ class AsyncRun(Generic[R]):
         return await in_thread(lambda: self.sync.status)
 
     async def state(self) -> str:
-        """Return Pending, Running, Suspended, Succeeded, Failed, Stopped or Invalid."""
+        """Return Pending, Running, Suspended, Succeeded, Failed, Cancelled, Stopped or Invalid."""
         return await in_thread(lambda: self.sync.state)
 
     async def outputs(self) -> dict[str, Output]:

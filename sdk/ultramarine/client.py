@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, overload
 
+from ultramarine_contract.errors import UltramarineError, listed
 from ultramarine_contract.meta import SWEEP, Manifest, Resource
 
-from .kinds import Kinds
+from .kinds import Kinds, UnknownKind
 from .kube.client import Cluster, Manifests
 from .platform import Platform
 
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from .runs import Run
     from .storage.data import Data
     from .sweeps import SweepRun
+
+
+class Ambiguous(UltramarineError):
+    """Several objects have the name."""
+
+    reason = "Ambiguous"
 
 
 class Client:
@@ -78,6 +86,25 @@ class Client:
     def delete(self, kind: str, name: str) -> None:
         """Delete an object and what belongs to it. Raises NotFound."""
         self.cluster.delete(self.kinds.named(kind), name)
+
+    def kind_of(self, name: str) -> Resource:
+        """Return the kind of the only object of the platform with this name. Raises NotFound, or Ambiguous."""
+        from .kube.errors import NotFound
+
+        resources = []
+        for kind in self.kinds.ours():
+            with suppress(NotFound):
+                self.cluster.get(kind.resource, name)
+                resources.append(kind.resource)
+        if len(resources) == 1:
+            return resources[0]
+        names = listed(f"{resource.kind.lower()}/{name}" for resource in resources)
+        if names:
+            raise Ambiguous(f"several objects have the name {name}: {names}. Name one of them as KIND/NAME.")
+        with suppress(UnknownKind):
+            resource = self.kinds.named(name)
+            raise NotFound(f"{name} is the kind {resource.kind}. Name an object too, such as {name}/churn.")
+        raise NotFound(f"no object in namespace {self.namespace} has the name {name}. `ultramarine get` lists all.")
 
     # ---- Runs
 

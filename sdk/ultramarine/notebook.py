@@ -15,7 +15,13 @@ from .sweeps import SweepRun, Trial, bests_so_far
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
 
-_COLOURS = {"Succeeded": "#2a9d57", "Failed": "#d1495b", "Invalid": "#d1495b", "Running": "#3a7bd5"}
+_COLOURS = {
+    "Succeeded": "#2a9d57",
+    "Failed": "#d1495b",
+    "Invalid": "#d1495b",
+    "Cancelled": "#8a6d3b",
+    "Running": "#3a7bd5",
+}
 _WIDTH, _HEIGHT, _MARGIN = 520, 180, 12
 _MOST_TRIALS = 20  # rows of the table
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ultramarine_contract.common import RUNS_NAME
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, TRAINING_JOB, Manifest, Resource
 
@@ -21,7 +22,7 @@ from .results import METRIC_COLUMNS, Output, latest, metric_rows, outputs_of, ta
 if TYPE_CHECKING:
     from .client import Client
 
-ENDED = ("Succeeded", "Failed", "Stopped", "Invalid")
+ENDED = ("Succeeded", "Failed", "Cancelled", "Stopped", "Invalid")
 _LAST_LINES_SECONDS = 20  # after the end, for the rest of the logs
 
 
@@ -29,6 +30,12 @@ class RunFailed(UltramarineError):
     """The run ended without success; the message has the cause that its object names."""
 
     reason = "RunFailed"
+
+
+class HasEnded(UltramarineError):
+    """The run has ended, so that it can neither end nor go on."""
+
+    reason = "HasEnded"
 
 
 class Update(NamedTuple):
@@ -69,7 +76,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """Pending, Running, Suspended, Succeeded, Failed, Stopped or Invalid."""
+        """Pending, Running, Suspended, Succeeded, Failed, Cancelled, Stopped or Invalid."""
         return str(self.status.get("state") or "Pending")
 
     @property
@@ -86,6 +93,14 @@ class Run:
     def outputs(self) -> dict[str, Output]:
         """Uploaded outputs by name; empty before the end."""
         return outputs_of(lambda: self.client.storage, self.status)
+
+    @property
+    def mlflow_runs(self) -> Output | None:
+        """Files that the command logged by mlflow without a tracking server, models among them; None without any."""
+        from .storage.artifacts import mlflow_of
+
+        artifact = mlflow_of(self)
+        return Output(RUNS_NAME, artifact.uri, _storage=lambda: self.client.storage) if artifact else None
 
     @property
     def latest_metrics(self) -> dict[str, float]:
@@ -131,8 +146,8 @@ class Run:
         return log_lines(self)
 
     def cancel(self) -> None:
-        """Suspend the run: its pods end, its object and its results stay, and resume() continues it."""
-        self.suspend()
+        """End the run for good: its pods end, its object and what it has stored stay. suspend() can be undone."""
+        self.client.cluster.patch(self.resource, self.name, {"spec": {"cancel": True}})
 
     def suspend(self) -> None:
         """End the running pods and hold the run until resume()."""

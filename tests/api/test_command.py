@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,36 @@ def test_apply_reads_all_files_first(user: User) -> None:
 
     assert "b.yaml:2:1:" in user.run("apply", "a.yaml", "b.yaml", code=1).stderr
     assert json.loads(user.run("get", "tj", "-o", "json").stdout)["items"] == []
+
+
+def test_a_name_is_enough_to_describe_an_object(user: User, api: Api) -> None:
+    """If one object has it; of several, all are named."""
+    api.apply(job("churn"))
+    assert user.run("describe", "churn").stdout.startswith(f"TrainingJob {api.namespace}/churn: Pending")
+
+    api.apply({"apiVersion": API_VERSION, "kind": "Model", "metadata": {"name": "churn"}, "spec": {}})
+    several = user.run("describe", "churn", code=1).stderr
+    assert "several objects have the name churn: " in several
+    assert "trainingjob/churn" in several
+    assert "model/churn" in several
+    assert user.run("describe", "model/churn").stdout.startswith("Model ")
+    assert "no object in namespace" in user.run("describe", "absent", code=1).stderr
+    assert "tj is the kind TrainingJob. Name an object too" in user.run("describe", "tj", code=1).stderr
+
+
+def test_a_run_is_cancelled_once(user: User, api: Api) -> None:
+    """`cancel` sets spec.cancel; a run that has ended is neither cancelled, suspended nor resumed."""
+    api.apply(job("churn"))
+    assert "churn is cancelled" in user.run("cancel", "churn").stderr
+    assert api.get("trainingjobs", "churn")["spec"]["cancel"] is True
+    api.status("tj", "churn", {"state": "Cancelled"})
+    for command in ("cancel", "suspend", "resume"):
+        assert "TrainingJob churn has ended: Cancelled." in user.run(command, "churn", code=1).stderr
+
+
+def test_the_version_is_printed(user: User) -> None:
+    """Without a cluster."""
+    assert user.run("--version").stdout == f"ultramarine {version('ultramarine')}\n"
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,21 @@ def test_a_deleted_run_ends_the_wait(client: ultramarine.Client) -> None:
     thread.join()
 
 
+def test_a_cancelled_run_cannot_go_on(client: ultramarine.Client, api: Api) -> None:
+    """cancel() is not suspend(): nothing brings the run back, and a wait for it ends."""
+    run = client.submit(job())
+    run.cancel()
+
+    spec = run.object["spec"]
+    assert (spec["cancel"], spec["suspend"]) == (True, False)
+    with pytest.raises(Rejected, match="a cancelled run cannot go on"):
+        client.cluster.patch(run.resource, run.name, {"spec": {"cancel": False}})
+    ended = condition("Failed", "True", "Cancelled", "ended by spec.cancel")
+    api.status("tj", "churn", {"state": "Cancelled", "conditions": [ended]})
+    with pytest.raises(ultramarine.RunFailed, match=r"TrainingJob churn: ended by spec\.cancel"):
+        run.wait(60)
+
+
 def test_a_wait_has_its_limit(client: ultramarine.Client) -> None:
     """TimeoutError is Python's own."""
     with pytest.raises(TimeoutError, match="has not ended within 1 seconds"):
@@ -282,6 +297,23 @@ def test_outputs_are_downloaded(client: ultramarine.Client, api: Api, store: Sto
 
     assert (run.outputs["model"].download(tmp_path / "copy") / "weights.txt").read_text() == "1 2 3"
     assert run.outputs["model"].digest == record.digest
+
+
+def test_what_mlflow_logged_without_a_server_is_downloaded(
+    client: ultramarine.Client, api: Api, store: Storage, tmp_path: Path
+) -> None:
+    """Runs and models of `mlflow.autolog()` lie beside the logs of the job's pod."""
+    (tmp_path / "runs/0/models/m-1/artifacts").mkdir(parents=True)
+    (tmp_path / "runs/0/models/m-1/artifacts/MLmodel").write_text("flavors: {}")
+    base = "s3://lake/team-a/trainingjobs/churn/uid/"
+    run = client.submit(job())
+    assert run.mlflow_runs is None
+    store.upload_folder(tmp_path / "runs", f"{base}attempts/churn-0-abcde/mlruns/")
+    succeed(api, "churn", logs={"uri": f"{base}logs/"}, pod="churn-0-abcde")
+
+    logged = run.mlflow_runs
+    assert logged
+    assert (logged.download(tmp_path / "copy") / "0/models/m-1/artifacts/MLmodel").is_file()
 
 
 def test_a_notebook_shows_a_run(client: ultramarine.Client, api: Api) -> None:
@@ -374,7 +406,7 @@ def test_a_repetition_says_what_may_differ(client: ultramarine.Client, api: Api,
     assert reproduce(client, "churn", "other").differences == [
         "image: the platform's own of today; the job ran registry/trainer@sha256:" + "a" * 64,
         "input a: s3://lake/shared/a.csv has the same size; its content is not compared",
-        "input b: s3://lake/shared/b.csv has 1 files with 1 bytes; the job read 1 with 5",
+        "input b: s3://lake/shared/b.csv has 1 file with 1 byte; the job read 1 with 5",
         "input c: s3://lake/shared/c.csv no longer exists",
         "env: values of Secret token are not recorded",
     ]

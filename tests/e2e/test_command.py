@@ -106,6 +106,19 @@ def test_a_run_is_suspended_and_resumed(ada: Person, platform: Platform) -> None
     assert "command-held deleted" in ada.run("delete", "tj", "command-held").stdout
 
 
+def test_a_run_is_cancelled_for_good(ada: Person, platform: Platform) -> None:
+    """`cancel` ends the pods and the run, which `resume` does not bring back."""
+    job = training_job("command-cancelled", "import time; time.sleep(600)", outputs={}, command=["python", "train.py"])
+    ada.run("submit", "--detach", ada.write("job.yaml", job))
+    platform.wait("tj", "command-cancelled", lambda status: status.get("state") == "Running")
+
+    assert "cancelled" in ada.run("cancel", "command-cancelled").stderr
+    platform.wait("tj", "command-cancelled", lambda status: status.get("state") == "Cancelled")
+    platform.kubectl("wait", "tj/command-cancelled", "--for=condition=Failed", "--timeout=5s")
+    assert "has ended: Cancelled" in ada.run("resume", "command-cancelled", code=1).stderr
+    assert "state: Cancelled" in ada.run("get", "tj", "command-cancelled", "-o", "yaml").stdout
+
+
 def test_output_is_for_programs(ada: Person) -> None:
     """JSON, YAML and names are whole documents without colours, whatever else is printed."""
     ada.run("apply", ada.write("model.yaml", {"kind": "Model", "metadata": {"name": "command-model"}, "spec": {}}))

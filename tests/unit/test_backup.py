@@ -48,7 +48,7 @@ def again(manifest, uids=None):
     return backup.beginning(moved, "team-b", "team-a@noon", uids, over=backup.is_over(moved, ENDS))
 
 
-@pytest.mark.parametrize("state", ["Succeeded", "Failed", "Stopped"])
+@pytest.mark.parametrize("state", ["Succeeded", "Failed", "Cancelled", "Stopped"])
 def test_what_has_ended_begins_suspended(state):
     """Nothing runs before its status is there; its owner is the new one, and the old cluster's fields are left out."""
     made = again(trained(state))

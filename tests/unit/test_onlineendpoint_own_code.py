@@ -213,13 +213,14 @@ def test_an_init_that_runs_is_named():
         running = {"running": {"startedAt": "2030-01-01T11:59:00Z"}}
         status = {"name": "server", "ready": False, "started": started, "state": running}
         pod = child("Pod", "churn-blue-x", owner, {}, {"phase": "Running", "containerStatuses": [status]})
-        pod["metadata"]["labels"] = selector(owner, "blue")
+        pod["metadata"]["labels"] |= selector(owner, "blue")
         return planned(owner, children=(live, pod)).status["deployments"][0]["message"]
 
     assert "init() of score.py in pod churn-blue-x runs since 2030-01-01T11:59:00Z, and may take 270 s" in message(
         False
     )
     assert "score.py of pod churn-blue-x no longer answers: its process crashed or exceeded" in message(True)
+    assert message(True).endswith("see ultramarine -n team-a endpoints logs churn")
 
 
 def test_an_environment_of_another_image_is_refused():

@@ -304,6 +304,19 @@ def test_a_suspended_sweep_has_no_pods():
     assert got.status["trials"] == {"running": 0, "succeeded": 1, "stopped": 0, "failed": 0}
 
 
+def test_a_cancelled_sweep_ends_for_good():
+    """No trial runs on: the next pass deletes both Jobs at once, and counts and the best stay in the status."""
+    status = {"trials": {"running": 2, "succeeded": 1, "stopped": 0, "failed": 0}}
+    hpo = sweep(status, cancel=True)
+    there = running(sweep())
+    got = plan(hpo, there, NOW)
+
+    assert (got.status["state"], got.apply, got.delete) == ("Cancelled", (), ())
+    assert got.status["trials"] == {"running": 0, "succeeded": 1, "stopped": 0, "failed": 0}
+    after = sweep(got.status, cancel=True)
+    assert {ref.name for ref in plan(after, there, NOW).delete} == {"hpo-coordinator", "hpo-workers"}
+
+
 def test_what_the_coordinator_posts_is_told():
     """Counts, the best with its parameters, and what was used, as far as a status has room."""
     hpo = sweep()

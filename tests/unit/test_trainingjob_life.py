@@ -6,7 +6,19 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from builders import NOW, PLATFORM, condition, ended_container, job, kinds_of, pod, read, seen, training_job
+from builders import (
+    NOW,
+    PLATFORM,
+    condition,
+    ended_container,
+    job,
+    kinds_of,
+    pod,
+    read,
+    seen,
+    succeeded_pod,
+    training_job,
+)
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.training_records import CheckpointRecord, Progress, TerminationRecord, TrainingTask
@@ -31,6 +43,11 @@ def queued(**spec) -> Obj:
     return read({**churn.manifest, "metadata": {**churn.manifest["metadata"], "labels": {QUEUE: "team"}}})
 
 
+def on_exit(action: str, code: int) -> Manifest:
+    """A rule of a failure policy for one exit code."""
+    return {"action": action, "onExitCodes": {"operator": "In", "values": [code]}}
+
+
 def out_of_memory(churn: Obj, limit: str = "1Gi") -> Manifest:
     """A pod that was killed for its memory."""
     killed = pod(churn, phase="Failed", **ended_container(137, "OOMKilled"))
@@ -51,6 +68,41 @@ def test_a_job_that_is_resumed_is_not_taken_for_one_without_pods():
 
     assert (condition(got, "Running")["reason"], got.delete) == ("PodStarting", ())
     assert (got.status["activeSeconds"], got.status.get("activeSince")) == (60, None)
+
+
+def test_a_cancelled_job_ends_for_good():
+    """The status says so first; then its Job goes, and nothing is made again, whatever becomes of spec.suspend."""
+    churn = training_job(cancel=True, suspend=True)
+    live = job(churn, active=1, startTime="2030-01-01T11:59:00Z")
+    got = plan(churn, seen(live, pod(churn)), NOW)
+
+    assert (got.status["state"], got.apply, got.delete) == ("Cancelled", (), ())
+    assert (condition(got, "Failed")["reason"], "failure" in got.status) == ("Cancelled", False)
+    assert [(event.reason, event.type) for event in got.events if event.reason == "Cancelled"] == [
+        ("Cancelled", "Normal")
+    ]
+    after = with_status(churn, got.status)
+    deleted = plan(after, seen(live, pod(churn)), NOW)
+    assert [ref.name for ref in deleted.delete] == ["churn"]
+    gone = plan(after, seen(), NOW)
+    assert (gone.status["state"], gone.apply, gone.create) == ("Cancelled", (), ())
+
+
+def test_a_job_is_cancelled_before_it_has_a_pod():
+    """It waits for an environment, or has just been made: no Job of it is ever made."""
+    waiting = training_job(cancel=True, environment={"requirements": ["a"]})
+    got = plan(waiting, seen(), NOW)
+
+    assert (got.status["state"], got.apply, got.create) == ("Cancelled", (), ())
+
+
+def test_a_result_that_is_stored_wins_over_a_cancellation():
+    """A job whose command has succeeded before the operator read spec.cancel keeps its result."""
+    churn = training_job(cancel=True)
+    done = job(churn, succeeded=1, conditions=[{"type": "Complete", "status": "True"}])
+    got = plan(churn, seen(done, succeeded_pod(churn)), NOW)
+
+    assert got.status["state"] == "Succeeded"
 
 
 def test_each_attempt_is_remembered_with_its_own_end():
@@ -201,6 +253,46 @@ def test_a_pod_without_a_node_fails_with_the_schedulers_words():
     unseen["metadata"]["creationTimestamp"] = "2029-12-31T23:00:00Z"
     got = plan(churn, seen(unseen, pod(churn, phase="Pending", conditions=[reported], startTime="")), NOW)
     assert (got.status["state"], got.status["startTime"]) == ("Failed", "2029-12-31T23:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("spec", "state"),
+    [
+        ({}, "Failed"),
+        ({"podFailurePolicy": {"rules": [on_exit("Count", 137)]}}, "Pending"),
+        ({"podFailurePolicy": {"rules": [on_exit("FailJob", 3)]}}, "Failed"),
+    ],
+)
+def test_the_same_memory_is_tried_twice(spec, state):
+    """A third attempt would fail like the first two, unless a rule of the author asks for it."""
+    churn = training_job(backoffLimit=5, **spec)
+    first, second = out_of_memory(churn), out_of_memory(churn)
+    second["metadata"]["name"] = "churn-0-zzzzz"
+    once = plan(churn, seen(job(churn, failed=1, startTime="2030-01-01T11:30:00Z"), first), NOW)
+    assert (once.status["state"], condition(once, "Running")["reason"]) == ("Pending", "Retrying")
+
+    got = plan(churn, seen(job(churn, failed=2, startTime="2030-01-01T11:30:00Z"), first, second), NOW)
+    assert got.status["state"] == state
+    if state == "Failed":
+        failure = got.status["failure"]
+        assert failure["reason"] == "OOMKilled"
+        assert "two attempts ran out of memory" in failure["message"]
+        assert "limit of 1Gi" in failure["message"]
+        assert "onOutOfMemory" in failure["hint"]
+        deleted = plan(with_status(churn, got.status), seen(job(churn, failed=2), first, second), NOW)
+        assert [ref.name for ref in deleted.delete] == ["churn"]
+
+
+def test_nodes_of_one_attempt_are_not_two_attempts():
+    """Two nodes that ran out of memory together are tried once more."""
+    churn = training_job(nodes=2, framework="none", backoffLimit=5)
+    killed = [out_of_memory(churn) for _ in range(2)]
+    for number, broken in enumerate(killed):
+        broken["metadata"]["name"] = f"churn-{number}-aaaaa"
+        broken["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = str(number)
+    got = plan(churn, seen(job(churn, failed=2, startTime="2030-01-01T11:30:00Z"), *killed), NOW)
+
+    assert got.status["state"] == "Pending"
 
 
 def test_a_job_that_was_out_of_memory_gets_more():

@@ -444,7 +444,7 @@ def test_the_words_of_the_cause_are_the_message_and_have_a_remedy():
 
     assert failure["message"] == "command exited with code 1: URLError: <urlopen error timed out>"
     assert failure["hint"].startswith("training pods reach the object storage alone, unless the chart's")
-    assert "kubectl -n team-a logs" in failure["hint"]
+    assert "ultramarine -n team-a logs churn" in failure["hint"]
 
 
 @pytest.mark.parametrize(("nodes", "reported"), [(1, 1), (2, 0)])
@@ -539,7 +539,7 @@ def test_the_log_of_what_failed_is_named_by_a_command_that_finds_it():
     broken = failed_pod(churn, "churn-0-aaaaa", 3, reason="CommandFailed", message="exited with code 3")
     got = plan(churn, seen(job(churn, "Failed", "BackoffLimitExceeded", failed=1), broken), NOW)
     assert got.status["failure"]["hint"] == (
-        "read its last lines in status.failure.tail, or the whole with kubectl -n team-a logs churn-0-aaaaa -c trainer"
+        "read its last lines in status.failure.tail, or the whole with ultramarine -n team-a logs churn"
     )
 
     server = pod(churn, "churn-blue-abcde", "Running", **ended_container(1, name="server"))

@@ -33,6 +33,7 @@ FAILURES: Lines = {
     "ContainerCannotRun": ("The node cannot run the container.", "Read the pod's events."),
     "ImageNotSuitable": ("The image lacks the platform's entry point.", "Build it from the trainer image."),
     "JobFailed": ("Kubernetes ended the Job without a reason.", "Read the Job's events."),
+    "Cancelled": ("spec.cancel is true.", "Submit it again; `ultramarine repro` prints the manifest of a job."),
     "DeadlineExceeded": ("The run exceeded spec.activeDeadlineSeconds.", "Raise the limit, or do less."),
     "EnvironmentFailed": ("The environment was not built.", "Correct the requirements in the message."),
     "PendingDeadlineExceeded": ("A pod did not start in spec.pendingDeadlineSeconds.", "Raise it, or free a node."),

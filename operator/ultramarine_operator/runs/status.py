@@ -15,7 +15,7 @@ from ..shared import statuses
 from ..shared.conditions import Condition, find, in_words, merge, parse_timestamp, timestamp
 from ..shared.plan import Event, Obj, Plan
 from ..shared.pods import TROUBLED_WAITING, Verdict
-from ..shared.states import State, is_stopped
+from ..shared.states import CANCELLED, State, is_stopped
 from .views import JobView
 
 SOON = timedelta(milliseconds=200)  # for a second step that has to wait until the status says so
@@ -75,7 +75,8 @@ def events_for(before: Manifest, after: Manifest) -> tuple[Event, ...]:
         if condition and condition["status"] == "True" and (former_condition or {}).get("status") != "True":
             # The clauses after the first may be a trouble, which does not belong into a normal event.
             message = condition["message"].partition("; ")[0] if word == "Started" else condition["message"]
-            events.append(Event(word or condition["reason"], message, level))
+            by_author = condition["reason"] == CANCELLED
+            events.append(Event(word or condition["reason"], message, "Normal" if by_author else level))
     if is_stopped(after) and not is_stopped(before):
         events.append(Event(STOPPED_EARLY, str((find(after, "Succeeded") or {}).get("message"))))
     former_condition, condition = find(before, "Accepted"), find(after, "Accepted")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from ultramarine_contract.meta import Manifest
 
 MAX_REASON, MAX_MESSAGE = 1024, 2000  # characters
-ENDED = ("Succeeded", "Failed", "Stopped")  # states in which a run has ended
+ENDED = ("Succeeded", "Failed", "Cancelled", "Stopped")  # states in which a run has ended
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
 

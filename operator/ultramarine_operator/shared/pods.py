@@ -9,7 +9,7 @@ from datetime import datetime
 
 from ultramarine_contract import common as contract
 from ultramarine_contract.lastwords import LONGEST, last_words, remedy
-from ultramarine_contract.meta import LABEL_KIND, Manifest
+from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, TRAINING_JOB, Manifest
 from ultramarine_contract.training_records import TerminationRecord
 
 from .conditions import parse_timestamp
@@ -323,8 +323,11 @@ def _log_of(pod: Manifest, container: str) -> str:
     meta, logs = pod["metadata"], f"kubectl -n {pod['metadata']['namespace']} logs"
     if (pod.get("spec") or {}).get("restartPolicy", "Always") != "Never":
         return f"{logs} {meta['name']} -c {container} --previous"
+    labels = meta.get("labels") or {}
+    if container == TRAINER and labels.get(LABEL_KIND) == TRAINING_JOB.kind:
+        return f"ultramarine -n {meta['namespace']} logs {labels[LABEL_NAME]}"
     # A pod of a Job is not restarted: another one comes, and this one stays until it is deleted.
-    job = (meta.get("labels") or {}).get(JOB_NAME)
+    job = labels.get(JOB_NAME)
     if job and meta.get("deletionTimestamp"):
         return f"{logs} -l {JOB_NAME}={job} -c {container} --prefix --tail=-1"
     return f"{logs} {meta['name']} -c {container}"

@@ -7,6 +7,7 @@ from ultramarine_contract.sweep_records import STOPPED_EARLY
 
 from .conditions import Condition, find, health, is_true
 
+CANCELLED = "Cancelled"  # state, and reason of the condition Failed
 State = tuple[str, tuple[Condition, ...]]
 
 
@@ -47,6 +48,12 @@ def failed(reason: str, message: str) -> State:
         Condition("Failed", True, reason, message),
         *health(done=True, failed=message),
     )
+
+
+def cancelled() -> State:
+    """Over, because its author has cancelled it: Failed for programs, and neither an alert nor a trouble."""
+    _, conditions = failed(CANCELLED, "ended by spec.cancel")
+    return CANCELLED, conditions
 
 
 def stopped(message: str) -> State:

@@ -44,6 +44,14 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"ultramarine {version('ultramarine')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     context: typer.Context,
@@ -64,6 +72,9 @@ def options(
         str, typer.Option("--kubeconfig", help="Kubeconfig file.", show_default="KUBECONFIG, or ~/.kube/config")
     ] = "",
     debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     session = Session(namespace, kube_context, kubeconfig, debug)
     context.obj = session

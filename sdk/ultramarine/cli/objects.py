@@ -182,7 +182,10 @@ def delete(
 
 def describe(
     context: typer.Context,
-    kind: _KIND,
+    kind: Annotated[
+        str,
+        typer.Argument(help="Kind by any name, KIND/NAME, or a NAME that one object has.", show_default=False),
+    ],
     name: Annotated[str, typer.Argument(help="Name.", show_default=False)] = "",
 ) -> None:
     """Explain an object: its state, what happened, why, and what to do."""
@@ -190,5 +193,6 @@ def describe(
 
     session = session_of(context)
     kind, slash, rest = kind.partition("/")
-    resource = session.client.kinds.named(kind)
-    describe_object(session, resource, rest if slash else name)
+    name = rest if slash else name
+    resource = session.client.kinds.named(kind) if name else session.client.kind_of(kind)
+    describe_object(session, resource, name or kind)

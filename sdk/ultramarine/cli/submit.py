@@ -114,10 +114,23 @@ def follow(session: Session, run: Run) -> None:
     ended = run.object
     for line in results(ended):
         session.note(line)
+    for name in filter(None, run.model_version.split(", ")):
+        _ask_for_trust(session, name)
     if state != "Succeeded":
         if remedy := diagnosis(ended).remedy:
             session.note(f"What to do: {remedy}")
         raise typer.Exit(1)
+
+
+def _ask_for_trust(session: Session, name: str) -> None:
+    """Note that a new version needs its author's consent before an endpoint serves it, and how to give it."""
+    version = session.client.get("modelversion", name)
+    if session.client.models.lacks_trust(version):
+        spec = version["spec"]
+        session.note(
+            f"{name} has the format {spec['format']['name']}, which runs code when it is loaded. Endpoints serve it"
+            f" after `ultramarine models trust {spec['model']}@{spec['version']}`. Save .skops or .onnx to avoid that."
+        )
 
 
 def results(object: Manifest) -> list[str]:
@@ -160,22 +173,35 @@ def logs(
         session.note(f"{chosen.resource.kind} {chosen.name} has no log yet; it is {chosen.state}.")
 
 
+def _unended(session: Session, name: str) -> Run:
+    """Return a run that has not ended. Raises HasEnded."""
+    from ultramarine.runs import ENDED, HasEnded
+
+    run = run_of(session, name)
+    if (state := run.state) in ENDED and state != "Invalid":  # a corrected spec may run
+        raise HasEnded(f"{run.resource.kind} {run.name} has ended: {state}. Submit it again for another run.")
+    return run
+
+
 def cancel(context: typer.Context, run: _RUN) -> None:
-    """End a run's pods. Its object and results stay; `resume` continues it."""
+    """End a run for good. Its object and what it has stored stay; `suspend` holds a run instead."""
     session = session_of(context)
-    chosen = run_of(session, run)
+    chosen = _unended(session, run)
     chosen.cancel()
-    session.note(f"{chosen.name} is suspended. Continue it with `ultramarine resume {run}`.")
+    session.note(f"{chosen.name} is cancelled. What it has stored stays.")
 
 
 def suspend(context: typer.Context, run: _RUN) -> None:
-    """End a run's pods and hold it."""
-    cancel(context, run)
+    """End a run's pods and hold it; `resume` continues it."""
+    session = session_of(context)
+    chosen = _unended(session, run)
+    chosen.suspend()
+    session.note(f"{chosen.name} is suspended. Continue it with `ultramarine resume {run}`.")
 
 
 def resume(context: typer.Context, run: _RUN) -> None:
     """Continue a suspended run from its newest checkpoint."""
     session = session_of(context)
-    chosen = run_of(session, run)
+    chosen = _unended(session, run)
     chosen.resume()
     session.note(f"{chosen.name} continues.")

@@ -115,6 +115,18 @@ VariableText = Annotated[
     WithJsonSchema(_PLAIN | {"maxLength": MAX_VARIABLE, "maxItems": 0, "maxProperties": 0}),
 ]
 
+CANCELLED_ONCE = rules(
+    rule("self || !oldSelf", "a cancelled run cannot go on; create a new object, such as with repro")
+)
+Cancel = Annotated[
+    bool,
+    Field(
+        description="True to end the run for good: its pods end, and its state becomes Cancelled. What it has stored "
+        "stays. It cannot be undone.",
+        json_schema_extra=CANCELLED_ONCE,
+    ),
+]
+
 
 class Resources(Schema):
     """Resources that a container reserves and may use, as in a pod."""
@@ -283,8 +295,8 @@ class RunStatus(Status):
     state: str = Field(
         default="",
         max_length=32,
-        description="Summary of the conditions, for display: Pending, Running, Suspended, Succeeded, Failed, Stopped"
-        " (early, by its Sweep) or Invalid.",
+        description="Summary of the conditions, for display: Pending, Running, Suspended, Succeeded, Failed, "
+        "Cancelled, Stopped (early, by its Sweep) or Invalid.",
     )
     start_time: str | None = Field(
         default=None, json_schema_extra={"format": "date-time"}, description="Start of the first pod."

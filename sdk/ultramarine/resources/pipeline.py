@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from .base import (
+    CANCELLED_ONCE,
     IMMUTABLE,
     DnsName,
     Extra,
@@ -237,7 +238,9 @@ class PipelineRunSpec(Schema):
     )
     cancel: bool = Field(
         default=False,
-        description="True to end the run: running steps are deleted, steps of finally run, and the run fails.",
+        description="True to end the run: running steps are deleted, steps of finally run, and the run's state "
+        "becomes Cancelled. It cannot be undone.",
+        json_schema_extra=CANCELLED_ONCE,
     )
     ttl_seconds_after_finished: int | None = Field(
         default=None,

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from ultramarine_contract.common import LARGEST, METRIC_NAME_LIMIT
 from ultramarine_contract.parameters import MOST_PODS
 
-from .base import IMMUTABLE, DnsName, Failure, MlflowStatus, RunStatus, Schema, rule, rules, says
+from .base import IMMUTABLE, Cancel, DnsName, Failure, MlflowStatus, RunStatus, Schema, rule, rules, says
 from .environment import EnvironmentPin
 from .sweep_space import Parameter
 from .sweep_stopping import EarlyTermination
@@ -177,6 +177,7 @@ _POOL = (
 
 _OF_TRIALS = rules(
     rule("!self.suspend", "suspend is not for a trial; set spec.suspend of the sweep"),
+    rule("!self.cancel", "cancel is not for a trial; set spec.cancel of the sweep"),
     rule(
         "!has(self.ttlSecondsAfterFinished)",
         "ttlSecondsAfterFinished is not for a trial; set it in the spec of the sweep",
@@ -204,7 +205,7 @@ class TrialTemplate(Schema):
 
 
 class SweepSpec(Schema):
-    """Search space, objectives, algorithm and limits. Mutable: suspend, limits.parallelTrials, TTL."""
+    """Search space, objectives, algorithm and limits. Mutable: suspend, cancel, limits.parallelTrials, TTL."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -321,6 +322,7 @@ class SweepSpec(Schema):
         description="True to end the running pods and hold the sweep until it is false again. Interrupted trials run"
         " again.",
     )
+    cancel: Cancel = False
     active_deadline_seconds: int | None = Field(
         default=None,
         ge=1,

@@ -11,6 +11,7 @@ from ultramarine_contract.score import MAX_SCORE
 from .base import (
     IMMUTABLE,
     NAME_PATTERN,
+    Cancel,
     Digest,
     DnsName,
     EnvVar,
@@ -208,7 +209,7 @@ class OnOutOfMemory(Schema):
 
 
 class TrainingJobSpec(Schema):
-    """Code, data and resources of a training. Mutable: suspend, limits on time and retries, TTL."""
+    """Code, data and resources of a training. Mutable: suspend, cancel, limits on time and retries, TTL."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -344,6 +345,7 @@ class TrainingJobSpec(Schema):
     suspend: bool = Field(
         default=False, description="True to end the running pod and hold the job until it is false again."
     )
+    cancel: Cancel = False
     backoff_limit: int = Field(default=3, ge=0, le=100, description="Maximum number of retries after failed attempts.")
     active_deadline_seconds: int | None = Field(
         default=None,

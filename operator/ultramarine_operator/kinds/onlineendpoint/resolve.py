@@ -63,7 +63,7 @@ def resolve(reference: str, seen: Seen, served: Iterable[str] = ()) -> Resolved 
         if versions:
             newest = max(versions, key=_number)
             return replace(_unready(newest), message=f"no version of Model {model} is ready: {_why(newest)}")
-        makes = f"a TrainingJob with registerAs: {model} makes one (kubectl get tj shows failed ones)"
+        makes = f"a TrainingJob with registerAs: {model} makes one (`ultramarine get tj` shows failed ones)"
         return Unresolved(f"Model {model} has no version {'any more' if gone else 'yet'}; {makes}", not gone, gone)
     number, leads = selected, ""
     remedy = "apply it, or name a version that exists"

@@ -232,9 +232,7 @@ def _ended(run: Run, board: Board, status: PipelineRunStatus, now: datetime) -> 
     """Return the end of a run: it has failed if a step has."""
     failed = [state for state in board.states.values() if state.state == "Failed"]
     if run.spec.cancel:
-        message = "spec.cancel ended it"
-        status.failure = Failure(reason="Cancelled", message=message)
-        return runs.finish(run, states.failed("Cancelled", message), status, now)
+        return runs.finish(run, states.cancelled(), status, now)
     if failed:
         message = f"step {failed[0].name} failed: {failed[0].message}"
         status.failure = Failure(reason="StepFailed", message=message, hint="see the step's object, and resume the run")

@@ -23,7 +23,6 @@ TABLES = (
             },
             "Failed": {
                 "StepFailed": ("A step has failed.", "Correct its cause; resume the run."),
-                "Cancelled": ("spec.cancel ended the run.", ""),
             },
         },
     ),

@@ -58,6 +58,10 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
     facts = status.gathered(sweep, (*own.speaking, *own.working), seen, search.most, now)
     if own.is_over:
         return _over(sweep, seen, search, own, facts, now)
+    if sweep.spec.cancel:
+        status.stop_running(facts)
+        status.end(facts, own.coordinator, now)
+        return _ended(sweep, states.cancelled(), facts, now)
     for job in own.jobs:
         match runs.failed(job, now, waits_at_deadline=True):
             case Closing() as closing:
@@ -334,6 +338,8 @@ def _leftovers(sweep: Sweep, own: Own, now: datetime) -> list[tuple[Ref, timedel
     end = parse_timestamp(time) if time else now - STORING
 
     def left(child: Manifest) -> timedelta:
+        if sweep.spec.cancel:  # what its children would still do is not awaited
+            return timedelta()
         # A child that ends by itself now keeps its pods, and these their logs. One that was made since the end comes
         # from a restore, and its status will say how it ended.
         is_running = (child.get("status") or {}).get("state") == "Running"

@@ -111,7 +111,7 @@ def _on_exit(action: str, operator: str, codes: list[int]) -> Manifest:
     return {"action": action, "onExitCodes": {"containerName": TRAINER, "operator": operator, "values": codes}}
 
 
-def _worth_retrying(job: Job) -> tuple[int, ...]:
+def worth_retrying(job: Job) -> tuple[int, ...]:
     """Return the exit codes for which the author asks for another attempt by name."""
     policy = job.spec.pod_failure_policy
     if policy is None:
@@ -197,7 +197,7 @@ def context(job: Job, platform: Platform) -> TrainingContext:
         image=image_of(job, platform),
         source_digest=training.source_digest(job),
         parameters=parameters,
-        worth_retrying=_worth_retrying(job),
+        worth_retrying=worth_retrying(job),
         progress=f"{platform.progress_url}/progress/{job.namespace}/{job.name}" if platform.progress_url else "",
         # A trial is recorded by the coordinator of its sweep.
         mlflow="" if trials.task_of(job.manifest) else platform.mlflow_uri,

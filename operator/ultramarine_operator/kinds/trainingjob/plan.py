@@ -67,6 +67,8 @@ def _plan(job: Job, seen: Seen, now: datetime) -> Plan:
     outcome = _reader(job, seen.platform).outcome(child, seen, now)
     if child.complete and outcome:
         return _complete(job, seen, child, outcome, facts, now)
+    if job.spec.cancel:
+        return _cancelled(job, child, facts, now)
     if (more := _more_memory(job, child, facts, now)) is not None:
         return more
     for pod in child.failures:
@@ -119,6 +121,8 @@ def _without_job(job: Job, seen: Seen, facts: TrainingJobStatus, now: datetime) 
     if isinstance(answer, Unanswered) and answer.was_asked:
         message = f"its Job is gone; the storage is asked for its result: {answer.message}"
         return runs.planned(job, states.pending("ReadingResult", message), facts, now, after=answer.after)
+    if job.spec.cancel:
+        return _cancelled(job, None, facts, now)
     if job.spec.suspend and queues.is_queued(job.manifest):
         return runs.planned(job, _suspended(job), facts, now)
     if not job.status.get("startTime"):
@@ -241,9 +245,14 @@ def _without_pods_since(job: Job, started: datetime, now: datetime) -> datetime:
 
 
 def _more_memory(job: Job, child: JobView, facts: TrainingJobStatus, now: datetime) -> Plan | None:
-    """Plan the step after a pod ran out of memory: the status names the new limit, then the Job is made again."""
+    """Plan the step after a pod ran out of memory: the status names the new limit, then the Job is made again.
+
+    Without onOutOfMemory the second attempt that ran out of the same memory is the last.
+    """
     policy = job.spec.on_out_of_memory
     killed = [pod for pod in child.pods if pod.has_bad_end and pod.verdict.reason == pods.OUT_OF_MEMORY]
+    if policy is None and (again := memory.killed_again(job, killed)) is not None and child.goes_on:
+        return _give_up(job, again, child, facts, now)
     if policy is None or not killed:
         return None
     limit = str(child.manifest["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"])
@@ -266,6 +275,12 @@ def _give_up(job: Job, verdict: pods.Verdict, child: JobView, facts: TrainingJob
     status.end(facts, child, now)
     facts.failure = runs.failure(verdict)
     return runs.finish(job, states.failed(verdict.reason, verdict.sentence), facts, now, goes_on=True)
+
+
+def _cancelled(job: Job, child: JobView | None, facts: TrainingJobStatus, now: datetime) -> Plan:
+    """End a job for its author. The status says so first; its Job is deleted after that."""
+    status.end(facts, child, now)
+    return runs.finish(job, states.cancelled(), facts, now, goes_on=child is not None)
 
 
 def _complete(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from ultramarine.resources.onlineendpoint import EndpointDeployment
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import InvalidSpec, listed
-from ultramarine_contract.meta import CONFIG_MAP, Manifest, Ref, child_metadata, content_hash
+from ultramarine_contract.meta import CONFIG_MAP, LABEL_NAME, Manifest, Ref, child_metadata, content_hash
 from ultramarine_contract.serving_records import ScoringTask
 from ultramarine_contract.training_records import TrainingTask
 
@@ -94,8 +94,9 @@ def why_loading(pod: Manifest, deployment: EndpointDeployment) -> str:
     running = (status.get("state") or {}).get("running")
     if deployment.scoring is None or running is None or status.get("ready"):
         return ""
-    name, entry = pod["metadata"]["name"], deployment.scoring.entry
-    log = f"kubectl -n {pod['metadata']['namespace']} logs {name} -c {SERVER}"
+    meta, entry = pod["metadata"], deployment.scoring.entry
+    name = meta["name"]
+    log = f"ultramarine -n {meta['namespace']} endpoints logs {meta['labels'][LABEL_NAME]}"
     if status.get("started"):
         cause = "its process crashed or exceeded timeoutSeconds, and runs init() again"
         return f"{entry} of pod {name} no longer answers: {cause}; see {log}"

@@ -68,5 +68,5 @@ RUN_MATERIAL = Material(
     complete=complete_run,
     borrowed=("spec", "pipelineSpec"),
     neighbour=Neighbour(lambda name, _: applied_run(name, STEPS[:1])),
-    final=("Succeeded", "Failed"),
+    final=("Succeeded", "Failed", "Cancelled"),
 )

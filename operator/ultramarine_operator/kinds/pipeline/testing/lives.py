@@ -55,7 +55,7 @@ async def _is_suspended(world: World) -> None:
 async def _is_cancelled(world: World) -> None:
     await until_state(world, "TrainingJob", f"{NAME}-s0", "Running")
     await world.edit(KIND, NAME, {"spec": {"cancel": True}})
-    await until_state(world, KIND, NAME, "Failed")
+    await until_state(world, KIND, NAME, "Cancelled")
 
 
 async def _follows_a_pipeline(world: World) -> None:

@@ -16,11 +16,13 @@ MATERIAL = Material(
         "canaryTrial": False,
         "execution": "Pool",
         "suspend": False,
-        "trialTemplate": {"spec": {"nodes": 1, "suspend": False, "backoffLimit": 3}},
+        "cancel": False,
+        "trialTemplate": {"spec": {"nodes": 1, "suspend": False, "cancel": False, "backoffLimit": 3}},
     },
     edit={"ttlSecondsAfterFinished": 86400},
     free=(
         {"suspend": True, "ttlSecondsAfterFinished": None, "limits": {"parallelTrials": 2}},
+        {"cancel": True},
         {"trialTemplate": {"spec": {"pendingDeadlineSeconds": 120}}},
     ),
     rules=RULES,
@@ -36,6 +38,6 @@ MATERIAL = Material(
             ("NAME-workers-0-abcde", ("Job", "NAME-workers")),
         ),
     ),
-    final=("Succeeded", "Failed", "Stopped"),
+    final=("Succeeded", "Failed", "Cancelled", "Stopped"),
     labels=(LABEL_SWEEP_UID,),
 )

@@ -106,6 +106,14 @@ async def _is_given_up(world: World) -> None:
     await _no_worker_is_left(world)
 
 
+async def _is_cancelled(world: World) -> None:
+    """All pods go, those of its coordinator too."""
+    await _reaches(world, "Running")
+    await world.edit("Sweep", "hpo", {"spec": {"cancel": True}})
+    await _reaches(world, "Cancelled")
+    await until_none(world, "Job", "Pod")
+
+
 def _pods(world: World) -> list[Manifest]:
     return [pod for pod in world.all("Pod") if pod.get("status")]
 
@@ -165,5 +173,6 @@ LIVES = (
     Life("loses its pods", _PLAIN, _loses_its_pods),
     Life("loses its token", _PLAIN, _loses_its_token),
     Life("is given up", _PLAIN, _is_given_up),
+    Life("is cancelled", _PLAIN, _is_cancelled),
     *POD_LIVES,
 )

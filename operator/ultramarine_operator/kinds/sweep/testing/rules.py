@@ -228,6 +228,7 @@ _TRIALS = (
         trial(args=["$(params.learning_rate)"]),
     ),
     rule("suspend is not for a trial", {}, trial(suspend=True)),
+    rule("cancel is not for a trial", {}, trial(cancel=True)),
     rule("ttlSecondsAfterFinished is not for a trial", {}, trial(ttlSecondsAfterFinished=60)),
     clash("only the best trial's output is registered", {}, trial(outputs={"model": {"registerAs": "churn"}})),
     clash(

@@ -68,6 +68,7 @@ WHOLE: Manifest = {
         "canaryTrial": True,
         "execution": "Pool",
         "suspend": False,
+        "cancel": False,
         "activeDeadlineSeconds": 60,
         "ttlSecondsAfterFinished": 3600,
         "registerBest": "churn",
@@ -149,7 +150,7 @@ SAMPLES: tuple[Sample, ...] = (minimal_sweep, full_sweep, sweep_with_pods)
 
 # ---- Drawn manifests
 
-NOT_OF_TRIALS = ("suspend", "ttlSecondsAfterFinished")
+NOT_OF_TRIALS = ("suspend", "cancel", "ttlSecondsAfterFinished")
 NOT_OF_A_POOL = (
     *("nodes", "framework", "processesPerNode", "elastic", "checkpoint", "podFailurePolicy", "backoffLimit"),
     *("onOutOfMemory", "activeDeadlineSeconds"),

@@ -13,11 +13,12 @@ MATERIAL = Material(
     kind="TrainingJob",
     whole=WHOLE,
     least={"command": ["a"]},
-    defaults={"nodes": 1, "suspend": False, "backoffLimit": 3},
+    defaults={"nodes": 1, "suspend": False, "cancel": False, "backoffLimit": 3},
     edit={"backoffLimit": 7},
     free=(
         {"suspend": True, "backoffLimit": 5, "activeDeadlineSeconds": 120, "ttlSecondsAfterFinished": None},
         {"pendingDeadlineSeconds": 120},
+        {"cancel": True},
     ),
     rules=RULES,
     lives=LIVES,
@@ -36,7 +37,7 @@ MATERIAL = Material(
         children=(("Job", "NAME"),),
         pods=(("NAME-0-abcde", ("Job", "NAME")),),
     ),
-    final=("Succeeded", "Failed", "Stopped"),
+    final=("Succeeded", "Failed", "Cancelled", "Stopped"),
     labels=(LABEL_JOB_UID,),
     annotations=(ANNOTATION, ANNOTATION_CACHE),
 )

@@ -53,6 +53,13 @@ async def _is_suspended(world: World) -> None:
     await _succeeds(world)
 
 
+async def _is_cancelled(world: World) -> None:
+    await _reaches(world, "Running")
+    await world.edit(KIND, NAME, {"spec": {"cancel": True}})
+    await _reaches(world, "Cancelled")
+    await until_none(world, "Job", "Pod")
+
+
 async def _works_together(world: World) -> None:
     await _says(world, "2 of 2 pods run")
     world.decide(NAME, "fails", "succeeds")
@@ -149,6 +156,7 @@ LIVES = (
     Life("fails", (training(NAME, backoffLimit=0),), _fails),
     Life("is retried", (training(NAME, backoffLimit=1),), _is_retried),
     Life("is suspended and resumed", (training(NAME, suspend=True),), _is_suspended),
+    Life("is cancelled", (training(NAME),), _is_cancelled),
     Life("expires", (training(NAME, ttlSecondsAfterFinished=0),), _expires),
     Life("is repaired", (training(NAME),), _is_repaired),
     Life("works together", (training(NAME, **_ALONE),), _works_together),

@@ -91,6 +91,7 @@ WHOLE: Manifest = {
             "report": {},
         },
         "suspend": False,
+        "cancel": False,
         "backoffLimit": 1,
         "activeDeadlineSeconds": 60,
         "pendingDeadlineSeconds": 60,
