@@ -64,7 +64,7 @@ func (g *guard) GetBucketPolicy(ctx context.Context, bucket string) ([]byte, err
 		return made
 	}
 	if scope == nil {
-		return policy(may("/*", nil, "s3:GetObject"), may("", nil, "s3:ListBucket"))
+		return policy(may("/*", nil, "s3:GetObject"), may("/*/"+records+"*", nil, "s3:PutObject"), may("", nil, "s3:ListBucket"))
 	}
 	var statements []statement
 	var listed []string
@@ -157,7 +157,7 @@ func (g *guard) GetObject(ctx context.Context, input *s3.GetObjectInput) (*s3.Ge
 }
 
 func (g *guard) PutObject(ctx context.Context, input s3response.PutObjectInput) (s3response.PutObjectOutput, error) {
-	if err := g.object(input.Bucket, input.Key, nil); err != nil {
+	if err := cmp.Or(g.object(input.Bucket, input.Key, nil), mayPut(ctx, input.Key, input.IfNoneMatch)); err != nil {
 		return s3response.PutObjectOutput{}, err
 	}
 	output, err := g.store.PutObject(ctx, input)
@@ -168,7 +168,7 @@ func (g *guard) PutObject(ctx context.Context, input s3response.PutObjectInput) 
 }
 
 func (g *guard) CopyObject(ctx context.Context, input s3response.CopyObjectInput) (s3response.CopyObjectOutput, error) {
-	if err := cmp.Or(g.object(input.Bucket, input.Key, nil), g.source(input.CopySource)); err != nil {
+	if err := cmp.Or(g.object(input.Bucket, input.Key, nil), g.source(input.CopySource), mayChange(ctx, input.Key)); err != nil {
 		return s3response.CopyObjectOutput{}, err
 	}
 	output, err := g.store.CopyObject(ctx, input)
@@ -179,7 +179,7 @@ func (g *guard) CopyObject(ctx context.Context, input s3response.CopyObjectInput
 }
 
 func (g *guard) DeleteObject(ctx context.Context, input *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
-	if err := g.object(input.Bucket, input.Key, input.VersionId); err != nil {
+	if err := cmp.Or(g.object(input.Bucket, input.Key, input.VersionId), mayChange(ctx, input.Key)); err != nil {
 		return nil, err
 	}
 	output, err := g.store.DeleteObject(ctx, input)
@@ -195,7 +195,7 @@ func (g *guard) DeleteObjects(ctx context.Context, input *s3.DeleteObjectsInput)
 		return s3response.DeleteResult{}, invalid("the batch", "it names at most 1,000 keys")
 	}
 	for _, object := range input.Delete.Objects {
-		if err := g.object(input.Bucket, object.Key, object.VersionId); err != nil {
+		if err := cmp.Or(g.object(input.Bucket, object.Key, object.VersionId), mayChange(ctx, object.Key)); err != nil {
 			return s3response.DeleteResult{}, err
 		}
 	}
@@ -219,7 +219,7 @@ func (g *guard) DeleteObjects(ctx context.Context, input *s3.DeleteObjectsInput)
 func (g *guard) CreateMultipartUpload(
 	ctx context.Context, input s3response.CreateMultipartUploadInput,
 ) (s3response.InitiateMultipartUploadResult, error) {
-	if err := g.object(input.Bucket, input.Key, nil); err != nil {
+	if err := cmp.Or(g.object(input.Bucket, input.Key, nil), mayChange(ctx, input.Key)); err != nil {
 		return s3response.InitiateMultipartUploadResult{}, err
 	}
 	return g.store.CreateMultipartUpload(ctx, input)

@@ -163,6 +163,15 @@ class Storage:
             prefixes = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
         return [f"s3://{location.bucket}/{key}" for key in prefixes]
 
+    def names(self, uri: str) -> list[str]:
+        """Return the names of the objects directly below `uri`, which ends in a slash; none if it does not exist."""
+        location = parse_uri(uri)
+        with self._explained(uri):
+            lister = self._client.get_paginator("list_objects_v2")
+            pages = lister.paginate(Bucket=location.bucket, Prefix=location.key, Delimiter="/")
+            keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        return [name for key in keys if (name := key[len(location.key) :])]
+
     def download(self, uri: str, into: Path, progress: Progress | None = None) -> list[FileEntry]:
         """Fetch an object, or all objects under a prefix that ends in a slash, to paths below `into`."""
         location = parse_uri(uri)

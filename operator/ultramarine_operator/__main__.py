@@ -22,7 +22,7 @@ from ultramarine_contract.addresses import own_addresses
 from ultramarine_contract.common import TLS_DIR
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.logs import JsonLines
-from ultramarine_contract.meta import LEASE_NAME
+from ultramarine_contract.meta import GROUP, LEASE_NAME
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.tls import expires, server_context
 
@@ -30,6 +30,7 @@ from . import settings, watch
 from .engine.engine import Engine
 from .engine.lease import Lease
 from .engine.mirror import Mirror
+from .engine.recorder import Recorder
 from .engine.vitals import Gauges, Vitals
 from .kinds import kinds_on
 from .kube.client import ApiError, Client, namespace_of_pod
@@ -79,7 +80,10 @@ async def run(file: Path) -> int:
     lease = Lease(client, own_namespace, LEASE_NAME, settings.identity())
     namespaces: tuple[str | None, ...] = (None,) if chosen.clusterwide else listed
     kinds = kinds_on(platform)
-    engine = Engine(kinds, namespaces, Mirror(kinds), client.fenced(lease.time_left), storage, platform, lease)
+    mirror = Mirror(kinds)
+    writer = f"https://{GROUP}/operator@{__version__}"
+    recorder = Recorder(storage, platform.storage_bucket, writer, mirror.uid) if chosen.records.enabled else None
+    engine = Engine(kinds, namespaces, mirror, client.fenced(lease.time_left), storage, platform, lease, recorder)
     Info("ultramarine_build", "What is running.").info({"version": __version__})
     tls = Path(TLS_DIR) if platform.tls else None
     REGISTRY.register(Gauges(engine.vitals, engine.states, partial(expires, tls) if tls else None))

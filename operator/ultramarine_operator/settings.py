@@ -56,6 +56,12 @@ class Storage(_Section):
     confined: bool = False  # a namespace's keys open BUCKET/NAMESPACE/ and BUCKET/shared/ alone
 
 
+class Records(_Section):
+    """Records of lineage and audit in the object storage."""
+
+    enabled: bool = False
+
+
 class Pods(_Section):
     """Placement of pods, and the default limit of their ephemeral storage."""
 
@@ -162,6 +168,7 @@ class Settings(_Section):
     serving: Pods = Pods()
     outside: Outside = Outside()
     environments: Environments = Environments()
+    records: Records = Records()
     progress: Progress = Progress()
     mlflow: Mlflow = Mlflow()
     gateway: Gateway = Gateway()

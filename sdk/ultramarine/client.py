@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ultramarine_contract.storage import Storage
 
     from .endpoints import Endpoint
+    from .lineage import Lineage
     from .models import Models
     from .objects import Object, Sweep
     from .runs import Run
@@ -165,6 +166,12 @@ class Client:
         from .models import Models
 
         return Models(self)
+
+    def lineage(self, kind: str, name: str) -> Lineage:
+        """Return where an object comes from and what came of it, such as `lineage("model", "churn@8")`."""
+        from .lineage import lineage_of
+
+        return lineage_of(self, kind, name)
 
     # ---- Files
 

@@ -244,7 +244,7 @@ def status_of(asked: Any) -> int:
     asset="other namespaces' data",
     threat="reading, writing or deleting in their prefixes with the storage keys",
     control="the embedded storage has an account for each namespace, which opens `BUCKET/NAMESPACE/` (deleting "
-    "too: the trainer removes old checkpoints) and reads `BUCKET/shared/`; the operator's own only reads; "
+    "too: the trainer removes old checkpoints) and reads `BUCKET/shared/`; the operator's own reads, and adds records; "
     "a storage of yours takes other keys in each namespace's Secret (see below)",
 )
 @pytest.mark.parametrize(
@@ -303,3 +303,60 @@ def test_nobody_asks_without_a_key(store: ObjectStore) -> None:
         connection = http.client.HTTPConnection(store.endpoint.removeprefix("http://"), timeout=20)
         connection.request("GET", target)
         assert connection.getresponse().status == status
+
+
+RECORD, INDEX = "team-a/records/0000000001.json", "team-a/records/index/0000000001.json"
+
+
+@pytest.mark.attack(
+    "training/records",
+    asset="the records of lineage and audit",
+    threat="adding, changing or removing records with the storage keys",
+    control="the embedded storage takes records from the operator alone, and no second one of a name; root alone "
+    "removes them, and `ultramarine audit verify` shows it",
+)
+@pytest.mark.parametrize("key", [RECORD, INDEX, "team-a/records/x", "team-a/records"])
+def test_a_namespace_does_not_touch_its_records(store: ObjectStore, key: str) -> None:
+    """The keys of the namespace neither write, copy, upload in parts nor delete among its records."""
+    root, own = client(store, "root"), client(store, "namespace-team-a")
+    root.put_object(Bucket=BUCKET, Key=RECORD, Body=b"first")
+    place = {"Bucket": BUCKET, "Key": key}
+    tries = (
+        lambda: own.put_object(**place, Body=b"evil"),
+        lambda: own.put_object(**place, Body=b"evil", IfNoneMatch="*"),
+        lambda: own.copy_object(**place, CopySource=f"{BUCKET}/{MINE}"),
+        lambda: own.create_multipart_upload(**place),
+        lambda: own.delete_object(**place),
+        lambda: own.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": key}]}),
+    )
+
+    assert [status_of(ask) for ask in tries] == [403] * len(tries)
+    assert own.get_object(Bucket=BUCKET, Key=RECORD)["Body"].read() == b"first"
+
+
+@pytest.mark.attack("training/records")
+def test_the_operator_adds_records_and_nothing_else(store: ObjectStore) -> None:
+    """The operator's keys create a record once; they change and remove none, and write nowhere else."""
+    operator = client(store, "operator")
+    new = {"Bucket": BUCKET, "Key": "team-b/records/0000000007.json"}
+    assert status_of(lambda: operator.put_object(**new, Body=b"1", IfNoneMatch="*")) == 200
+    assert status_of(lambda: operator.put_object(**new, Body=b"2", IfNoneMatch="*")) == 412
+    tries = (
+        lambda: operator.put_object(**new, Body=b"2"),
+        lambda: operator.copy_object(**new, CopySource=f"{BUCKET}/{MINE}"),
+        lambda: operator.create_multipart_upload(**new),
+        lambda: operator.delete_object(**new),
+        *(
+            lambda key=key: operator.put_object(Bucket=BUCKET, Key=key, Body=b"1", IfNoneMatch="*")
+            for key in (
+                "team-b/x/records/0000000008.json",
+                "team-b/records/x.json",
+                "team-b/records/index/sub/0000000001.json",
+                "records/0000000008.json",
+                "team-b/outputs/0000000008.json",
+            )
+        ),
+    )
+
+    assert [status_of(ask) for ask in tries] == [403] * len(tries)
+    assert operator.get_object(**new)["Body"].read() == b"1"

@@ -1,144 +1,258 @@
-"""Records of older releases and of users' own commands, and records that every reader can read."""
+"""Records: a chain in the storage that loses nothing, repeats nothing, and shows what was removed or altered."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
-from msgspec import structs
-from ultramarine_contract import common, routes, serving_records, sweep_records, training_records, version_records
-from ultramarine_contract.common import ArtifactManifest, Document, FileEntry
-from ultramarine_contract.sweep_records import BestTrial, SweepSummary, WantedTrial
-from ultramarine_contract.training_records import CheckpointRecord, Progress, SourceRecord, TerminationRecord
-from ultramarine_contract.version_records import CompileRecord
+from builders import ours
+from ultramarine_contract import records
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.lineage import Fact, Part, facts
+from ultramarine_contract.records import Chain, entry_of, read_all, record_name, verify
+from ultramarine_operator.engine.recorder import Recorder
 
-MODULES = (common, routes, serving_records, sweep_records, training_records, version_records)
-# Each line has a record's name and a document that 0.1.0 wrote while its records were dataclasses.
-OLD = [line.split(" ", 1) for line in Path(__file__).with_name("old_records.txt").read_text().splitlines()]
-
-FAILED: dict[str, Any] = {"outputs": {}, "metrics": {}, "reason": "", "message": "", "tail": "", "source": {}}
-CHECKPOINT = {"uri": "s3://b/c/", "digest": "d", "time": "2026-01-01T00:00:00Z"}
-SUMMARY: dict[str, Any] = {"best": [{"trial": 1, "values": [0.5]}], "wanted": [{"trial": 2}]}
+WRITER = "https://ultramarine.dev/operator@test"
 
 
-def record_named(name: str) -> type[Document]:
-    return next(vars(module)[name] for module in MODULES if name in vars(module))
+@pytest.fixture
+def place(bucket):
+    return records.folder(bucket, "team-a")
 
 
-@pytest.mark.parametrize(("name", "text"), OLD)
-def test_documents_of_an_older_release_are_read(name: str, text: str) -> None:
-    """Trainers in users' images wrote them, and operators before an upgrade; they are written again as they were."""
-    record: Any = record_named(name).from_json(text)
+@pytest.fixture
+def short_blocks(monkeypatch):
+    """Blocks of three records."""
+    monkeypatch.setattr(records, "BLOCK", 3)
 
-    assert json.loads(record.to_json()) == json.loads(text)
+
+def fact(name, value="Succeeded", slot="end"):
+    made = (Part(f"TrainingJob/{name}"), Part(f"s3://lake/{name}/model/", "model", "sha256:" + "a" * 64))
+    return Fact("TrainingJob", name, f"uid-{name}", slot, value, "2030-01-01T12:00:00Z", "ada", made=made)
+
+
+def chain_of(storage, place, count=0):
+    """A chain with that number of records."""
+    chain = Chain(storage, place, WRITER)
+    chain.load()
+    for number in range(count):
+        assert chain.append(fact(f"job-{number}"))
+    return chain
+
+
+# ---- Writing
+
+
+def test_a_record_is_an_in_toto_statement(storage, place):
+    """Its subject are the outputs, its predicate is SLSA provenance, and it names the record before."""
+    chain_of(storage, place, 2)
+    first, second = (storage.read(place + record_name(number)) for number in (1, 2))
+
+    document = json.loads(second)
+    assert (document["_type"], document["predicateType"]) == (records.STATEMENT, records.PREDICATE)
+    assert document["subject"][1]["digest"] == {"sha256": "a" * 64}
+    assert document["predicate"]["buildDefinition"]["externalParameters"]["requestedBy"] == "ada"
+    assert document["chain"]["former"] == records.digest_of(first)
+    assert entry_of(second).fact == fact("job-1")
+
+
+def test_a_fact_is_recorded_once(storage, place):
+    """The same value of a property has no second record, also after a restart; another value has one."""
+    chain = chain_of(storage, place, 2)
+    assert not chain.append(fact("job-1"))
+
+    later = chain_of(storage, place)
+    assert not later.append(fact("job-1"))
+    assert later.append(fact("job-1", "Failed"))
+    assert [entry.number for entry in read_all(storage, place)] == [1, 2, 3]
+
+
+class Interrupted:
+    """A storage whose answer to a write is lost once: the write took effect."""
+
+    def __init__(self, storage):
+        self.storage, self.left = storage, 1
+
+    def __getattr__(self, name):
+        return getattr(self.storage, name)
+
+    def create(self, uri, data):
+        created = self.storage.create(uri, data)
+        if self.left:
+            self.left -= 1
+            raise StorageError("the answer was lost", "Unreachable")
+        return created
+
+
+def test_a_lost_answer_makes_no_second_record(storage, place):
+    """A writer that does not know whether its record was stored reads the chain again, and finds it."""
+    chain_of(storage, place, 1)
+    chain = Chain(Interrupted(storage), place, WRITER)
+    chain.load()
+    with pytest.raises(StorageError):
+        chain.append(fact("job-1"))
+
+    assert not chain.append(fact("job-1"))  # its number is taken: by itself
+    assert verify(storage, place) == (2, chain.former, [])
+
+
+def test_two_writers_make_one_chain(storage, place):
+    """An operator that lost its Lease and does not know it yet breaks nothing: each number is given once."""
+    old, new = chain_of(storage, place, 1), chain_of(storage, place)
+    assert new.append(fact("new"))
+    assert old.append(fact("old"))
+    assert not new.append(fact("old"))
+
+    assert [entry.fact.name for entry in read_all(storage, place)] == ["job-0", "new", "old"]
+    assert verify(storage, place).faults == []
+
+
+def test_the_index_is_made_again(storage, place, short_blocks):
+    """Full blocks of the index save requests; one that is missing is written again by the next writer."""
+    chain_of(storage, place, 7)
+    expected = read_all(storage, place)
+    block = f"{place}index/{record_name(2)}"
+    before = storage.read(block)
+    storage.delete(block)
+    assert read_all(storage, place) == expected
+
+    chain = chain_of(storage, place)
+    assert storage.read(block) == before
+    assert (chain.number, len(chain.recent)) == (7, 1)
+
+
+# ---- Verifying
+
+
+def test_an_intact_chain_has_no_faults(storage, place, short_blocks):
+    """The verdict has the number of records and the digest of the last one."""
+    chain = chain_of(storage, place, 7)
+
+    assert verify(storage, place) == (7, chain.former, [])
+    assert verify(storage, "s3://" + place.split("/")[2] + "/nowhere/records/") == (0, "", [])
+
+
+def test_a_chain_that_was_written_again_shows(storage, place):
+    """The digest of the last record, kept elsewhere, shows that all records were replaced."""
+    head = chain_of(storage, place, 2).former
+    assert verify(storage, place, head).faults == []
+
+    storage.write(place + record_name(1), records.statement(fact("other"), 1, records.FIRST, WRITER))
+    forged = records.digest_of(storage.read(place + record_name(1)))
+    storage.write(place + record_name(2), records.statement(fact("job-1"), 2, forged, WRITER))
+    assert verify(storage, place).faults == []
+    assert "written again" in verify(storage, place, head).faults[0]
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("damage", "words"),
     [
-        {"source": None},
-        {"source": ""},
-        {"inputs": None},
-        {"inputs": []},
-        {"checkpoint": None},
-        {"step": -1, "field_of_a_newer_trainer": float("nan")},
+        (lambda storage, place: storage.delete(place + record_name(3)), "record 3 was removed"),
+        (
+            lambda storage, place: [storage.delete(place + record_name(n)) for n in (1, 2)],
+            "records 1 to 2 were removed",
+        ),
+        (
+            lambda storage, place: storage.write(
+                place + record_name(2), storage.read(place + record_name(2)).replace(b"ada", b"eve")
+            ),
+            "record 2 was altered",
+        ),
+        (lambda storage, place: storage.write(place + record_name(4), b"{}"), "record 4 was altered"),
+        (
+            lambda storage, place: storage.write(place + record_name(4), storage.read(place + record_name(2))),
+            "record 4 was altered: it says that it is record 2",
+        ),
+        (lambda storage, place: storage.write(f"{place}index/{record_name(1)}", b"[]"), "block 1 of the index differs"),
     ],
 )
-def test_an_empty_part_of_a_termination_record_counts_as_absent(change: dict[str, Any]) -> None:
-    """A command that writes its own record may say null where the trainer leaves a field out."""
-    assert TerminationRecord.from_json(json.dumps(FAILED | change)) == TerminationRecord()
+def test_damage_shows(storage, place, short_blocks, damage, words):
+    """A record that was removed or altered is named, and so is an index that says something different."""
+    chain_of(storage, place, 7)
+    damage(storage, place)
+
+    assert any(words in fault for fault in verify(storage, place).faults)
 
 
-def test_a_checkpoint_may_have_floats_as_counts() -> None:
-    """JSON of other languages has 5.0 for 5; the record has whole numbers."""
-    document: dict[str, Any] = CHECKPOINT | {"bytes": 5.0, "step": 7.0}
-    document = document | {"previous": document}
-    previous = CheckpointRecord("s3://b/c/", "d", "2026-01-01T00:00:00Z", bytes=5, step=7)
-    expected = structs.replace(previous, previous=previous)
-
-    assert CheckpointRecord.from_json(json.dumps(document)) == expected
-    for record in (TerminationRecord, Progress):
-        read = record.from_json(json.dumps(FAILED | {"checkpoint": document}))
-        assert read.checkpoint == expected
-        assert '"bytes": 5,' in json.dumps(read.document())
+# ---- Recorder
 
 
-@pytest.mark.parametrize("previous", ["", None, 5, [CHECKPOINT]])
-def test_a_faulty_predecessor_leaves_its_checkpoint_valid(previous: object) -> None:
-    """The predecessor is dropped; the checkpoint is what the next attempt needs."""
-    read = CheckpointRecord.from_json(json.dumps(CHECKPOINT | {"previous": previous}))
-
-    assert read == CheckpointRecord("s3://b/c/", "d", "2026-01-01T00:00:00Z")
-
-
-def test_a_manifest_may_have_texts_as_sizes() -> None:
-    """Users' own tools write manifests of models that they trained elsewhere."""
-    entries = [{"path": str(size), "bytes": size, "sha256": "s"} for size in ("5", 5.0)]
-    read = ArtifactManifest.from_json(json.dumps({"files": entries, "format": None}))
-
-    assert read == ArtifactManifest((FileEntry("5", 5, "s"), FileEntry("5.0", 5, "s")))
+def version_of(number=8, **status):
+    """A ModelVersion that is ready."""
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2030-01-01T12:00:00Z"}
+    spec = {"model": "churn", "version": str(number), "uri": "s3://lake/m/", "digest": "sha256:" + "b" * 64}
+    return ours("ModelVersion", f"churn-{number}", spec, {"conditions": [ready], **status})
 
 
-@pytest.mark.parametrize("empty", [None, "", [], {}])
-def test_an_empty_part_of_a_summary_counts_as_absent(empty: object) -> None:
-    """Each list, and each trial's parameters and outputs."""
-    best, next_trial = SUMMARY["best"][0], SUMMARY["wanted"][0]
-    trials = {"best": [best | {"params": empty, "outputs": empty}], "wanted": [next_trial | {"params": empty}]}
-
-    assert SweepSummary.from_json(json.dumps(dict.fromkeys(("best", "wanted", "paused"), empty))) == SweepSummary()
-    assert SweepSummary.from_json(json.dumps(trials)) == SweepSummary(
-        best=(BestTrial(1, (0.5,)),), wanted=(WantedTrial(2),)
-    )
+def model_of(**aliases):
+    return ours("Model", "churn", {"aliases": aliases}, {"versions": 1})
 
 
-@pytest.mark.parametrize(
-    "record",
-    [
-        TerminationRecord(message="a\udcff", tail="\ud83d", source=SourceRecord("\udcff")),
-        Progress(mlflow_run="\udcff", metrics={"\udcff": 1.0}),
-        CheckpointRecord("\udcff", "d", "t"),
-        CompileRecord(message="\udcff"),
-        SweepSummary(message="\udcff"),
-        ArtifactManifest((FileEntry("\udcff", 5, "s"),)),
-    ],
-)
-def test_bytes_that_are_not_utf8_leave_a_record_readable(record: Any) -> None:
-    """A file's name has lone surrogates in Python; strict readers refuse those, so none is written."""
-    written = record.to_json()
-    text = written if isinstance(written, str) else written.decode()
-
-    assert "\\ufffd" in text
-    assert "\\ud" not in text
-    assert type(record).from_json(text).to_json() == written
-    old = text.replace("\\ufffd", "\\udcff")  # as older trainers wrote it
-    assert type(record).from_json(old).to_json() == written
+def recorder_of(storage, bucket, *objects):
+    """A recorder in a cluster with these objects."""
+    uids = {(manifest["kind"], manifest["metadata"]["name"]): manifest["metadata"]["uid"] for manifest in objects}
+    return Recorder(storage, bucket, WRITER, lambda key: uids.get((key.kind, key.name)))
 
 
-BAD_NUMBERS = ("NaN", "-Infinity", "1e999", "1" * 400)
-FIELDS = '"files": [{"path": "p", "sha256": "s", "bytes": %s}], "uri": "", "digest": "", "time": "", "rows_from": ""'
-COUNTS = ', "bytes": %s, "percent": %s, "cpu_hours": %s'
-JSON = ("", "[]", "null", '"\\udcff"', "{", "[" * 100_000, '{"previous":' * 100_000, b"\xff", "1" * 5000)
+def written(recorder):
+    """Write what waits, as the task of the recorder does."""
+    while recorder.waiting:
+        recorder._write(recorder._waiting[0])
+        recorder._waiting.popleft()
 
 
-@pytest.mark.parametrize("record", [ArtifactManifest, CheckpointRecord, CompileRecord, Progress, SweepSummary])
-@pytest.mark.parametrize("text", [*JSON, *("{" + (FIELDS + COUNTS).replace("%s", bad) + "}" for bad in BAD_NUMBERS)])
-def test_unreadable_documents_are_refused_in_a_sentence(record: type[Document], text: str | bytes) -> None:
-    """Depth, numbers that are none, and numbers without bound among them."""
-    with pytest.raises(ValueError, match=f"^not {record.NOUN}: ") as refusal:
-        record.from_json(text)
-    assert type(refusal.value) is ValueError
-    assert len(str(refusal.value)) < 250
-    assert "\n" not in str(refusal.value)
+def properties(storage, place):
+    return [(entry.fact.name, entry.fact.slot, entry.fact.value) for entry in read_all(storage, place)]
 
 
-def test_the_resources_load_no_records() -> None:
-    """`import ultramarine.resources` needs pydantic and the contract's limits, which stand in pyproject.toml."""
-    program = "import sys, ultramarine.resources.sweep, ultramarine.resources.onlineendpoint; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+def test_moves_of_an_alias_are_records(storage, bucket, place):
+    """Each version that an alias led to has a record, in order, and so has the end of the alias."""
+    recorder = recorder_of(storage, bucket, model_of())
+    for aliases in ({"champion": "7"}, {"champion": "8"}, {"champion": "7"}, {}):
+        recorder.notice(model_of(**aliases))
+    written(recorder)
 
-    assert "ultramarine_contract.parameters" in loaded
-    assert not [name for name in loaded if name.endswith("_records") or name in ("boto3", "ultramarine_operator")]
+    values = ["7", "8", "7", ""]
+    assert properties(storage, place) == [("churn", "alias/champion", value) for value in values]
+
+
+def test_a_successor_writes_what_is_missing(storage, bucket, place):
+    """What an operator noticed and did not write before it died, its successor writes; what it wrote, it does not."""
+    first = recorder_of(storage, bucket, version_of(), model_of())
+    first.notice(version_of())
+    written(first)
+    first.notice(model_of(champion="8"))  # and dies
+
+    second = recorder_of(storage, bucket, version_of(), model_of())
+    for manifest in (version_of(), model_of(champion="8")):
+        second.notice(manifest)
+    written(second)
+    assert properties(storage, place) == [("churn-8", "registration", "Ready"), ("churn", "alias/champion", "8")]
+
+
+def test_deletions_are_records(storage, bucket, place):
+    """The deletion of an object has a record, also if it happened while no operator was there."""
+    recorder = recorder_of(storage, bucket, version_of(7), version_of(8))
+    recorder.notice(version_of(7))
+    recorder.notice(version_of(8))
+    recorder.notice(version_of(7), is_gone=True)
+    written(recorder)
+    later = recorder_of(storage, bucket, model_of())
+    later.notice(model_of(champion="9"))
+    written(later)
+
+    assert properties(storage, place)[2:] == [
+        ("churn-7", "object", "Deleted"),
+        ("churn-8", "object", "Deleted"),
+        ("churn", "alias/champion", "9"),
+    ]
+
+
+def test_objects_without_news_cost_nothing(storage, bucket):
+    """A pass over an object that tells the same as before leaves nothing to write."""
+    recorder = recorder_of(storage, bucket, version_of())
+    recorder.notice(version_of())
+    recorder.notice(version_of(bytes=7))
+
+    assert recorder.waiting == 1
+    assert facts(ours("Environment", "tools", {}, {"state": "Ready"})) == []

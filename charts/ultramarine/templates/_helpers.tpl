@@ -137,6 +137,7 @@ topologySpreadConstraints:
 {{- $_ := set $builds "ca" (include "ultramarine.caOf" (dict "ca" .Values.environments.ca "field" "environments.ca") | fromJson) }}
 {{- $_ := set $builds "unusedDays" (int $builds.unusedDays) }}
 {{- $_ := set $settings "environments" $builds }}
+{{- $_ := set $settings "records" .Values.records }}
 {{- if .Values.progress.enabled }}
 {{- $_ := set $settings "progress" (dict "url" (printf "%s://ultramarine-operator.%s.svc:8080" (include "ultramarine.scheme" .) .Release.Namespace)) }}
 {{- end }}

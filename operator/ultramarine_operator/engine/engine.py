@@ -30,6 +30,7 @@ from .lease import Lease
 from .mirror import Mirror, owner_key
 from .queue import Queue
 from .reconcile import ASKS, OK, Reconciler
+from .recorder import Recorder
 from .reports import Reports
 from .vitals import Vitals, Watch
 
@@ -57,8 +58,10 @@ class Engine:
         storage: Storage,
         platform: Platform,
         lease: Lease,
+        recorder: Recorder | None = None,
     ) -> None:
         self._kinds = {kind.name: kind for kind in kinds}
+        self._recorder = recorder
         self._namespaces = namespaces
         self._mirror = mirror
         self._client = client
@@ -69,6 +72,8 @@ class Engine:
         self._reconciler = Reconciler(
             self._kinds.values(), mirror, self.take_in, client, self._inquiries, self.reports, platform
         )
+        if recorder is not None:
+            self._reconciler.notice = recorder.notice
         self._reconciler.accounting.begin(self._kinds.values(), namespaces)
         self._lease = lease
         self._leading = False  # from the moment that this replica leads
@@ -142,6 +147,8 @@ class Engine:
                 kind = self._kinds[resource.kind]
                 children = self._mirror.children(kind.key(manifest))
                 self._reconciler.accounting.deleted(kind, manifest, children, datetime.now(UTC))
+                if self._recorder is not None:
+                    self._recorder.notice(manifest, is_gone=True)
         except Exception:
             with about(Key.named(resource.kind, manifest)):
                 log.exception("cannot take in the end of a %s", resource.kind)
@@ -208,6 +215,9 @@ class Engine:
             for namespace, name in self._mirror.versions(kind.resource, None):
                 self.queue.add(Key(kind.name, namespace, name))
         workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
+        if self._recorder is not None:
+            self._recorder.begin()
+            workers.append(asyncio.create_task(self._recorder.run()))
         try:
             await self._lease.keep()
             log.error("lease lost, waiting for it: another replica may go on")

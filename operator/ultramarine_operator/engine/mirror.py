@@ -191,6 +191,11 @@ class Mirror:
         copy = self._objects[key.kind].get((key.namespace, key.name))
         return copy.manifest if copy is not None else None
 
+    def uid(self, key: Key) -> str | None:
+        """Return the uid of an object; None if it does not exist."""
+        copy = self._objects[key.kind].get((key.namespace, key.name))
+        return copy.uid if copy is not None else None
+
     def children(self, key: Key, *kinds: str) -> tuple[Manifest, ...]:
         """Return all children of an object, or those of some kinds; of custom resources that have ended the outline.
 

@@ -59,6 +59,7 @@ class Reconciler:
         self._reports = reports
         self._platform = platform
         self._clock = clock
+        self.notice: Callable[[Manifest], None] = lambda _: None  # called with each object that a pass sees or writes
         self.accounting = Accounting(platform)
 
     async def reconcile(self, key: Key) -> tuple[timedelta | None, str]:
@@ -69,6 +70,7 @@ class Reconciler:
             self._inquiries.forget(key)
             self._reports.forget(key)
             return None, OK  # its children carry an owner reference: Kubernetes collects them
+        self.notice(manifest)
         now = self._clock()
         try:
             obj = Obj(manifest, kind.spec.model_validate(manifest.get("spec") or {}))
@@ -231,6 +233,7 @@ class Reconciler:
                 raise  # 409 too: it was created again, or the server lost a race of its own; the next pass shows which
             # Edited since the mirror's copy: the answer shows it, and the watch does not repeat it.
             edited = answer["metadata"].get("generation") != manifest["metadata"].get("generation")
+            self.notice(answer)
             self._tell(kind.resource, answer, None if edited else kind.key(manifest))
             self.accounting.count(kind, manifest, status)
             for event in plan.events:

@@ -28,6 +28,11 @@ GATEWAY_QUESTIONS = Counter(
     "Questions to the gateways of namespaces, by outcome: ok, or the reason that conditions show.",
     ["outcome"],
 )
+RECORDS = Counter(
+    "ultramarine_records_total",
+    "Records of lineage and audit, by outcome: ok, or the reason why the object storage did not take one.",
+    ["outcome"],
+)
 FINISHED = Counter(
     "ultramarine_finished_total",
     "Jobs and sweeps that have ended, by outcome.",

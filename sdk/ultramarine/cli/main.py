@@ -29,6 +29,7 @@ _GROUPS = (
     "models",
     "endpoints",
     "schedules",
+    "lineage",
     "convert",
     "validate",
     "completing",

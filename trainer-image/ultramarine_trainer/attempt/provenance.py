@@ -8,11 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from ultramarine_contract import __version__
+from ultramarine_contract.records import PREDICATE, STATEMENT
 from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.training_records import TerminationRecord, TrainingContext, TrainingTask
 
-STATEMENT = "https://in-toto.io/Statement/v1"
-PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "https://ultramarine.dev/TrainingJob/v1alpha1"
 
 

@@ -1,0 +1,254 @@
+"""Lineage: what an object of the platform used and made, read off its manifest, and the graph of many of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from .meta import Manifest
+
+ENDS = ("Succeeded", "Failed", "Stopped")
+MAX_TEXT = 1024  # characters
+
+
+class Part(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that was used or made: an object of the namespace as KIND/NAME, or files by their URI."""
+
+    uri: str
+    name: str = ""
+    digest: str = ""  # sha256:..., if it is known
+
+
+class Fact(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A value that a property of an object has taken, such as the end of a run or the version of an alias.
+
+    `slot` names the property within the object with that `uid`. `time` is that of the change, if the object tells it.
+    """
+
+    kind: str
+    name: str
+    uid: str
+    slot: str
+    value: str
+    time: str = ""
+    by: str = ""  # user who asked for it
+    used: tuple[Part, ...] = ()
+    made: tuple[Part, ...] = ()
+    details: dict[str, Any] = {}
+
+    @property
+    def key(self) -> str:
+        """Key of the property; its value changes from one fact to the next."""
+        return f"{self.uid}/{self.slot}"
+
+
+def reference(kind: str, name: str) -> str:
+    """Return the URI of an object of the namespace."""
+    return f"{kind}/{name}"
+
+
+def facts(manifest: Manifest) -> list[Fact]:
+    """Return what is worth a record about an object as it is now; nothing about a kind without lineage."""
+    reader = _READERS.get(str(manifest.get("kind")))
+    if reader is None or not isinstance(manifest.get("status"), dict):
+        return []
+    return list(reader(manifest, manifest["spec"], manifest["status"]))
+
+
+def _fact(manifest: Manifest, slot: str, value: str, **fields: Any) -> Fact:
+    meta = manifest["metadata"]
+    by = str((manifest.get("status") or {}).get("requestedBy") or "")
+    shown = {name: detail for name, detail in fields.pop("details", {}).items() if detail not in (None, "", {}, [])}
+    return Fact(manifest["kind"], meta["name"], meta["uid"], slot, value, by=by, details=shown, **fields)
+
+
+def _parts(*parts: Part | None) -> tuple[Part, ...]:
+    return tuple(part for part in parts if part is not None and part.uri)
+
+
+def _run(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[Fact]:
+    """Yield the end of a TrainingJob, a Sweep or another run."""
+    state = status.get("state")
+    if state not in ENDS:
+        return
+    record = status.get("provenance") or {}
+    template = ((spec.get("trialTemplate") or {}).get("spec")) or spec
+    outputs = status.get("outputs") or {}
+    inputs = {
+        name: (given, (status.get("inputs") or {}).get(name) or {})
+        for name, given in (template.get("inputs") or {}).items()
+    }
+    details = {
+        "command": template.get("command"),
+        "parameters": template.get("parameters"),
+        "metrics": (status.get("metrics") or {}).get("latest"),
+        "failure": str((status.get("failure") or {}).get("message", ""))[:MAX_TEXT],
+        "startTime": status.get("startTime"),
+        "runId": (status.get("mlflow") or {}).get("runId"),
+    }
+    best = (status.get("best") or [{}])[0].get("outputs") or {}
+    yield _fact(
+        manifest,
+        "end",
+        str(state),
+        time=str(status.get("completionTime") or ""),
+        used=_parts(
+            _image(template, record),
+            _source(template.get("source") or {}, record),
+            Part(str(record.get("environmentUri", "")), "environment", str(record.get("environmentDigest", ""))),
+            *(_input(name, given, fetched) for name, (given, fetched) in inputs.items()),
+        ),
+        made=_parts(
+            Part(reference(manifest["kind"], manifest["metadata"]["name"])),
+            *(Part(str(out.get("uri", "")), name, str(out.get("digest", ""))) for name, out in outputs.items()),
+            *(Part(str(uri), name) for name, uri in best.items()),
+        ),
+        details=details,
+    )
+
+
+def _image(spec: Manifest, record: Manifest) -> Part | None:
+    ran = str(record.get("imageDigest", ""))
+    name, at, digest = ran.rpartition("@")
+    image = name or str(spec.get("image") or "")
+    return Part(image, "image", digest if at else "") if image else None
+
+
+def _source(source: Manifest, record: Manifest) -> Part | None:
+    digest = str(record.get("sourceDigest") or source.get("digest") or "")
+    if git := source.get("git"):
+        commit = str(record.get("gitCommit", ""))
+        return Part(f"git+{git.get('url', '')}" + (f"@{commit}" if commit else ""), "code", digest)
+    if uri := source.get("uri"):
+        return Part(str(uri), "code", digest)
+    return Part(digest, "code", digest) if digest else None
+
+
+def _input(name: str, given: Manifest, fetched: Manifest) -> Part | None:
+    digest = str(fetched.get("digest") or given.get("digest") or "")
+    if version := fetched.get("datasetVersion"):
+        return Part(reference("DatasetVersion", str(version)), name, digest)
+    return Part(str(given.get("uri") or ""), name, digest)
+
+
+def _version(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[Fact]:
+    """Yield the registration of a ModelVersion or a DatasetVersion, once its files were checked."""
+    ready = next((c for c in status.get("conditions") or [] if c.get("type") == "Ready"), {})
+    if ready.get("status") != "True":
+        return
+    lineage = spec.get("lineage") or {}
+    origins = [
+        Part(reference(kind, str(lineage[field])))
+        for field, kind in (("trainingJob", "TrainingJob"), ("sweep", "Sweep"), ("pipelineRun", "PipelineRun"))
+        if lineage.get(field)
+    ]
+    digest = str(spec.get("digest", ""))
+    yield _fact(
+        manifest,
+        "registration",
+        "Ready",
+        time=str(ready.get("lastTransitionTime", "")),
+        used=_parts(*origins, Part(str(spec.get("uri", "")), "files", digest)),
+        made=_parts(Part(reference(manifest["kind"], manifest["metadata"]["name"]), digest=digest)),
+        details={
+            "model": spec.get("model"),
+            "dataset": spec.get("dataset"),
+            "version": spec.get("version"),
+            "metrics": lineage.get("metrics"),
+            "commit": lineage.get("gitCommit"),
+        },
+    )
+
+
+def _aliases(manifest: Manifest, spec: Manifest, _status: Manifest) -> Iterator[Fact]:
+    """Yield where each alias of a Model or a Dataset leads."""
+    name, kind = manifest["metadata"]["name"], f"{manifest['kind']}Version"
+    for alias, version in sorted((spec.get("aliases") or {}).items()):
+        yield _fact(
+            manifest,
+            f"alias/{alias}",
+            str(version),
+            used=(Part(reference(kind, f"{name}-{version}")),),
+            made=(Part(reference(manifest["kind"], f"{name}@{alias}")),),
+        )
+
+
+def _endpoint(manifest: Manifest, _spec: Manifest, status: Manifest) -> Iterator[Fact]:
+    """Yield the version that each deployment of an endpoint serves, and how its rollout ended."""
+    endpoint = Part(reference(manifest["kind"], manifest["metadata"]["name"]))
+    for deployment in status.get("deployments") or []:
+        if (version := deployment.get("modelVersion")) and deployment.get("readyReplicas"):
+            used = (Part(reference("ModelVersion", str(version)), str(deployment.get("name", ""))),)
+            yield _fact(manifest, f"deployment/{deployment.get('name')}", str(version), used=used, made=(endpoint,))
+    rollout = status.get("rollout") or {}
+    if (phase := rollout.get("phase")) in ROLLOUT_ENDS:
+        message = str(rollout.get("message", ""))[:MAX_TEXT]
+        yield _fact(manifest, "rollout", f"{phase} {rollout.get('identity', '')}".strip(), details={"message": message})
+
+
+ROLLOUT_ENDS = ("Promoted", "RolledBack")
+_READERS: dict[str, Callable[[Manifest, Manifest, Manifest], Iterator[Fact]]] = {
+    "TrainingJob": _run,
+    "Sweep": _run,
+    "PipelineRun": _run,
+    "ModelVersion": _version,
+    "DatasetVersion": _version,
+    "Model": _aliases,
+    "Dataset": _aliases,
+    "OnlineEndpoint": _endpoint,
+}
+KINDS = frozenset(_READERS)  # with lineage
+
+
+# ---- Graph
+
+
+class Graph:
+    """Facts by what they used and made."""
+
+    def __init__(self, facts: Iterable[Fact]) -> None:
+        self._making: dict[str, list[Fact]] = defaultdict(list)
+        self._using: dict[str, list[Fact]] = defaultdict(list)
+        for fact in facts:
+            for part in fact.made:
+                self._making[part.uri].append(fact)
+            for part in fact.used:
+                self._using[part.uri].append(fact)
+
+    def __contains__(self, uri: str) -> bool:
+        return uri in self._making or uri in self._using
+
+    def makers(self, uri: str) -> list[Fact]:
+        """Return the facts that made a part."""
+        return self._making.get(uri, [])
+
+    def users(self, uri: str) -> list[Fact]:
+        """Return the facts that used a part."""
+        return self._using.get(uri, [])
+
+    def origins(self, uri: str) -> list[Fact]:
+        """Return every fact that a part comes from, the nearest first."""
+        return _walk(uri, self.makers, lambda fact: fact.used)
+
+    def consequences(self, uri: str) -> list[Fact]:
+        """Return every fact that comes from a part, the nearest first."""
+        return _walk(uri, self.users, lambda fact: fact.made)
+
+
+def _walk(start: str, facts_at: Callable[[str], list[Fact]], ways: Callable[[Fact], tuple[Part, ...]]) -> list[Fact]:
+    reached, met, queue = [], {start}, [start]
+    passed: set[str] = set()
+    for uri in queue:  # which grows meanwhile
+        for fact in facts_at(uri):
+            identity = f"{fact.key}={fact.value}@{fact.time}"
+            if identity in passed:
+                continue
+            passed.add(identity)
+            reached.append(fact)
+            further = [part.uri for part in ways(fact) if part.uri not in met]
+            met.update(further)
+            queue += further
+    return reached
