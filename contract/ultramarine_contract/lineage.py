@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from .meta import Manifest
+from .meta import GROUP, Manifest
 
 ENDS = ("Succeeded", "Failed", "Stopped")
 MAX_TEXT = 1024  # characters
@@ -99,6 +99,7 @@ def _run(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[Fact]
             _image(template, record),
             _source(template.get("source") or {}, record),
             Part(str(record.get("environmentUri", "")), "environment", str(record.get("environmentDigest", ""))),
+            _owner(manifest),
             *(_input(name, given, fetched) for name, (given, fetched) in inputs.items()),
         ),
         made=_parts(
@@ -108,6 +109,14 @@ def _run(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[Fact]
         ),
         details=details,
     )
+
+
+def _owner(manifest: Manifest) -> Part | None:
+    """Return the object that started a run, such as a Schedule."""
+    for owner in manifest["metadata"].get("ownerReferences") or []:
+        if owner.get("controller") and str(owner.get("apiVersion", "")).startswith(f"{GROUP}/"):
+            return Part(reference(str(owner.get("kind")), str(owner.get("name"))), "started by")
+    return None
 
 
 def _image(spec: Manifest, record: Manifest) -> Part | None:

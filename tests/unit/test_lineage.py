@@ -77,6 +77,15 @@ def test_a_run_tells_what_it_used_and_made():
     )  # fmt: skip
 
 
+def test_a_run_tells_who_started_it():
+    """A run of a Schedule, of a sweep or of a pipeline leads to that object."""
+    owner = {"apiVersion": "ultramarine.dev/v1alpha1", "kind": "Schedule", "name": "nightly", "controller": True}
+    manifest = job()
+    manifest["metadata"]["ownerReferences"] = [owner]
+
+    assert ("Schedule/nightly", "started by") in [(part.uri, part.name) for part in facts(manifest)[0].used]
+
+
 @pytest.mark.parametrize("state", ["", "Pending", "Running", "Suspended"])
 def test_a_run_that_goes_on_tells_nothing(state):
     """Only the end of a run is worth a record."""
