@@ -44,6 +44,7 @@ class Operator:
     gateway: str = ""  # HOST:PORT of the namespace's, if it has one
     gateway_api: str = ""  # the chart's value of that name, as JSON
     hears: bool = False  # whether pods may post how far they are
+    records: bool = False  # whether it writes records of lineage and audit
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,6 +65,7 @@ class Operator:
             "port": self.port,
             "images": {"trainer": "ultramarine/trainer:1", "server": "ultramarine/server:1"},
             "storage": {"endpoint": self.store.endpoint, "bucket": BUCKET, "secretName": "ultramarine-storage"},
+            "records": {"enabled": self.records},
             "progress": {"url": f"http://127.0.0.1:{self.port}" if self.hears else ""},
             **({"gateway": {"address": self.gateway, "namespaces": [self.api.namespace]}} if self.gateway else {}),
             **({"gatewayApi": json.loads(self.gateway_api)} if self.gateway_api else {}),
