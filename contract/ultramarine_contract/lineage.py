@@ -145,7 +145,7 @@ def _input(name: str, given: Manifest, fetched: Manifest) -> Part | None:
 
 def _version(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[Fact]:
     """Yield the registration of a ModelVersion or a DatasetVersion, once its files were checked."""
-    ready = next((c for c in status.get("conditions") or [] if c.get("type") == "Ready"), {})
+    ready: Manifest = next((c for c in status.get("conditions") or [] if c.get("type") == "Ready"), {})
     if ready.get("status") != "True":
         return
     lineage = spec.get("lineage") or {}

@@ -70,7 +70,7 @@ class Lineage:
         """Return both directions as a flowchart of Mermaid."""
         names: dict[str, str] = {}
 
-        def node(text: str, shape: str) -> str:
+        def node(text: str, shape: tuple[str, str]) -> str:
             if text not in names:
                 names[text] = f"n{len(names)}"
                 quoted = text.replace('"', "#quot;")
