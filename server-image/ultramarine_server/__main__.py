@@ -1,7 +1,7 @@
 """Commands of the image's pods.
 
-A serving pod runs `fetch` or `fetch-pool`, `serve` and `collect`. A compiling pod runs `fetch`, `compile` and `store`,
-and a deleting pod runs `delete`.
+A serving pod runs `fetch` or `fetch-pool`, `serve` and `collect`; beside a container, `relay` in place of `serve`. A
+compiling pod runs `fetch`, `compile` and `store`, and a deleting pod runs `delete`.
 """
 
 from __future__ import annotations
@@ -59,6 +59,10 @@ def main() -> int:
             from ultramarine_server.collecting.collector import collect
 
             return collect(task, os.environ, arguments.captures_dir)
+        if arguments.command == "relay":
+            from ultramarine_server.collecting.relay import relay
+
+            return relay(task, arguments.port, (arguments.to_host, arguments.to_port), arguments.captures_dir)
         if arguments.command == "fetch-pool":
             from ultramarine_server.repository.storage import fetch_pool
 
@@ -103,20 +107,24 @@ def _arguments() -> argparse.Namespace:
     fetch = command_for("fetch", "download the model of $ULTRAMARINE_TASK and check it")
     pool = command_for("fetch-pool", "download the models that the server of a pool requests")
     collect = command_for("collect", "store the server's captures, until SIGTERM")
+    relay = command_for("relay", "pass connections to a container, and capture a sample of its exchanges")
     serve = command_for("serve", "serve the downloaded model by the Open Inference Protocol V2")
     compile = command_for("compile", "compile the downloaded model, and compare it with the native model")
     store = command_for("store", "store the compiled model and the verdict")
     delete = command_for("delete", "delete the artifact of $ULTRAMARINE_TASK from the object storage")
     fetch.add_argument("--environment-dir", type=Path, default=Path(contract.ENVIRONMENT_DIR))
-    for command in (serve, collect):
+    for command in (serve, collect, relay):
         command.add_argument("--captures-dir", type=Path, default=Path(contract.CAPTURES_DIR))
-    for command in (fetch, pool, serve, collect, compile, store, delete):
+    for command in (fetch, pool, serve, collect, relay, compile, store, delete):
         command.add_argument("--model-dir", type=Path, default=Path(contract.MODEL_DIR))
         command.add_argument("--termination-log", type=Path, default=Path(contract.TERMINATION_LOG))
     for command in (compile, store):
         command.add_argument("--compiled-dir", type=Path, default=Path(contract.COMPILED_DIR))
     for command in (pool, serve):
         command.add_argument("--catalogue-dir", type=Path, default=Path(contract.CATALOGUE_DIR), help="of a pool")
+    relay.add_argument("--port", type=int, required=True)
+    relay.add_argument("--to-host", required=True, help="address of the pod")
+    relay.add_argument("--to-port", type=int, required=True, help="port of the container")
     serve.add_argument("--keys-dir", type=Path, default=Path(contract.KEYS_DIR))
     serve.add_argument("--environment-dir", type=Path, default=Path(contract.ENVIRONMENT_DIR))
     serve.add_argument("--scoring-dir", type=Path, default=Path(contract.SCORING_DIR))

@@ -105,6 +105,44 @@ def test_the_model_is_fetched_by_a_container_of_the_platform():
     assert [mount["mountPath"] for mount in mounts] == ["/mnt/model", "/tmp"]
 
 
+KEPT = {"samplingRate": 0.1, "uri": "s3://lake/team-a/kept/", "redact": ["age"]}
+
+
+@pytest.mark.attack("model/collector-keys")
+@pytest.mark.parametrize("model", [None, "churn@1"])
+def test_a_collector_puts_a_relay_before_the_container(model):
+    """The gateway finds the relay's port by the name http; storage keys are with the collector, and the task with both."""
+    owner = chat(model=model, spec={"dataCollector": KEPT}, requestSettings={"timeoutSeconds": 600})
+    spec = made_by(owner, (version(1),))["spec"]["template"]["spec"]
+    fetching, [collect, relay], [server] = spec["initContainers"][:-2], spec["initContainers"][-2:], spec["containers"]
+
+    assert [container["name"] for container in fetching] == (["fetch"] if model else [])
+    assert (collect["name"], relay["name"], relay["restartPolicy"]) == ("collect", "relay", "Always")
+    assert relay["ports"] == [{"name": "http", "containerPort": 9903}]
+    assert relay["command"][2:] == ["--port", "9903", "--to-host", "$(ULTRAMARINE_POD_IP)", "--to-port", "8000"]
+    assert server["ports"] == [{"name": "behind-relay", "containerPort": 8000}]
+    assert server["readinessProbe"]["httpGet"] == {"path": "/health", "port": "behind-relay"}
+    assert (collect["envFrom"], "envFrom" in relay, "envFrom" in server) == (
+        [{"secretRef": {"name": "ultramarine-storage"}}],
+        False,
+        False,
+    )
+    tasks = [ServingTask.from_json(container["env"][0]["value"]) for container in (collect, relay)]
+    assert tasks[0] == tasks[1]
+    assert tasks[0].collect is not None
+    assert (tasks[0].collect.redact, tasks[0].model) == (("age",), "churn" if model else "")
+    assert "/mnt/captures" not in {mount["mountPath"] for mount in server["volumeMounts"]}
+    assert "captures" in {volume["name"] for volume in spec["volumes"]}
+    assert spec["terminationGracePeriodSeconds"] > 620
+
+
+def test_the_relay_evades_the_ports_of_the_container():
+    """A container may have the relay's port."""
+    owner = chat(container={"ports": {"http": 9903, "grpc": 9904}}, spec={"dataCollector": KEPT})
+    relay = made_by(owner)["spec"]["template"]["spec"]["initContainers"][-1]
+    assert relay["ports"] == [{"name": "http", "containerPort": 9905}]
+
+
 def test_a_grpc_server_is_probed_by_a_connection():
     """Without a path, a connection to the port suffices, which is that of gRPC if there is no other."""
     owner = chat(container={"ports": {"http": None, "grpc": 9001}, "readiness": None})

@@ -91,10 +91,7 @@ def convert_group(context: Context, group: Group) -> None:
     converted = [convert_deployment(context, member, name, names) for member in members]
     spec["deployments"] = [deployment for deployment, _ in converted]
     collectors = [collector for _, collector in converted if collector is not None]
-    if collectors and any("container" in deployment for deployment in spec["deployments"]):
-        remedy = "Give the container its own endpoint"
-        owner.lose("data_collector", "an endpoint with a container collects nothing", remedy)
-    elif collectors:
+    if collectors:
         spec["dataCollector"] = collectors[0]
     _share(endpoint, owner, spec)
     if endpoint is not None:

@@ -385,9 +385,8 @@ class OnlineEndpointSpec(Schema):
                 "dataCollector does not collect requests of a pool; remove it, or put the pool into its own endpoint",
             ),
             rule(
-                "!has(self.dataCollector) || self.deployments.all(d, !has(d.container))",
-                "dataCollector does not collect requests of a container; remove it, or put the container into its own "
-                "endpoint",
+                "!has(self.dataCollector) || self.deployments.all(d, !has(d.container) || has(d.container.ports.http))",
+                "dataCollector collects no gRPC of a container; set container.ports.http, or remove dataCollector",
             ),
             rule(
                 "!has(self.rollout) || !has(self.rollout.gates) || !has(self.rollout.gates.agreement)"

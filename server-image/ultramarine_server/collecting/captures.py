@@ -8,11 +8,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
-from ultramarine_server.collecting.exchange import Capture, Redaction, reader_of
+from ultramarine_server.collecting.exchange import Capture, reader_of
 from ultramarine_server.collecting.spool import Spool, read_totals
 from ultramarine_server.http.messages import Request, Response
 from ultramarine_server.inference.service import Service
@@ -32,10 +32,16 @@ _PAUSE_SECONDS = 0.1
 _BREATH_SECONDS = 0.0001
 
 
+class Redacting(Protocol):
+    """Writer of a side of an exchange as JSON, without redacted values."""
+
+    def text(self, part: Any) -> str | None: ...
+
+
 class Captures:
     """Sample of requests at a rate, with counts of those that were dropped; no request waits for it."""
 
-    def __init__(self, rate: float, redaction: Redaction, folder: Path, spool: Spool | None = None) -> None:
+    def __init__(self, rate: float, redaction: Redacting, folder: Path, spool: Spool | None = None) -> None:
         self._rate, self._redaction, self._folder = rate, redaction, folder
         self._spool = spool or Spool(folder)
         self._waiting: deque[Capture] = deque()
@@ -49,7 +55,15 @@ class Captures:
 
     def wants(self, label: str, status: int) -> bool:
         """True if the sample has this answer; `label` is the route's in the metrics."""
-        return label in _LABELS and status in _STATUSES and random.random() < self._rate
+        return label in _LABELS and status in _STATUSES and self.draws()
+
+    def draws(self) -> bool:
+        """Draw a request: True if the sample has it."""
+        return random.random() < self._rate
+
+    def refuse(self, reason: str) -> None:
+        """Count a sampled request that is dropped."""
+        self._refused[reason] += 1
 
     def take_answer(self, service: Service, request: Request, response: Response, seconds: float) -> None:
         """Keep a sampled answer by HTTP, if the buffer has room."""
@@ -71,6 +85,10 @@ class Captures:
         """Write all captures, within this time."""
         self._closing.set()
         self._thread.join(seconds)
+
+    def losses(self) -> dict[str, int]:
+        """Return the numbers of dropped requests, by reason."""
+        return dict(self._refused + self._lost)
 
     def metrics(self) -> Iterable[Metric]:
         """Yield the metrics of captures; the collector has counted the stored captures."""

@@ -22,11 +22,14 @@ Document = dict[str, Any]  # name, datatype, shape, and data: flat
 
 
 class Exchange(msgspec.Struct):
-    """Tensors of a request and its answer: None for an unreadable request, and for an answer that is an error."""
+    """Tensors of a request and its answer: None for an unreadable request, and for an answer that is an error.
+
+    Of a container without the protocol they are the JSON of the bodies.
+    """
 
     id: str
-    inputs: Sequence[Document] | None
-    outputs: Sequence[Document] | None
+    inputs: Any
+    outputs: Any
 
 
 class Capture(msgspec.Struct):

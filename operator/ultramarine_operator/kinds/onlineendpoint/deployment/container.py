@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from ultramarine.resources.model import ModelVersionSpec, version_name
 from ultramarine.resources.onlineendpoint import EndpointDeployment, RequestSettings
@@ -17,11 +18,13 @@ from ....shared.conditions import parse_timestamp
 from ....shared.plan import Platform
 from ....shared.podspec import CONTAINER_SECURITY, scratch, template_volumes
 from ..endpoint import ANNOTATION_VERSION, Endpoint
-from .manifests import DRAIN_SECONDS, FETCH, deployment_of
+from .manifests import DRAIN_SECONDS, FETCH, RELAY, collect_task, deployment_of
 from .own_code import TMP, authors_env
 
 CONTAINER = "container"  # name of the author's container in the pod
 GRACE_SECONDS = 50  # at least, from the end of the drain to SIGKILL
+STORING_SECONDS = 30  # of the sidecars that end after the container
+BEHIND_RELAY = "behind-relay"  # name of the container's port if a relay has the port named http
 _ARCHITECTURE = re.compile(r"exec format error|no match(?:ing)? (?:for platform|manifest)", re.IGNORECASE)
 _NO_MATCH = re.compile(r"no match", re.IGNORECASE)  # of the architecture in the registry's list
 _LACKS_PROGRAM = re.compile(r"executable file .*not found|no such file or directory", re.IGNORECASE)
@@ -41,11 +44,13 @@ def container_deployment(
     live: Manifest | None,
 ) -> Manifest:
     """Return the Deployment whose pods run the container, with the model in MODEL_DIR if there is one."""
-    task, version = "", {}
+    task, version, collect = "", {}, collect_task(endpoint, deployment)
     if model is not None:
-        # Only what the fetching container needs: other fields must not restart the pods.
-        task = ServingTask(model.model, model.version, model.uri, model.digest, model.format.name).to_json()
-        version = {ANNOTATION_VERSION: version_name(model.model, model.version)}
+        # Only what the platform's containers need: other fields must not restart the pods.
+        fetched = ServingTask(model.model, model.version, model.uri, model.digest, model.format.name, collect=collect)
+        task, version = fetched.to_json(), {ANNOTATION_VERSION: version_name(model.model, model.version)}
+    elif collect is not None:
+        task = ServingTask("", "", "", "", "", collect=collect).to_json()
     made = deployment_of(endpoint, deployment, task, version, platform, live)
     _put_into(made["spec"]["template"]["spec"], deployment, container)
     return made
@@ -54,7 +59,8 @@ def container_deployment(
 def _put_into(pod: Manifest, deployment: EndpointDeployment, container: Container) -> None:
     """Put the container in the place of the platform's server, without anything of the platform except the model."""
     [server] = pod["containers"]
-    pod["initContainers"] = [c for c in pod["initContainers"] if c["name"] == FETCH and deployment.model]
+    pod["initContainers"] = [c for c in pod["initContainers"] if c["name"] != FETCH or deployment.model]
+    has_relay = any(c["name"] == RELAY for c in pod["initContainers"])
     if not pod["initContainers"]:
         del pod["initContainers"]
     writable = {f"writable-{number}": path for number, path in enumerate(container.writable)}
@@ -70,8 +76,11 @@ def _put_into(pod: Manifest, deployment: EndpointDeployment, container: Containe
     pod["volumes"] = [*(volume for volume in pod["volumes"] if volume["name"] in used), *folders]
     settings = deployment.request_settings or RequestSettings()
     # Answers under way may take this long.
-    pod["terminationGracePeriodSeconds"] = DRAIN_SECONDS + max(GRACE_SECONDS, int(settings.timeout_seconds))
+    grace = DRAIN_SECONDS + max(GRACE_SECONDS, int(settings.timeout_seconds))
+    pod["terminationGracePeriodSeconds"] = grace + (STORING_SECONDS if has_relay else 0)
     ports = container.ports.model_dump(exclude_none=True)
+    if has_relay:  # The gateway finds a port by its name.
+        ports[BEHIND_RELAY] = ports.pop("http")
     once = {"periodSeconds": 1, "failureThreshold": container.startup_seconds}
     liveness = container.liveness
     pod["containers"] = [
@@ -87,9 +96,9 @@ def _put_into(pod: Manifest, deployment: EndpointDeployment, container: Containe
             "securityContext": {**CONTAINER_SECURITY, "runAsUser": container.user},
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": mounts,
-            "startupProbe": _probe(container, container.readiness) | once,
-            "readinessProbe": _probe(container, container.readiness),
-            **({"livenessProbe": _probe(container, liveness)} if liveness else {}),
+            "startupProbe": _probe(ports, container.readiness) | once,
+            "readinessProbe": _probe(ports, container.readiness),
+            **({"livenessProbe": _probe(ports, liveness)} if liveness else {}),
             "lifecycle": server["lifecycle"],
         }
     ]
@@ -104,8 +113,9 @@ def _env(deployment: EndpointDeployment) -> Manifest:
     return {**own, "env": [*ours, *own["env"]]}
 
 
-def _probe(container: Container, probe: ContainerProbe) -> Manifest:
-    port = "http" if container.ports.http else "grpc"
+def _probe(ports: Iterable[str], probe: ContainerProbe) -> Manifest:
+    """Return a probe at the port for HTTP, or at that for gRPC if it is the only one; `ports` are names."""
+    port = next((name for name in ports if name != "grpc"), "grpc")
     action = {"httpGet": {"path": probe.path, "port": port}} if probe.path else {"tcpSocket": {"port": port}}
     return {
         **action,

@@ -6,6 +6,7 @@ from typing import Any
 
 from ultramarine.resources.model import ModelVersionSpec, version_name
 from ultramarine.resources.onlineendpoint import Batching, EndpointDeployment, RequestSettings
+from ultramarine.resources.onlineendpoint_container import ContainerPorts
 from ultramarine_contract import common as contract
 from ultramarine_contract.environment_records import EnvironmentArchive
 from ultramarine_contract.meta import Manifest, child_metadata, content_hash
@@ -136,7 +137,7 @@ def deployment_of(
         and _is_healthy(live)
         and (live["metadata"].get("annotations") or {}).get(ANNOTATION_REVISION) == revision
     ):
-        image = image_of(live, FETCH) or image
+        image = image_of(live, FETCH) or image_of(live, COLLECT) or image
         folders = {v["name"]: v.get("emptyDir") or {} for v in live["spec"]["template"]["spec"].get("volumes") or []}
         disk = str(folders.get(TMP, {}).get("sizeLimit", ""))
         trainer = image_of(live, SOURCE) or trainer
@@ -194,6 +195,8 @@ def pod_spec(
         volumes.append(CAPTURES)
         mounts.append(CAPTURES_MOUNT)
         sidecars.append(collector(task, image, disk, platform))
+        if deployment.container is not None:
+            sidecars.append(relay(deployment.container.ports, task, image, disk, platform))
     scheme = {"scheme": "HTTPS"} if platform.tls else {}
     ready = {"path": "/v2/health/ready", "port": PORT, **scheme}
     live = {"path": "/v2/health/live", "port": PORT, **scheme}
@@ -290,6 +293,13 @@ COLLECTOR_RESOURCES: Manifest = {
     "limits": {"cpu": "500m", "memory": "256Mi"},
 }
 DISK_FOR_LOGS = "1Gi"
+ENV_POD_IP = "ULTRAMARINE_POD_IP"
+COLLECT, RELAY = "collect", "relay"
+RELAY_PORTS = (9903, 9904, 9905)  # a container has at most two of them
+RELAY_RESOURCES: Manifest = {
+    "requests": {"cpu": "20m", "memory": "96Mi"},
+    "limits": {"cpu": "1", "memory": "256Mi"},
+}
 
 
 def collect_task(endpoint: Endpoint, deployment: EndpointDeployment) -> CollectTask | None:
@@ -308,14 +318,8 @@ def collector(task: str, image: str, disk: str, platform: Platform) -> Manifest:
     server, and not /tmp, where a model's code could write a configuration of boto3.
     """
     return {
-        "name": "collect",
-        "image": image,
-        "imagePullPolicy": platform.image_pull_policy,
-        "restartPolicy": "Always",
-        "resources": with_disk(COLLECTOR_RESOURCES, DISK_FOR_LOGS if disk else ""),
-        "securityContext": CONTAINER_SECURITY,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "command": ["ultramarine-server", "collect"],
+        **_sidecar(COLLECT, COLLECTOR_RESOURCES, image, disk, platform),
+        "command": ["ultramarine-server", COLLECT],
         "env": [
             {"name": contract.ENV_TASK, "value": task},
             {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -323,4 +327,36 @@ def collector(task: str, image: str, disk: str, platform: Platform) -> Manifest:
         ],
         "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
         "volumeMounts": [CAPTURES_MOUNT, *tls_mounts(platform)],
+    }
+
+
+def relay(ports: ContainerPorts, task: str, image: str, disk: str, platform: Platform) -> Manifest:
+    """Return the container through which the gateway reaches an author's container, and which captures requests.
+
+    It has no storage keys. It connects to the pod's address, since a server may trust clients on loopback.
+    """
+    port = next(port for port in RELAY_PORTS if port not in (ports.http, ports.grpc))
+    to = ["--to-host", f"$({ENV_POD_IP})", "--to-port", str(ports.http)]
+    return {
+        **_sidecar(RELAY, RELAY_RESOURCES, image, disk, platform),
+        "command": ["ultramarine-server", RELAY, "--port", str(port), *to],
+        "env": [
+            {"name": contract.ENV_TASK, "value": task},
+            {"name": ENV_POD_IP, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        ],
+        "ports": [{"name": "http", "containerPort": port}],
+        "startupProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 60},
+        "volumeMounts": [CAPTURES_MOUNT],
+    }
+
+
+def _sidecar(name: str, resources: Manifest, image: str, disk: str, platform: Platform) -> Manifest:
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": platform.image_pull_policy,
+        "restartPolicy": "Always",
+        "resources": with_disk(resources, DISK_FOR_LOGS if disk else ""),
+        "securityContext": CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
     }

@@ -75,7 +75,7 @@ def _complete_access(spec: Manifest) -> None:
 def _complete_pools(spec: Manifest) -> None:
     pools = {deployment["name"] for deployment in spec["deployments"] if "pool" in deployment}
     others = [deployment for deployment in spec["deployments"] if {"pool", "container"} & deployment.keys()]
-    if others:
+    if pools or any("http" not in other.get("container", {"ports": "http"})["ports"] for other in others):
         spec.pop("dataCollector", None)
     if spec.get("rollout", {}).get("candidate") in pools:
         spec.pop("rollout")

@@ -277,9 +277,9 @@ _CONTAINERS = (
         blue(container=SERVER, requestSettings={"maxQueueMilliseconds": 500}),
     ),
     clash(
-        "dataCollector does not collect requests of a container",
-        container(),
+        "dataCollector collects no gRPC of a container",
         {**container(), "dataCollector": {"samplingRate": 0.1, "uri": KEPT}},
+        {**container(ports={"http": None, "grpc": 9001}), "dataCollector": {"samplingRate": 0.1, "uri": KEPT}},
     ),
     clash(
         "rollout.gates.agreement does not compare answers of a container",

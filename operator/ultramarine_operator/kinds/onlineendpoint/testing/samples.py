@@ -231,6 +231,15 @@ def container_endpoint(platform: Platform) -> Plan:
     return plan(whole, seen(policy, platform=_routed(platform), related=TWO_VERSIONS), NOW)
 
 
+def collecting_container(platform: Platform) -> Plan:
+    """A container without a model, and a relay before it that captures JSON."""
+    server = {"image": "registry.example.com/chat:1", "ports": {"http": 8000}, "readiness": {"path": "/health"}}
+    collector = {"samplingRate": 0.1, "uri": "s3://lake/team-a/kept/"}
+    whole = endpoint(deployments=[{"name": "chat", "container": server}], dataCollector=collector)
+    policy = child("NetworkPolicy", "churn-gateway-only", whole)
+    return plan(whole, seen(policy, platform=_routed(platform)), NOW)
+
+
 SAMPLES: tuple[Sample, ...] = (
     endpoint_with_keys,
     open_endpoint,
@@ -243,4 +252,5 @@ SAMPLES: tuple[Sample, ...] = (
     scoring_endpoint,
     scoring_endpoint_from_git,
     container_endpoint,
+    collecting_container,
 )
