@@ -5,7 +5,6 @@ from __future__ import annotations
 import configparser
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,13 +47,13 @@ class Index:
             words.append(f"environments.ca.configMap={json.dumps(CONFIG_MAP)}")
         return words
 
-    def give(self, target: Target, namespaces: Iterable[str]) -> None:
-        """Write the authorities into a ConfigMap of each namespace, which the chart's pods mount."""
+    def give(self, target: Target, namespace: str) -> None:
+        """Write the authorities into a ConfigMap of the release's namespace, which the operator's pod mounts."""
         if self.bundle is None:
             return
         made = ("create", "configmap", CONFIG_MAP, f"--from-file={KEY}={self.bundle}", "--dry-run=client", "-o", "json")
         manifest = target.run(*made)
-        existing = {item["metadata"]["name"] for item in target.json("get", "namespaces")["items"]}
-        for namespace in existing.intersection(namespaces):
-            # Not the client's apply, whose annotation has less room than a bundle of authorities.
-            target.run("apply", "--server-side", "--force-conflicts", "-n", namespace, "-f", "-", input=manifest)
+        named = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+        target.run("apply", "--server-side", "-f", "-", input=json.dumps(named))
+        # Not the client's apply, whose annotation has less room than a bundle of authorities.
+        target.run("apply", "--server-side", "--force-conflicts", "-n", namespace, "-f", "-", input=manifest)

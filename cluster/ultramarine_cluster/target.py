@@ -242,14 +242,12 @@ def upgrade(target: Target, namespace: str, references: dict[str, str], *setting
     with step("Helm installs the chart") as notes:
         if (ended := _finish(target, namespace)) is not None:
             notes.append(ended)
-        listed = next((word.partition("=")[2] for word in settings if word.startswith("namespaces=")), None)
-        namespaces: list[str] = _namespaces(target, namespace) if listed is None else json.loads(listed) or []
-        if listed is None:
-            words.append(f"namespaces={json.dumps(namespaces)}")
-        index = Index()
+        if not any(word.startswith("namespaces=") for word in settings):
+            words.append(f"namespaces={json.dumps(_namespaces(target, namespace))}")
         if target.where != "context" and "environments" in defaults:
             index = Index.of(dict(os.environ))
             words += index.words()
+            index.give(target, namespace)  # before the operator's pod starts
         argv = [*target.helm, "upgrade", "--install", "ultramarine", str(chart)]
         argv += ["--namespace", namespace, "--create-namespace", "--wait", "--timeout", "180s"]
         # CRDs that kubectl or another release has applied become this release's; otherwise Helm refuses to start.
@@ -266,7 +264,6 @@ def upgrade(target: Target, namespace: str, references: dict[str, str], *setting
                 f"Helm: {error.stderr.strip()[-1500:]}\n{_what_pods_say(target, namespace)}",
                 f"look at the pods: {target.shown}; kubectl -n {namespace} describe pods",
             ) from error
-        index.give(target, (namespace, *namespaces))
         notes.append(f"release ultramarine in namespace {namespace}")
 
 

@@ -94,6 +94,7 @@ class Environments(_Section):
     extra_index_urls: list[str] = []
     secret_name: str = ""
     ca: dict[str, Any] = {}
+    authorities: str = ""  # path of a file; empty: those of `ca`
     unused_days: int = Field(default=14, ge=0)
     max_size: Annotated[str, AfterValidator(_size)] = ""
     resources: dict[str, Any] = {}
@@ -109,7 +110,16 @@ class Environments(_Section):
             self.unused_days,
             int(amount(self.max_size or "0")),
             self.resources,
+            _text(self.authorities),
         )
+
+
+def _text(path: str) -> str:
+    """Return the content of a file; empty if its ConfigMap does not exist, which the builds then report."""
+    try:
+        return Path(path).read_text() if path else ""
+    except FileNotFoundError:
+        return ""
 
 
 class Progress(_Section):

@@ -44,6 +44,24 @@ def by_component(objects: list[Manifest]) -> dict[str, Manifest]:
     return {item["metadata"]["name"]: item["spec"]["template"] for item in of(objects, "Deployment")}
 
 
+def test_the_operator_reads_the_authorities_of_the_index_for_all_namespaces(chart):
+    """One ConfigMap, in the release's namespace, is mounted where the settings name it; a Secret is for the builds."""
+    got = chart.render({"environments": {"ca": {"configMap": "index"}}, "namespaces": ["team-a", "team-b"]})
+    [operator] = [spec for name, spec in pods(got) if name == "ultramarine-operator"]
+    [mount] = [mount for mount in operator["containers"][0]["volumeMounts"] if mount["name"] == "index-ca"]
+    [volume] = [volume for volume in operator["volumes"] if volume["name"] == "index-ca"]
+    builds = operator_settings(got).environments
+    secret = operator_settings(chart.render({"environments": {"ca": {"secret": "index"}}})).environments
+
+    assert volume["configMap"] == {
+        "name": "index",
+        "items": [{"key": "ca.crt", "path": "ca.crt"}],
+        "optional": True,
+    }
+    assert (builds.authorities, builds.ca) == (f"{mount['mountPath']}/ca.crt", {})
+    assert (secret.authorities, secret.ca["secret"]["secretName"]) == ("", "index")
+
+
 def test_every_pod_of_the_platform_goes_where_the_values_say(chart):
     """One section places all of them, and a component's own field replaces the common one."""
     got = chart.render(PLACED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -26,6 +27,26 @@ RESULT = ReadText(prefix(environment(), PLATFORM) + contract.RESULT_NAME)
 TOOLS = {"environment": {"name": "tools"}}
 SHARED = {LABEL_SHARED: "true"}
 LONG_AGO = timestamp(NOW - timedelta(days=15))
+
+
+def test_builds_get_the_authorities_of_the_index_in_every_namespace():
+    """A ConfigMap with what the operator has is applied before the Job that mounts it, and goes after the build."""
+    builds = replace(PLATFORM.environments, authorities="PEM")
+    before = seen(platform=replace(PLATFORM, environments=builds))
+    config_map, job = plan(environment(), before, NOW).apply
+    name = config_map["metadata"]["name"]
+    pod = job["spec"]["template"]["spec"]
+    [build] = [item for item in pod["initContainers"] if item["name"] == "build"]
+
+    assert (config_map["kind"], config_map["data"]) == ("ConfigMap", {"ca.crt": "PEM"})
+    assert {"name": "index-ca", "configMap": {"name": name, "optional": True}} in pod["volumes"]
+    assert {"name": "index-ca", "mountPath": "/etc/ultramarine/ca", "readOnly": True} in build["volumeMounts"]
+    assert {"name": "SSL_CERT_FILE", "value": "/etc/ultramarine/ca/ca.crt"} in build["env"]
+    live = child("ConfigMap", name, environment())
+    while_building = plan(begun(), replace(before, children=(live, job_of(begun()))), NOW)
+    after = plan(environment(INLINE, built()), replace(before, children=(live,)), NOW)
+    assert while_building.delete == ()
+    assert [ref.name for ref in after.delete] == [name]
 
 
 def begun(attempts=1, reason="Building", **more):

@@ -20,6 +20,16 @@ def test_what_is_left_out_has_its_default():
     assert platform.username == "system:serviceaccount:platform:ultramarine-operator"
 
 
+def test_the_authorities_of_the_index_are_read_once(tmp_path: Path):
+    """The file of the release's ConfigMap becomes a part of the settings; without the ConfigMap there are none."""
+    file = tmp_path / "ca.crt"
+    more = f"{GOOD}\nenvironments: {{authorities: {file}}}\n"
+
+    assert settings.parse(more).platform("platform").environments.authorities == ""
+    file.write_text("PEM")
+    assert settings.parse(more).platform("platform").environments.authorities == "PEM"
+
+
 @pytest.mark.parametrize(
     ("more", "field"),
     [

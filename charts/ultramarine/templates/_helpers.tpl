@@ -134,7 +134,12 @@ topologySpreadConstraints:
 {{- end }}
 {{- $_ := set $settings "outside" (dict "env" (include "ultramarine.outsideEnv" . | fromJsonArray) "ca" (include "ultramarine.ca" . | fromJson)) }}
 {{- $builds := pick .Values.environments "indexUrl" "extraIndexUrls" "secretName" "unusedDays" "maxSize" "resources" }}
-{{- $_ := set $builds "ca" (include "ultramarine.caOf" (dict "ca" .Values.environments.ca "field" "environments.ca") | fromJson) }}
+{{- $ca := include "ultramarine.caOf" (dict "ca" .Values.environments.ca "field" "environments.ca") | fromJson }}
+{{- if .Values.environments.ca.configMap }}
+{{- $_ := set $builds "authorities" "/etc/ultramarine/index-ca/ca.crt" }}
+{{- else }}
+{{- $_ := set $builds "ca" $ca }}
+{{- end }}
 {{- $_ := set $builds "unusedDays" (int $builds.unusedDays) }}
 {{- $_ := set $settings "environments" $builds }}
 {{- $_ := set $settings "records" .Values.records }}

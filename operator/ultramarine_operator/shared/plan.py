@@ -65,7 +65,8 @@ class MadePods:
 class Builds:
     """Settings of builds of environments.
 
-    `secret` has credentials for the package index, and `ca` is the source of the volume with its authorities.
+    `secret` has credentials for the package index. `ca` is the source of the volume with its authorities, unless
+    `authorities` has them as PEM.
     `max_bytes` limits the unpacked files. `unused_days` is the time after which a shared Environment goes; 0: never.
     """
 
@@ -76,6 +77,7 @@ class Builds:
     unused_days: int = 14
     max_bytes: int = 0  # no limit
     resources: Manifest = field(default_factory=dict)
+    authorities: str = ""
 
 
 @dataclass(frozen=True)

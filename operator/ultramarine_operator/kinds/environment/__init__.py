@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ultramarine.resources.environment import EnvironmentSpec, EnvironmentStatus
-from ultramarine_contract.meta import ENVIRONMENT, JOB, ONLINE_ENDPOINT, POD, SWEEP, TRAINING_JOB
+from ultramarine_contract.meta import CONFIG_MAP, ENVIRONMENT, JOB, ONLINE_ENDPOINT, POD, SWEEP, TRAINING_JOB
 
 from ...shared.environments import topic_of
 from ...shared.kind import PLAIN_NAME, READY, Column, Kind, PodGroup
@@ -28,11 +28,11 @@ KIND = Kind(
     ),
     plan=plan,
     questions=questions,
-    children=(JOB, POD),
+    children=(JOB, POD, CONFIG_MAP),
     related=USERS,
     rung_by_edits=USERS,
     topics=lambda environment: frozenset({topic_of(environment["metadata"]["name"])}),
     names=PLAIN_NAME,
-    deletes=(ENVIRONMENT, JOB),
+    deletes=(ENVIRONMENT, JOB, CONFIG_MAP),
     pods=(PodGroup("building", outside=True),),
 )

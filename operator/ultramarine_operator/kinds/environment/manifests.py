@@ -8,7 +8,7 @@ from ultramarine.resources.environment import EnvironmentSpec
 from ultramarine.resources.pods import Source
 from ultramarine_contract import common as contract
 from ultramarine_contract.environment_records import BuildTask
-from ultramarine_contract.meta import Manifest
+from ultramarine_contract.meta import Manifest, child_metadata
 from ultramarine_contract.training_records import TrainingTask
 
 from ...shared.environments import lines_of
@@ -77,6 +77,19 @@ def build_job(environment: Environment, attempt: int, platform: Platform) -> Man
     return _job(environment, build_job_name(environment, attempt), _building_pod(environment, platform), platform)
 
 
+def authorities(environment: Environment, platform: Platform) -> Manifest | None:
+    """Return the ConfigMap with the authorities of the package index, for the builds alone; None without any."""
+    if not (pem := platform.environments.authorities):
+        return None
+    metadata = child_metadata(environment.manifest, authorities_name(environment))
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {contract.CA_FILE: pem}}
+
+
+def authorities_name(environment: Environment) -> str:
+    """Return the name of the ConfigMap with the authorities of the package index."""
+    return f"{environment.name}-index-ca"
+
+
 def delete_job(environment: Environment, platform: Platform) -> Manifest:
     """Return the Job whose pod deletes all that was stored below the prefix."""
     task = BuildTask(prefix=prefix(environment, platform)).to_json()
@@ -105,7 +118,7 @@ def _building_pod(environment: Environment, platform: Platform) -> Manifest:
     """
     spec, task = environment.spec, training.plain(build_task(environment, platform).to_json())
     before: list[Manifest] = []
-    volumes: list[Manifest | str] = ["environment", "tmp", *_index_volumes(platform)]
+    volumes: list[Manifest | str] = ["environment", "tmp", *_index_volumes(environment, platform)]
     folder: Manifest = {"name": "environment", "mountPath": contract.ENVIRONMENT_DIR}
     mounts = [folder, TMP, *_index_mounts(platform)]
     if (selected := spec.python.requirements_from) is not None:
@@ -174,7 +187,7 @@ def _index_env(platform: Platform) -> list[Manifest]:
     variables = {"UV_DEFAULT_INDEX": settings.index_url, "UV_INDEX": " ".join(settings.extra_index_urls)}
     if settings.secret:
         variables["NETRC"] = f"{INDEX_DIR}/netrc"
-    if settings.ca:
+    if settings.ca or settings.authorities:
         variables |= dict.fromkeys(CERTIFICATES, f"{contract.CA_DIR}/{contract.CA_FILE}")
     own = [{"name": name, "value": value} for name, value in variables.items() if value]
     return [*outside_env(platform, variables), *own]
@@ -185,16 +198,17 @@ def _index_secret(platform: Platform) -> Manifest:
     return {"envFrom": [{"secretRef": {"name": name, "optional": True}}]} if name else {}
 
 
-def _index_volumes(platform: Platform) -> list[Manifest]:
+def _index_volumes(environment: Environment, platform: Platform) -> list[Manifest]:
     settings = platform.environments
     secret: Manifest = {"secretName": settings.secret, "optional": True, "defaultMode": 0o440}
-    ca = [{"name": "index-ca", **{kind: {**what, "optional": True} for kind, what in settings.ca.items()}}]
-    return [*([{"name": "index", "secret": secret}] if settings.secret else []), *(ca if settings.ca else [])]
+    source = {"configMap": {"name": authorities_name(environment)}} if settings.authorities else settings.ca
+    ca = [{"name": "index-ca", **{kind: {**what, "optional": True} for kind, what in source.items()}}]
+    return [*([{"name": "index", "secret": secret}] if settings.secret else []), *(ca if source else [])]
 
 
 def _index_mounts(platform: Platform) -> list[Manifest]:
     settings = platform.environments
-    ca = "index-ca" if settings.ca else "ca" if platform.pods.ca else ""
+    ca = "index-ca" if settings.ca or settings.authorities else "ca" if platform.pods.ca else ""
     mounts = {"index": INDEX_DIR if settings.secret else "", ca: contract.CA_DIR if ca else ""}
     return [{"name": name, "mountPath": path, "readOnly": True} for name, path in mounts.items() if path]
 

@@ -11,7 +11,7 @@ from ultramarine.resources.base import DIGEST_PATTERN
 from ultramarine.resources.environment import EnvironmentStatus, Lock
 from ultramarine_contract.common import EXIT_TRY_AGAIN, RESULT_NAME
 from ultramarine_contract.environment_records import BuildRecord
-from ultramarine_contract.meta import ENVIRONMENT, Manifest, Ref
+from ultramarine_contract.meta import CONFIG_MAP, ENVIRONMENT, Manifest, Ref, controller_uid
 
 from ...runs import Closing, Done, Failed, JobView, Lost, PodView, ResultReader, Unanswered, first_trouble, waiting
 from ...shared import statuses
@@ -29,6 +29,8 @@ from .manifests import (
     STORE,
     TOOLS,
     Environment,
+    authorities,
+    authorities_name,
     build_job,
     build_job_name,
     delete_job,
@@ -90,6 +92,8 @@ def plan(environment: Environment, seen: Seen, now: datetime) -> Plan:
     progress = _progress(environment, status, seen, now)
     if progress.state == BUILDING:
         status.unused_since = None  # the time without use begins after the build
+    else:
+        progress = replace(progress, delete=(*progress.delete, *_superfluous(environment, seen)))
     left = _time_to_live(environment, status, progress, seen.platform, now)
     if left == timedelta():
         if not _is_built(status):  # nothing is stored
@@ -136,8 +140,9 @@ def _progress(environment: Environment, status: EnvironmentStatus, seen: Seen, n
             return Progress(BUILDING, BUILDING, message, after=stored.after)
         if isinstance(stored, Done):
             return _result(stored.record, environment, status, seen.platform)
-        new = build_job(environment, status.attempts, seen.platform)
-        return Progress(BUILDING, BUILDING, f"Job {new['metadata']['name']} is being created", apply=(new,))
+        new, pem = build_job(environment, status.attempts, seen.platform), authorities(environment, seen.platform)
+        message = f"Job {new['metadata']['name']} is being created"
+        return Progress(BUILDING, BUILDING, message, apply=(pem, new) if pem is not None else (new,))
     match reader.outcome(job, seen, now):
         case Done(record):
             return _result(record, environment, status, seen.platform)
@@ -319,6 +324,13 @@ def _ending(environment: Environment, status: EnvironmentStatus, seen: Seen, now
     elif (trouble := first_trouble(reversed(job.pods))) is not None:
         step = replace(step, message=f"{step.message}: {trouble.message}")
     return _planned(environment, status, step, now)
+
+
+def _superfluous(environment: Environment, seen: Seen) -> Iterable[Ref]:
+    """Yield what only builds need."""
+    pem = seen.child(CONFIG_MAP.kind, authorities_name(environment))
+    if pem is not None and controller_uid(pem) == environment.uid:
+        yield Ref.to(CONFIG_MAP, pem)
 
 
 # ---- Status
