@@ -125,6 +125,18 @@ def test_a_new_endpoint_has_routes_first_and_an_address_when_the_gateway_has_the
     assert condition(last, "Reconciling") == {}
 
 
+def test_the_first_routes_cost_one_status_until_they_are_confirmed():
+    """Not sent, not yet at the gateway, and confirmed without the Service yet: the status is the same each time."""
+    one = endpoint(KEYS)
+    live = deployment(one, 1, rolled=False)
+    first = after(one, live, related=(version(1),))
+    config_map = kept(one, first)
+    later = endpoint(first.status)
+    for says in (GatewayFacts((RouteState(),)), having(config_map)):
+        again = after(later, live, config_map, says=says, related=(version(1),))
+        assert again.status == first.status
+
+
 def test_the_gateway_finds_what_the_routes_name():
     """The ConfigMap has the label that the gateway follows, and each deployment in it a Service of that name."""
     one = endpoint(KEYS, deployments=TWO, traffic=HALVES)

@@ -312,9 +312,10 @@ class GatewayRouting:
             for is_current, proxy in zip(current, facts.proxies, strict=True):
                 if proxy.reason and not is_current:
                     return self._refusal(proxy)
-            if not all(current):
+            if any(current) and not all(current):
                 return "Updating", f"{sum(current)} of {len(current)} gateway pods have the newest routes"
-        if self.confirmed and not self.service_follows:
+        # A new endpoint has one message for the whole way, since each message is a write.
+        if self.confirmed and not self.service_follows and self.service_target is not None:
             return "Updating", "the Service is switching to the gateway"
         return "Updating", "new routes are on their way to the gateway"
 
