@@ -8,16 +8,25 @@ import io
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .environment_records import EnvironmentArchive
 from .errors import StorageError
 from .locations import empty, unsafe
 from .storage import Storage
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 UNPACKED_NAME = ".unpacked"  # in the folder: the digest of the archive that is there, whole
 _BLOCK = 1 << 20
+_AHEAD = 4  # blocks that a thread may be ahead of their reader
 
 
 def unpack(storage: Storage, archive: EnvironmentArchive, folder: Path) -> int:
@@ -73,8 +82,11 @@ def _write(source: _Verified, folder: Path) -> tuple[int, dict[str, str]]:
             (folder / parent).mkdir(parents=True, exist_ok=True)
             made.add(parent)
 
-    with pyarrow.CompressedInputStream(pyarrow.PythonFile(source, "r"), "zstd") as plain:
-        stream = _Forward(plain, _BLOCK)
+    with (
+        pyarrow.CompressedInputStream(pyarrow.PythonFile(source, "r"), "zstd") as plain,
+        closing(_ahead(iter(partial(plain.read, _BLOCK), b""))) as blocks,
+    ):
+        stream = _Forward(_Blocks(blocks), _BLOCK)
         tar = tarfile.TarFile(fileobj=stream)
         while (member := tar.next()) is not None:
             if problem := unfit(member.name):
@@ -122,29 +134,40 @@ class _Forward(io.BufferedReader):
         return self.position
 
 
-class _Verified(io.RawIOBase):
+class _Blocks(io.RawIOBase):
+    """Reader of the bytes of blocks."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks, self._rest = blocks, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        room = memoryview(buffer)
+        self._rest = self._rest or memoryview(next(self._blocks, b""))
+        size = min(len(room), len(self._rest))
+        room[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
+class _Verified(_Blocks):
     """Archive as it arrives, whose digest is compared at its end."""
 
     def __init__(self, archive: EnvironmentArchive, chunks: Iterator[bytes]) -> None:
         self.archive, self._chunks = archive, chunks
         self._digest = hashlib.sha256()
-        self._rest = memoryview(b"")
+        super().__init__(_ahead(self._digested()))
 
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        if not self._rest:
-            self._rest = memoryview(next(self._chunks, b""))
-            self._digest.update(self._rest)
-        size = len(self._rest) if size < 0 else size
-        data, self._rest = bytes(self._rest[:size]), self._rest[size:]
-        return data
+    def _digested(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            self._digest.update(chunk)
+            yield chunk
 
     def check(self) -> None:
         """Read the rest. Raises StorageError DigestMismatch for any other content than the archive's."""
-        for chunk in self._chunks:
-            self._digest.update(chunk)
+        for _ in self._blocks:
+            continue
         digest = f"sha256:{self._digest.hexdigest()}"
         if digest != self.archive.digest:
             raise StorageError(
@@ -152,6 +175,18 @@ class _Verified(io.RawIOBase):
                 " after the build. Delete the Environment, and create it again",
                 "DigestMismatch",
             )
+
+
+def _ahead(blocks: Iterator[bytes]) -> Generator[bytes, None, None]:
+    """Yield blocks that a thread reads ahead, since network, digest and decompression need no interpreter."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(pool.submit(next, blocks, b"") for _ in range(_AHEAD))
+        while block := waiting.popleft().result():
+            waiting.append(pool.submit(next, blocks, b""))
+            yield block
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _clear(folder: Path) -> None:
