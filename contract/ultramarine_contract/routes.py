@@ -66,6 +66,8 @@ class RouteDeployment(Task, frozen=True):
     With `own` the pods run a container of the author's, with paths of its own. It checks no keys, and never gets any.
     `timeout_seconds` is then the time without data in an answer, of any length.
 
+    With `v2` that container has the metadata of the Open Inference Protocol, of one model.
+
     `cause` says why no pod can start; while there is none, requests are refused with it.
     """
 
@@ -79,6 +81,7 @@ class RouteDeployment(Task, frozen=True):
     compare_percent: Percent = 0
     tls: bool = False
     own: bool = False
+    v2: bool = False
     cause: Annotated[str, Meta(max_length=MAX_CAUSE)] = ""
 
 
@@ -151,7 +154,7 @@ class EndpointRoutes(Task, frozen=True):
 
     def to_json(self) -> str:
         document = self.document()
-        names = ("hold", "compare_percent", "tls", "own", "cause")
+        names = ("hold", "compare_percent", "tls", "own", "v2", "cause")
         optional = [(route, name) for route in document["deployments"] for name in names]
         for holder, name in (*optional, (document["auth"], "proof_secret")):
             if not holder[name]:  # so that older routes keep their version, and older gateways understand them

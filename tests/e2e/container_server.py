@@ -1,10 +1,12 @@
 """A server as an author may have: health, server-sent events and WebSockets, with the standard library alone.
 
-MODE makes it fail: `loopback` listens at 127.0.0.1 alone, `sick` answers 500 to probes, `exits` ends at once.
+MODE makes it fail: `loopback` listens at 127.0.0.1 alone, `sick` answers 500 to probes, `exits` ends at once, `leaks`
+takes all memory. POST answers with its body, and the number of its bytes as `size`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from base64 import b64encode
@@ -34,8 +36,14 @@ class Handler(BaseHTTPRequestHandler):
             names = [*self.headers.keys(), *(name for name in os.environ if name.startswith(SECRETS))]
             self.answer(200, " ".join(names).lower())
 
-    def answer(self, status: int, text: str) -> None:
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        text = json.dumps({"given": json.loads(body), "size": len(body)})
+        self.answer(200, text, "application/json")
+
+    def answer(self, status: int, text: str, kind: str = "text/plain") -> None:
         self.send_response(status)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text.encode())
@@ -69,4 +77,7 @@ class Handler(BaseHTTPRequestHandler):
 
 if MODE == "exits":
     sys.exit("no weights in /mnt/model")
+leak: list[bytes] = []
+while MODE == "leaks":
+    leak.append(b"x" * 10_000_000)
 ThreadingHTTPServer(("127.0.0.1" if MODE == "loopback" else "0.0.0.0", 8000), Handler).serve_forever()

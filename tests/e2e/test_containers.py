@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
+import pyarrow.parquet
 import pytest
-from conftest import Manifest, Platform, condition
+from conftest import NAMESPACE, Manifest, Platform, condition
 from manifests import model_version
 
 MODEL = "own-server"
 PROGRAM = Path(__file__).with_name("container_server.py").read_bytes()
-FAILING = ("sick", "loopback", "exits", "foreign", "absent")
+FAILING = ("sick", "loopback", "exits", "leaks", "foreign", "absent")
+KEPT = f"s3://ultramarine/{NAMESPACE}/captures/"
 
 
 def served(platform: Platform, mode: str = "", **container: Any) -> Manifest:
@@ -32,6 +38,7 @@ def served(platform: Platform, mode: str = "", **container: Any) -> Manifest:
         "model": f"{MODEL}@1",
         "container": whole,
         "env": [{"name": "MODE", "value": mode}],
+        "resources": {"limits": {"memory": "96Mi"}},
         "requestSettings": {"timeoutSeconds": 5},
     }
     name = f"own-{mode}".rstrip("-")
@@ -45,19 +52,57 @@ def own(platform: Platform) -> Iterator[Platform]:
     platform.apply(
         model_version(MODEL, 1, uri, PROGRAM),
         served(platform),
-        *(served(platform, mode) for mode in ("sick", "loopback", "exits")),
+        kept(platform),
+        *(served(platform, mode) for mode in ("sick", "loopback", "exits", "leaks")),
         served(platform, "foreign", command=["/bin/cat"], args=["/no/such/file"]),
         served(platform, "absent", image="ultramarine/no-such-image:1"),
     )
     yield platform
-    platform.delete("oe", "own", *(f"own-{mode}" for mode in FAILING))
+    platform.delete("oe", "own", "own-kept", *(f"own-{mode}" for mode in FAILING))
 
 
-def test_a_container_streams_behind_the_gateway(own: Platform) -> None:
+def kept(platform: Platform) -> Manifest:
+    """An endpoint whose container works, and whose JSON is captured without one member."""
+    whole = served(platform)
+    whole["metadata"]["name"] = "own-kept"
+    whole["spec"]["dataCollector"] = {"samplingRate": 1, "uri": KEPT, "redact": ["secret"]}
+    return whole
+
+
+def captures(platform: Platform) -> list[dict[str, Any]]:
+    """All captures that are stored."""
+    with platform.target.bucket(NAMESPACE) as storage:
+        listed = storage.list_objects_v2(Bucket="ultramarine", Prefix=f"{NAMESPACE}/captures/own-kept/")
+        keys = [entry["Key"] for entry in listed.get("Contents", [])]
+        files = [storage.get_object(Bucket="ultramarine", Key=key)["Body"].read() for key in keys]
+    return [row for file in files for row in pyarrow.parquet.read_table(io.BytesIO(file)).to_pylist()]
+
+
+def test_json_of_a_container_is_captured(own: Platform) -> None:
+    """Requests and answers are in the bucket without redacted members; the endpoint leaves none behind."""
+    own.ready("own-kept", f"{MODEL}-1")
+    ids = [uuid4().hex for _ in range(20)]
+    with own.client("own-kept") as client:
+        for number, name in enumerate(ids):
+            body = {"number": number, "secret": "hidden"}
+            answer = client.post("/any/path?token=t", json=body, headers={"x-request-id": name})
+            assert answer.json()["given"] == body
+    end = time.monotonic() + 90
+    while len(rows := [row for row in captures(own) if row["request_id"] in ids]) < len(ids):
+        assert time.monotonic() < end, rows
+        time.sleep(1)
+    row = next(row for row in rows if row["request_id"] == ids[7])
+    assert (row["path"], row["status"], row["deployment"]) == ("/any/path", 200, "blue")
+    assert json.loads(row["request"]) == {"number": 7, "secret": None}
+    assert json.loads(row["response"])["given"] == {"number": 7, "secret": None}
+
+
+@pytest.mark.parametrize("name", ["own", "own-kept"])
+def test_a_container_streams_behind_the_gateway(own: Platform, name: str) -> None:
     """Events arrive one by one, for longer than the timeout; a WebSocket echoes; the container gets no keys."""
-    own.ready("own", f"{MODEL}-1")
-    key = own.secret("own-keys")["primary"]
-    with own.client("own") as client:
+    own.ready(name, f"{MODEL}-1")
+    key = own.secret(f"{name}-keys")["primary"]
+    with own.client(name) as client:
         count = 0
         with client.stream("GET", "/events") as answer:
             for line in answer.iter_lines():
@@ -77,7 +122,7 @@ def test_a_container_streams_behind_the_gateway(own: Platform) -> None:
             await socket.send_str("hello")
             return await socket.receive_str()
 
-    with own.target.reach(own.namespace, "own", 80) as url:
+    with own.target.reach(own.namespace, name, 80) as url:
         assert asyncio.run(echo(url)) == "hello"
 
 
@@ -96,6 +141,7 @@ def test_no_path_of_a_container_is_open(own: Platform, path: str) -> None:
         ("sick", "since GET /health at port 8000 did not succeed within startupSeconds"),
         ("loopback", "let it listen at 0.0.0.0:8000 rather than 127.0.0.1"),
         ("exits", "exited with code 1: no weights in /mnt/model"),
+        ("leaks", "used more memory than its limit"),
         ("foreign", "exited with code 1: /bin/cat: /no/such/file"),
         ("absent", "cannot pull image ultramarine/no-such-image:1"),
     ],

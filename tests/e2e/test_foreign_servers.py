@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
+from pathlib import Path
+from platform import machine
 from urllib.parse import urlsplit
 
 import joblib
@@ -35,6 +38,21 @@ MODELS = {
 }
 
 
+DOCKERFILE = """
+FROM python:3.11-slim
+COPY serve /serve
+RUN chmod +x /serve
+CMD ["/serve"]
+"""
+
+
+def program_of_another_machine() -> bytes:
+    """The head of a program for arm64, or for x86_64 on arm64."""
+    number = 183 if machine() == "x86_64" else 62
+    head = struct.pack("<HHIQQQIHHHHHH", 2, number, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return b"\x7fELF" + bytes([2, 1, 1]) + bytes(9) + head
+
+
 @pytest.fixture(scope="module")
 def foreign(platform: Platform) -> Platform:
     """All images in the cluster, the models in the bucket, and an endpoint for each server."""
@@ -48,7 +66,7 @@ def foreign(platform: Platform) -> Platform:
 
 
 def test_mlserver_answers_clients_of_the_open_inference_protocol(foreign: Platform) -> None:
-    """Its metadata and its answers reach clients by HTTP and by gRPC, and no call passes without a key."""
+    """Its metadata and answers reach clients by HTTP and gRPC, and its inputs the status; no call passes without a key."""
     foreign.ready("foreign-mlserver", "foreign-iris-1", 300)
     headers = {"authorization": f"Bearer {foreign.secret('foreign-mlserver-keys')['primary']}"}
     flowers = np.array([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])
@@ -63,6 +81,12 @@ def test_mlserver_answers_clients_of_the_open_inference_protocol(foreign: Platfo
             given.set_data_from_numpy(flowers, **as_json)  # MLServer reads no binary data of this client
             answer = client.infer("iris", [given], outputs=[asked], headers=headers)
             assert answer.as_numpy("predict").ravel().tolist() == [0, 2]
+    inputs = [{"name": "flowers", "datatype": "FP64", "shape": [-1, 4]}]
+    foreign.wait(
+        "oe",
+        "foreign-mlserver",
+        lambda status: [i["inputs"] for i in (status.get("signatures") or {}).get("known", [])] == [inputs],
+    )
     with foreign.client("foreign-mlserver", "wrong") as http:
         assert http.get("/v2/models/iris").status_code == 401
 
@@ -83,3 +107,18 @@ def test_fastapi_answers_without_a_model(foreign: Platform) -> None:
         assert client.post("/api/convert", json={"kelvin": 1}).status_code == 422
         assert client.get("/openapi.json").json()["paths"].keys() >= {"/api/convert"}
         assert client.get("/api/table").text.splitlines() == ["0 32", "10 50", "20 68"]
+
+
+def test_an_image_for_another_machine_is_named(platform: Platform, tmp_path: Path) -> None:
+    """The status says what the image was built for, rather than that its program is no program."""
+    folder = tmp_path / "foreign-machine"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(DOCKERFILE)
+    (folder / "serve").write_bytes(program_of_another_machine())
+    image = archives.load(str(folder), State("full"))
+    deployment = {"name": "blue", "container": {"image": image, "ports": {"http": 8000}}}
+    owner = {"kind": "OnlineEndpoint", "metadata": {"name": "foreign-machine"}, "spec": {"deployments": [deployment]}}
+    platform.apply(owner)
+    words = f"image {image} was built for another architecture"
+    platform.wait("oe", "foreign-machine", lambda status: words in condition(status, "Ready").get("message", ""), 120)
+    platform.delete("oe", "foreign-machine")

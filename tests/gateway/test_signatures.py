@@ -46,6 +46,40 @@ async def test_the_inputs_of_each_deployment_are_told(gateway: Gateway, client: 
     }
 
 
+async def test_a_container_with_v2_is_asked_without_credentials(
+    gateway: Gateway, client: ClientSession, tmp_path: Path
+) -> None:
+    """It reports its inputs like MLServer, whose metadata may lack versions; another container is never asked."""
+    asked: list[tuple[str, bool]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((request.path, bool({"authorization", "api-key"} & {name.lower() for name in request.headers})))
+        index = request.path == "/v2/repository/index"
+        inputs = [{"name": "flowers", "datatype": "FP64", "shape": [-1, 4]}]
+        return web.json_response([{"name": "iris"}] if index else {"name": "iris", "versions": [], "inputs": inputs})
+
+    server = web.Application()
+    server.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(server)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    gateway.keys("churn-keys", primary="a-key")
+    try:
+        async with answering(gateway) as address:
+            for name in ("blue", "green"):
+                gateway.serve(f"churn-{name}", Pod(name, port=port))
+            deployments = [deployment("blue", 100, own=True, v2=True), deployment("green", own=True)]
+            auth = RouteAuth("key", keys_secret="churn-keys")
+            await gateway.use(routes(free_port(), *deployments, auth=auth))
+            (told,) = await asyncio.to_thread(lambda: routes_of(address, "churn", signatures=True))
+    finally:
+        await runner.cleanup()
+    inputs = [{"name": "flowers", "datatype": "FP64", "shape": [-1, 4]}]
+    assert told.signatures == {"blue": {"name": "iris", "version": "", "inputs": inputs}}
+    assert asked == [("/v2/repository/index", False), ("/v2/models/iris", False)]
+
+
 async def test_a_question_outlives_what_another_one_drops() -> None:
     """While a pod is asked, another question may drop what was kept of the others; the first one is answered still."""
     addresses = {"churn/blue/http": ("127.0.0.1", free_port()), "churn/green/http": ("127.0.0.1", free_port())}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import ssl
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -69,8 +70,11 @@ def stored_environment(storage: Storage, uri: str, folder: Path) -> EnvironmentA
 
 
 @contextmanager
-def index(*files: tuple[str, bytes], authorization: str = "") -> Iterator[str]:
-    """Serve an index with these files, and yield its URL; with `authorization` only to that header."""
+def index(*files: tuple[str, bytes], authorization: str = "", certificate: Path | None = None) -> Iterator[str]:
+    """Serve an index with these files, and yield its URL; with `authorization` only to that header.
+
+    `certificate` is a folder as of certificates.py.
+    """
     by_name = dict(files)
 
     class Handler(BaseHTTPRequestHandler):
@@ -102,8 +106,12 @@ def index(*files: tuple[str, bytes], authorization: str = "") -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if certificate:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(certificate / "tls.crt", certificate / "tls.key")
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/simple"
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}/simple"
         server.shutdown()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow
 import pytest
+from certificates import Authority
 from ultramarine_contract import common as contract
 from ultramarine_contract.environment_records import BuildRecord, BuildTask, EnvironmentArchive
 from ultramarine_contract.environments import unpack
@@ -43,11 +44,13 @@ def places(tmp_path: Path) -> Places:
     return Places(environment, requirements / "requirements.txt", source, tmp_path / "log")
 
 
-def build(places: Places, url: str, *requirements: str, **task: Any) -> tuple[int, BuildRecord]:
+def build(places: Places, url: str, *requirements: str, authority: str = "", **task: Any) -> tuple[int, BuildRecord]:
     """Build an environment, and return the exit code and what the container leaves."""
     document = {"prefix": "s3://b/team-a/environments/churn/1", "requirements": requirements, **task}
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "SSL_"))}
     variables = {**plain, "UV_DEFAULT_INDEX": url, "UV_HTTP_RETRIES": "0", contract.ENV_TASK: json.dumps(document)}
+    if authority:
+        variables["SSL_CERT_FILE"] = authority
     code = building.main(variables, places)
     left = places.termination_log if code else places.environment / building.RESULT
     return code, BuildRecord.from_json(left.read_text())
@@ -235,6 +238,17 @@ def test_credentials_open_an_index_and_are_in_no_message(places: Places) -> None
         code, record = build(places, url.replace("//", "//ada:wrong@"), "alpha")
     assert (code, record.reason) == (contract.EXIT_DO_NOT_RETRY, "IndexUnauthorized"), record.message
     assert "wrong" not in record.message
+
+
+def test_an_index_needs_its_authority(places: Places, tmp_path: Path) -> None:
+    """With the authority of its certificate packages are installed; with another one the failure names the cause."""
+    folder, other = tmp_path / "index", tmp_path / "other.crt"
+    Authority().issue(folder)
+    other.write_text(Authority().pem)
+    with index(*ALPHA, certificate=folder) as url:
+        code, record = build(places, url, "alpha", authority=str(other))
+        assert (code, record.reason) == (contract.EXIT_TRY_AGAIN, "CertificateUnknown"), record.message
+        assert build(places, url, "alpha", authority=str(folder / "ca.crt"))[0] == 0
 
 
 def test_an_unknown_authority_is_named(places: Places) -> None:

@@ -144,6 +144,21 @@ def test_inputs_that_pods_tell_are_remembered():
     OnlineEndpointStatus.model_validate(world.status)
 
 
+def test_inputs_of_containers_count_as_those_of_their_model():
+    """A container has names of its own; with api v2 its inputs are compared under its ModelVersion, otherwise never."""
+    for api, message in (("v2", FORMER), (None, None)):
+        server = {"image": "mlserver:1", "ports": {"http": 8080}, **({"api": api} if api else {})}
+        deployments = [{"name": "blue", "model": "churn@challenger", "container": server}]
+        world = World(rollout=None, traffic=None, deployments=deployments)
+        for number, inputs in (("1", [MATRIX]), ("2", [MATRIX, AGE])):
+            world.aliases = {"challenger": number}
+            for envoy in world.gateways.values():
+                envoy.signatures = {"blue": {"name": "iris", "version": "", "inputs": inputs}} if api else {}
+            world.go(30)
+        assert world.status["deployments"][0]["modelVersion"] == "churn-2"
+        assert (find(world.status, "SignatureChanged") or {}).get("message") == message
+
+
 class Remade(World):
     """An endpoint of version 1, of which only its pods know the inputs; its ModelVersion may be made again."""
 

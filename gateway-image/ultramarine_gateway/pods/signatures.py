@@ -35,21 +35,25 @@ class Signatures:
         self._complaints: dict[Address, str] = {}  # the last message on each pod, so that it is logged once
 
     async def of(self, routes: EndpointRoutes) -> dict[str, Signature]:
-        """Return the signatures by deployment, without pools, containers, and pods that do not report one."""
+        """Return the signatures by deployment, without pools, other containers, and pods that do not report one."""
         now = time.monotonic()
         self._kept = {pod: kept for pod, kept in self._kept.items() if now < kept[0]}
         names = [
             deployment.name
             for deployment in routes.deployments
-            if not deployment.own and "http" in deployment.protocols
+            if (deployment.v2 or not deployment.own) and "http" in deployment.protocols
         ]
         pods = {name: self._agent.pods(cluster_name(routes.endpoint, name, "http"))[:1] for name in names}
         unknown = {pod: name for name, first in pods.items() for pod in first if pod not in self._kept}
         if unknown:
             async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+                own = {deployment.name for deployment in routes.deployments if deployment.own}
                 credentials = self._agent.credentials(routes)
-                peers = {pod: self._agent.peer(routes, name) for pod, name in unknown.items()}
-                await asyncio.gather(*(self._ask(session, pod, peer, credentials) for pod, peer in peers.items()))
+                questions = (
+                    self._ask(session, pod, self._agent.peer(routes, name), [] if name in own else credentials)
+                    for pod, name in unknown.items()
+                )
+                await asyncio.gather(*questions)
         # Another question may have dropped an entry meanwhile.
         read = {name: self._kept.get(pod, (now, None))[1] for name, first in pods.items() for pod in first}
         return {name: signature for name, signature in read.items() if signature is not None}
@@ -67,7 +71,8 @@ class Signatures:
                     metadata = await ask(session, pod, peer, credentials, "GET", f"/v2/models/{quote(name, safe='')}")
                     signature = {
                         "name": name,
-                        "version": str(metadata["versions"][0]),
+                        # MLServer has no versions unless its settings list them.
+                        "version": str((metadata.get("versions") or [""])[0]),
                         "inputs": list(metadata["inputs"]),
                     }
             self._complaints.pop(pod, None)

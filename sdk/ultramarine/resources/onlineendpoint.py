@@ -395,7 +395,8 @@ class OnlineEndpointSpec(Schema):
                 "its own endpoint",
             ),
             rule(
-                "!has(self.tokenLimits) || self.deployments.exists(d, has(d.container) && has(d.container.api))",
+                "!has(self.tokenLimits) || self.deployments.exists(d, has(d.container) && has(d.container.api)"
+                " && d.container.api == 'openai')",
                 "tokenLimits needs a deployment whose tokens are counted; set container.api: openai",
             ),
             rule(

@@ -104,10 +104,10 @@ class Container(Schema):
     liveness: ContainerProbe | None = Field(
         default=None, description="Probe whose failures restart the container. Default: none."
     )
-    api: Literal["openai"] | None = Field(
+    api: Literal["openai", "v2"] | None = Field(
         default=None,
         description="API of the server. openai: the gateway counts the tokens of its answers, and applies tokenLimits."
-        " Default: nothing is counted.",
+        " v2: the inputs in its metadata of the Open Inference Protocol are compared between versions. Default: none.",
     )
     startup_seconds: int = Field(
         default=600, ge=1, le=86400, description="Maximum time from the start to the first success of readiness."

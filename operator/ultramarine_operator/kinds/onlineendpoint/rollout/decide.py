@@ -24,7 +24,8 @@ from ..resolve import Resolved, resolve
 from ..routing.direct import DirectRouting
 from ..routing.gateway import GatewayRouting
 from ..routing.step import SOON
-from ..signatures.inputs import incompatibility, inputs_of
+from ..signatures.inputs import attributed, incompatibility, inputs_of
+from ..signatures.warning import of_containers
 from .decision import RolloutDecision, Stage
 from .step import continue_step, first_status, roll_back_signature
 
@@ -49,7 +50,7 @@ def decide(
         return RolloutDecision(endpoint.spec.shares)
     candidate = health[spec.candidate]
     champions = {name: health[name] for name in endpoint.spec.shares if name in health}
-    changed = _signature_change(routing, candidate, champions, seen)
+    changed = _signature_change(endpoint, routing, candidate, champions, seen)
     stage = Stage(endpoint, spec, routing, candidate, identity(endpoint, seen), now, champions, changed)
     former = _former(stage)
     if former is None or (stage.identity and former.identity != stage.identity):
@@ -66,15 +67,18 @@ def decide(
 
 
 def _signature_change(
+    endpoint: Endpoint,
     routing: DirectRouting | GatewayRouting,
     candidate: DeploymentHealth,
     champions: Mapping[str, DeploymentHealth],
     seen: Seen,
 ) -> str:
     """Say why the candidate refuses requests that a champion accepts; empty if their inputs match or are unknown."""
-    new = inputs_of(candidate.version, seen, routing.proxies)
+    containers = of_containers(endpoint, {**champions, candidate.name: candidate})
+    proxies = attributed(routing.proxies, containers)
+    new = inputs_of(candidate.version, seen, proxies)
     for champion in champions.values() if new is not None else ():
-        old = inputs_of(champion.version, seen, routing.proxies)
+        old = inputs_of(champion.version, seen, proxies)
         if new is not None and old is not None and (why := incompatibility(old, new)):
             return f"{candidate.version} refuses requests that {champion.version} takes: {why}"
     return ""

@@ -140,7 +140,9 @@ def route_deployment(
         return route
     ports = deployment.container.ports.model_dump(exclude_none=True)
     protocols = tuple(protocol for protocol in PROTOCOLS if protocol in ports)
-    return structs.replace(route, timeout_seconds=settings.timeout_seconds, protocols=protocols, tls=False, own=True)
+    v2 = deployment.container.api == "v2"
+    timeout = settings.timeout_seconds
+    return structs.replace(route, timeout_seconds=timeout, protocols=protocols, tls=False, own=True, v2=v2)
 
 
 def endpoint_routes(
@@ -157,7 +159,7 @@ def endpoint_routes(
 def _tokens(endpoint: Endpoint) -> RouteTokens:
     """Return whose tokens the gateway counts, and the limit of each key."""
     spec = endpoint.spec
-    counted = tuple(d.name for d in spec.deployments if d.container is not None and d.container.api)
+    counted = tuple(d.name for d in spec.deployments if d.container is not None and d.container.api == "openai")
     return RouteTokens(counted, spec.token_limits.tokens_per_minute if counted and spec.token_limits else 0)
 
 

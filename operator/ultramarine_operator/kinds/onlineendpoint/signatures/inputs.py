@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from msgspec import structs
 from pydantic import ValidationError
 from ultramarine.resources.model import Datatype, Signature
 from ultramarine_contract.errors import listed
@@ -51,6 +52,24 @@ def inputs_of(version: str, seen: Seen, proxies: Iterable[RouteState]) -> Inputs
             if (inputs := _read(report, version)) is not None:
                 return inputs
     return None
+
+
+def attributed(proxies: Iterable[RouteState], containers: Mapping[str, str]) -> tuple[RouteState, ...]:
+    """Return the states with reports on containers under their ModelVersion, since a container has names of its own.
+
+    `containers` are the versions by deployment; reports on pods that may be of another version are left out.
+    """
+
+    def renamed(reports: Mapping[str, Any]) -> dict[str, Any]:
+        kept = dict(reports)
+        for deployment, version in containers.items():
+            name, _, number = version.rpartition("-")
+            report = kept.pop(deployment, None)
+            if version and isinstance(report, dict):
+                kept[deployment] = {**report, "name": name, "version": number}
+        return kept
+
+    return tuple(structs.replace(proxy, signatures=renamed(proxy.signatures or {})) for proxy in proxies)
 
 
 def _read(report: Any, version: str) -> Inputs | None:

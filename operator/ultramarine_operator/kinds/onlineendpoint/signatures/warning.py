@@ -24,7 +24,7 @@ from ....shared.conditions import Condition
 from ....shared.plan import Seen
 from ..deployment.health import SETTLED, DeploymentHealth
 from ..endpoint import Endpoint, Shares
-from .inputs import Input, Inputs, incompatibility, inputs_of
+from .inputs import Input, Inputs, attributed, incompatibility, inputs_of
 
 Health = Mapping[str, DeploymentHealth]  # by deployment
 
@@ -46,7 +46,9 @@ def is_needed(endpoint: Endpoint, seen: Seen) -> bool:
     status, digests = _former(endpoint), _digests(seen)
     current = {entry.version for entry in status.known if not _is_stale(entry, digests)}
     is_complete = bool(status.versions) and {*status.versions} <= current
-    return not is_complete and any(d.model and d.container is None for d in endpoint.spec.deployments)
+    return not is_complete and any(
+        d.model and (d.container is None or d.container.api == "v2") for d in endpoint.spec.deployments
+    )
 
 
 def check_signatures(
@@ -63,7 +65,8 @@ def check_signatures(
         return SignatureChange(old)
     before = old.before if versions == old.versions else _before(endpoint, old, versions, health)
     digests = _digests(seen)
-    entries = _entries({*versions, *before}, old, digests, health, seen, proxies)
+    reporting = attributed(proxies, of_containers(endpoint, health))
+    entries = _entries({*versions, *before}, old, digests, health, seen, reporting)
     takes: dict[str, Inputs] = {}
     for version, entry in entries.items():
         inputs = () if _is_stale(entry, digests) else inputs_of(version, seen, ()) or _inputs(entry)
@@ -82,6 +85,12 @@ def check_signatures(
         f"{'; '.join(differences[:_MAX_SHOWN])}. Change the clients, or serve versions that take the same requests"
     )
     return SignatureChange(status, Condition(CONDITION, True, "InputsDiffer", message))
+
+
+def of_containers(endpoint: Endpoint, health: Health) -> dict[str, str]:
+    """Return the version of each deployment with a container; empty while its pods may be of several."""
+    names = [deployment.name for deployment in endpoint.spec.deployments if deployment.container is not None]
+    return {name: health[name].version if health[name].state in SETTLED else "" for name in names if name in health}
 
 
 def _entries(

@@ -39,7 +39,7 @@ def complete(_: Manifest, spec: Manifest) -> None:
         if limits := deployment.get("autoscale"):
             _complete_autoscale(deployment, limits)
         fit(deployment.get("resources", {}))
-    if not any(deployment.get("container", {}).get("api") for deployment in spec["deployments"]):
+    if not any(deployment.get("container", {}).get("api") == "openai" for deployment in spec["deployments"]):
         spec.pop("tokenLimits", None)
     _complete_access(spec)
     _complete_pools(spec)

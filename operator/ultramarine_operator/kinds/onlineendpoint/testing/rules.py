@@ -249,6 +249,7 @@ _CONTAINERS = (
         "tokenLimits needs a deployment",
         {**container(api="openai"), "tokenLimits": {"tokensPerMinute": 500}},
         {**container(), "tokenLimits": {"tokensPerMinute": 500}},
+        {**container(api="v2"), "tokenLimits": {"tokensPerMinute": 500}},
         {**blue(), "tokenLimits": {"tokensPerMinute": 500}},
     ),
     clash(
