@@ -79,7 +79,7 @@ def captures(platform: Platform) -> list[dict[str, Any]]:
 
 
 def test_json_of_a_container_is_captured(own: Platform) -> None:
-    """Requests and answers are in the bucket without redacted members; the endpoint leaves none behind."""
+    """Each request and its answer are in the bucket, without redacted members and the query of the path."""
     own.ready("own-kept", f"{MODEL}-1")
     ids = [uuid4().hex for _ in range(20)]
     with own.client("own-kept") as client:

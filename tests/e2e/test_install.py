@@ -258,7 +258,10 @@ def test_another_namespace_costs_the_first_nothing(release, second):
     with Load(platform, "steady") as load:
         release.helm("upgrade", "ultramarine", str(target.CHART), *add)
         other.apply(training_job("guest", model="guest"), endpoint("guest", "guest@latest", authMode="none"))
+        # The build trusts the package index by what the operator knows, since nobody else knows the namespace.
+        other.apply(training_job("packed", environment={"requirements": ["inflection==0.5.1"]}))
         assert other.ended("guest")["state"] == "Succeeded"
+        assert other.ended("packed", 300)["state"] == "Succeeded"
         other.ready("guest", "guest-1")
     assert load.failures == []
     assert isolation(platform) == before
