@@ -66,7 +66,7 @@ def foreign(platform: Platform) -> Platform:
 
 
 def test_mlserver_answers_clients_of_the_open_inference_protocol(foreign: Platform) -> None:
-    """Its metadata and answers reach clients by HTTP and gRPC, and its inputs the status; no call passes without a key."""
+    """Its metadata and answers reach clients, and its inputs the status; no call passes without a key."""
     foreign.ready("foreign-mlserver", "foreign-iris-1", 300)
     headers = {"authorization": f"Bearer {foreign.secret('foreign-mlserver-keys')['primary']}"}
     flowers = np.array([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])

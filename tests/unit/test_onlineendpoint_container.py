@@ -111,7 +111,7 @@ KEPT = {"samplingRate": 0.1, "uri": "s3://lake/team-a/kept/", "redact": ["age"]}
 @pytest.mark.attack("model/collector-keys")
 @pytest.mark.parametrize("model", [None, "churn@1"])
 def test_a_collector_puts_a_relay_before_the_container(model):
-    """The gateway finds the relay's port by the name http; storage keys are with the collector, and the task with both."""
+    """The gateway finds the relay's port by the name http; the collector alone has storage keys."""
     owner = chat(model=model, spec={"dataCollector": KEPT}, requestSettings={"timeoutSeconds": 600})
     spec = made_by(owner, (version(1),))["spec"]["template"]["spec"]
     fetching, [collect, relay], [server] = spec["initContainers"][:-2], spec["initContainers"][-2:], spec["containers"]

@@ -17,9 +17,9 @@ from aiohttp import web
 from ports import free_port
 from serving_process import environment
 from ultramarine_contract.serving_records import CollectTask, ServingTask
-from ultramarine_server.collecting import observer
+from ultramarine_server.collecting import passing
 from ultramarine_server.collecting.captures import MAX_CAPTURE, Captures
-from ultramarine_server.collecting.observer import Observer, Removal, Room
+from ultramarine_server.collecting.passing import ConnectionParser, Removal, Room
 from ultramarine_server.collecting.relay import _Client
 
 REDACTED = ("secret", "age")
@@ -166,13 +166,14 @@ async def test_every_shape_of_an_answer_is_read(rig: Rig, client: aiohttp.Client
 
 
 async def test_a_stream_passes_piece_by_piece(rig: Rig, client: aiohttp.ClientSession) -> None:
-    """Each piece arrives before the next is sent; the row has the request alone."""
+    """Each piece arrives before the next is sent; the row has the request alone, however long the stream is."""
     async with client.post("/stream", json={"prompt": "hi"}) as answer:
         for piece in (b"data: 1\n\n", b"data: 2\n\n"):
             rig.pieces.put_nowait(piece)
             assert await answer.content.readany() == piece
+        rig.pieces.put_nowait(b"x" * MAX_CAPTURE)
         rig.pieces.put_nowait(b"")
-        assert await answer.content.read() == b""
+        assert len(await answer.content.read()) == MAX_CAPTURE
     [row] = await rig.rows()
     assert (row["request"], row["response"]) == ('{"prompt":"hi"}', None)
 
@@ -198,9 +199,7 @@ async def test_large_bodies_pass_and_are_counted(rig: Rig, client: aiohttp.Clien
 async def test_a_refused_connection_is_reset(tmp_path: Path) -> None:
     """Without a server the relay resets, since the gateway repeats such a request at another pod."""
     captures, port, nobody = Captures(1, Removal(()), tmp_path), free_port(), ("127.0.0.1", free_port())
-    relay = await asyncio.get_running_loop().create_server(
-        lambda: _Client(captures, Room(), nobody), "127.0.0.1", port
-    )
+    relay = await asyncio.get_running_loop().create_server(lambda: _Client(captures, Room(), nobody), "127.0.0.1", port)
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.ClientConnectionError):
             await session.get(f"http://127.0.0.1:{port}/")
@@ -209,11 +208,11 @@ async def test_a_refused_connection_is_reset(tmp_path: Path) -> None:
 
 
 def test_exchanges_without_an_answer_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond MAX_OPEN sampled exchanges of all connections, bodies are not held; the end of a connection frees places."""
-    monkeypatch.setattr(observer, "MAX_OPEN", 2)
+    """Beyond MAX_OPEN sampled exchanges, bodies are not held; the end of a connection frees its places."""
+    monkeypatch.setattr(passing, "MAX_OPEN", 2)
     captures, room = Captures(1, Removal(()), tmp_path), Room()
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
-    connections = [Observer(captures, room) for _ in range(3)]
+    connections = [ConnectionParser(captures, room) for _ in range(3)]
     for connection in connections:
         connection.ask(head)
     assert (room.taken, captures.losses()) == (2, {"buffer": 1})
@@ -223,11 +222,13 @@ def test_exchanges_without_an_answer_are_bounded(tmp_path: Path, monkeypatch: py
     captures.close()
 
 
-@pytest.mark.parametrize("data", [b"\x16\x03\x01\x02", b"GET\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"])
+@pytest.mark.parametrize(
+    "data", [b"\x16\x03\x01\x02", b"GET\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"]
+)
 def test_bytes_of_another_protocol_are_not_read(tmp_path: Path, data: bytes) -> None:
     """A connection that is not HTTP/1.1 is left alone for good."""
     captures = Captures(1, Removal(()), tmp_path)
-    observed = Observer(captures, Room())
+    observed = ConnectionParser(captures, Room())
     observed.ask(data)
     observed.ask(b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n1")
     observed.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")

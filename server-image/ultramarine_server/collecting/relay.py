@@ -12,7 +12,7 @@ from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.serving_records import ServingTask
 
 from ultramarine_server.collecting.captures import Captures
-from ultramarine_server.collecting.observer import Observer, Removal, Room
+from ultramarine_server.collecting.passing import ConnectionParser, Removal, Room
 
 Address = tuple[str, int]
 
@@ -99,8 +99,8 @@ class _Client(_Side):
     """Connection of the gateway, which leads to a connection of its own to the server."""
 
     def __init__(self, captures: Captures, room: Room, server: Address) -> None:
-        self._observer, self._address = Observer(captures, room), server
-        self.other = _Server(self, self._observer)
+        self._parser, self._address = ConnectionParser(captures, room), server
+        self.other = _Server(self, self._parser)
         self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -123,23 +123,23 @@ class _Client(_Side):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._observer.ask(data)
+        self._parser.ask(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
-        self._observer.close()
+        self._parser.close()
 
 
 class _Server(_Side):
     """Connection to the container."""
 
-    def __init__(self, client: _Client, observer: Observer) -> None:
-        self.other, self._observer = client, observer
+    def __init__(self, client: _Client, parser: ConnectionParser) -> None:
+        self.other, self._parser = client, parser
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._observer.answer(data)
+        self._parser.answer(data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._observer.close()
+        self._parser.close()
         super().connection_lost(error)

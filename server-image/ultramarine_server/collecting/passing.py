@@ -54,7 +54,7 @@ class Message:
 
 
 @dataclass(slots=True)
-class Passing:
+class PendingExchange:
     """Request on its way, and its answer as far as it has come."""
 
     began: float
@@ -73,15 +73,15 @@ class Room:
         self.taken = 0
 
 
-class Observer:
-    """Observer of one connection, which takes a sample of its exchanges.
+class ConnectionParser:
+    """Parser of one connection, which takes a sample of its exchanges.
 
     It stops for good at bytes that it cannot read, such as those of a WebSocket. The bytes pass all the same.
     """
 
     def __init__(self, captures: Captures, room: Room) -> None:
         self._captures, self._room = captures, room
-        self._open: deque[Passing] = deque()
+        self._open: deque[PendingExchange] = deque()
         self._asking = _Asking(self)
         self._answering = _Answering(self)
         self._is_blind = False
@@ -113,7 +113,7 @@ class Observer:
         while self._open:
             self._leave(self._open.popleft())
 
-    def begin(self, passing: Passing) -> None:
+    def begin(self, passing: PendingExchange) -> None:
         """Begin an exchange at the end of its request's head."""
         self._open.append(passing)
         if passing.method in ("POST", "PUT", "PATCH") and passing.request.is_json and self._captures.draws():
@@ -124,7 +124,7 @@ class Observer:
             self._room.taken += 1
 
     @property
-    def current(self) -> Passing | None:
+    def current(self) -> PendingExchange | None:
         """Exchange whose answer is the next."""
         return self._open[0] if self._open else None
 
@@ -141,23 +141,23 @@ class Observer:
             read = partial(exchange_of, passing, status)
             self._captures.take(Capture(request_id, path, status, seconds, size, read))
 
-    def _leave(self, passing: Passing) -> None:
+    def _leave(self, passing: PendingExchange) -> None:
         self._room.taken -= passing.is_sampled
 
 
 class _Asking:
     """Callbacks of the parser of requests."""
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+    def __init__(self, parser: ConnectionParser) -> None:
+        self._connection = parser
         self._parser = httptools.HttpRequestParser(self)
-        self._passing = Passing(0)
+        self._passing = PendingExchange(0)
 
     def feed(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:
-        self._passing = Passing(time.perf_counter())
+        self._passing = PendingExchange(time.perf_counter())
 
     def on_url(self, url: bytes) -> None:
         self._passing.path += url.decode("latin-1")
@@ -167,7 +167,7 @@ class _Asking:
 
     def on_headers_complete(self) -> None:
         self._passing.method = self._parser.get_method().decode()
-        self._observer.begin(self._passing)
+        self._connection.begin(self._passing)
 
     def on_body(self, data: bytes) -> None:
         if self._passing.is_sampled:
@@ -180,11 +180,11 @@ class _Asking:
 class _Answering:
     """Callbacks of the parser of answers."""
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+    def __init__(self, parser: ConnectionParser) -> None:
+        self._connection = parser
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
-        self._is_under_way = self._was_bodiless = False
+        self._is_under_way = self._was_bodiless = self._keeps = False
 
     @property
     def status(self) -> int:
@@ -210,23 +210,24 @@ class _Answering:
         if self.status < 200:
             return
         self._is_under_way = True
-        if (passing := self._observer.current) is not None:
+        if (passing := self._connection.current) is not None:
             passing.answer.headers = self._headers
+            self._keeps = passing.is_sampled and passing.answer.is_json  # no stream, which may be endless
             if passing.method == "HEAD":
                 self._was_bodiless, self._is_under_way = True, False
-                self._observer.end_answer(self.status)
+                self._connection.end_answer(self.status)
 
     def on_body(self, data: bytes) -> None:
-        if (passing := self._observer.current) is not None and passing.is_sampled:
+        if self._keeps and (passing := self._connection.current) is not None:
             passing.answer.add(data)
 
     def on_message_complete(self) -> None:
         if self._is_under_way:
             self._is_under_way = False
-            self._observer.end_answer(self.status)
+            self._connection.end_answer(self.status)
 
 
-def exchange_of(passing: Passing, status: int) -> Exchange:
+def exchange_of(passing: PendingExchange, status: int) -> Exchange:
     """Return tensors of the Open Inference Protocol, or the JSON of the bodies; None for what is not JSON."""
     asked, answered = _text(passing.request), _text(passing.answer) if 200 <= status < 300 else None
     if asked is not None and _INFER.fullmatch(passing.path.partition("?")[0]):
