@@ -201,7 +201,7 @@ class _Answering:
             self._parser, self._was_bodiless = httptools.HttpResponseParser(self), False
 
     def on_message_begin(self) -> None:
-        self._headers = {}
+        self._headers, self._keeps = {}, False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
