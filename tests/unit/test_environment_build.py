@@ -247,7 +247,7 @@ def test_an_index_needs_its_authority(places: Places, tmp_path: Path) -> None:
     other.write_text(Authority().pem)
     with index(*ALPHA, certificate=folder) as url:
         code, record = build(places, url, "alpha", authority=str(other))
-        assert (code, record.reason) == (contract.EXIT_TRY_AGAIN, "CertificateUnknown"), record.message
+        assert (code, record.reason) == (contract.EXIT_DO_NOT_RETRY, "CertificateUnknown"), record.message
         assert build(places, url, "alpha", authority=str(folder / "ca.crt"))[0] == 0
 
 

@@ -33,6 +33,9 @@ def application(pieces: asyncio.Queue[bytes]) -> web.Application:
         body = await request.json()
         return web.json_response({"given": body, "secret": 1}, status=int(request.query.get("status", 200)))
 
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="hello")
+
     async def compressed(request: web.Request) -> web.Response:
         response = web.json_response({"size": len(await request.read())})
         response.enable_compression(web.ContentCoding.gzip)
@@ -66,7 +69,7 @@ def application(pieces: asyncio.Queue[bytes]) -> web.Application:
 
     made = web.Application(client_max_size=2**30)
     made.router.add_post("/reply", reply)
-    made.router.add_get("/page", lambda _: web.Response(text="hello"))
+    made.router.add_get("/page", page)
     made.router.add_post("/compressed", compressed)
     made.router.add_post("/unending", unending)
     made.router.add_post("/stream", stream)

@@ -154,7 +154,7 @@ def test_inputs_of_containers_count_as_those_of_their_model():
             world.aliases = {"challenger": number}
             for envoy in world.gateways.values():
                 envoy.signatures = {"blue": {"name": "iris", "version": "", "inputs": inputs}} if api else {}
-            world.go(30)
+            world.go(30, requests=0)
         assert world.status["deployments"][0]["modelVersion"] == "churn-2"
         assert (find(world.status, "SignatureChanged") or {}).get("message") == message
 

@@ -102,10 +102,10 @@ class _Client(_Side):
         self._parser, self._address = ConnectionParser(captures, room), server
         self.other = _Server(self, self._parser)
         self._connecting: asyncio.Task[None] | None = None
+        self._early: list[bytes] = []  # bytes that came before the connection to the server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        cast("asyncio.Transport", transport).pause_reading()
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -116,12 +116,20 @@ class _Client(_Side):
         except OSError:  # The gateway repeats a request whose connection was reset before it was read.
             self.transport.abort()
             return
+        server = cast("asyncio.Transport", self.other.transport)
         if self.transport.is_closing():
-            cast("asyncio.Transport", self.other.transport).abort()
-        else:
-            self.transport.resume_reading()
+            server.abort()
+            return
+        for data in self._early:
+            server.write(data)
+        if self.has_ended:
+            server.write_eof()
+        self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        if self.other.transport is None:
+            self._early.append(data)
+            cast("asyncio.Transport", self.transport).pause_reading()
         super().data_received(data)
         self._parser.ask(data)
 
