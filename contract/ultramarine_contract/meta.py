@@ -102,6 +102,8 @@ ENVIRONMENT = Resource(GROUP, VERSION, "environments", "Environment")
 SCHEDULE = Resource(GROUP, VERSION, "schedules", "Schedule")
 PIPELINE = Resource(GROUP, VERSION, "pipelines", "Pipeline")
 PIPELINE_RUN = Resource(GROUP, VERSION, "pipelineruns", "PipelineRun")
+DATASET = Resource(GROUP, VERSION, "datasets", "Dataset")
+DATASET_VERSION = Resource(GROUP, VERSION, "datasetversions", "DatasetVersion")
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,19 @@ class Storage:
             objects = self._objects(uri)
         return Size(len(objects), sum(objects.values()))
 
+    def mark(self, uri: str) -> str:
+        """Return a text that changes with the objects of a `download` of the same `uri`: an ETag, or a hash of them."""
+        location = parse_uri(uri)
+        with self._explained(uri):
+            if not location.is_prefix:
+                return str(self._client.head_object(Bucket=location.bucket, Key=location.key)["ETag"])
+            lister = self._client.get_paginator("list_objects_v2")
+            digest = hashlib.sha256()
+            for page in lister.paginate(Bucket=location.bucket, Prefix=location.key):
+                for entry in page.get("Contents", []):
+                    digest.update(f"{entry['Key']} {entry['ETag']} {entry['Size']}\n".encode())
+        return digest.hexdigest()
+
     def folders(self, uri: str) -> list[str]:
         """Return the URIs of the folders directly below `uri`, which ends in a slash; each ends in one too."""
         location = parse_uri(uri)
@@ -239,7 +252,7 @@ class Storage:
             [entry] = self.download(uri, into, progress)
             _expect(uri, digest, "sha256:" + entry.sha256)
             return ArtifactManifest((entry,), FORMAT_BY_SUFFIX.get(Path(entry.path).suffix, ""))
-        manifest = self._manifest(uri)
+        manifest = self.manifest(uri)
         _expect(uri + MANIFEST_NAME, digest, manifest.digest)
         for entry in manifest.files:
             if problem := unsafe(entry.path):
@@ -256,7 +269,7 @@ class Storage:
         """Return facts about the artifact at `uri` from its manifest or, for a single object, from its header alone."""
         location = parse_uri(uri)
         if location.is_prefix:
-            manifest = self._manifest(uri)
+            manifest = self.manifest(uri)
             return ArtifactInfo(manifest.digest, manifest.bytes, manifest.format)
         with self._explained(uri):
             return ArtifactInfo("", self._head(location), FORMAT_BY_SUFFIX.get(Path(location.key).suffix, ""))
@@ -344,7 +357,8 @@ class Storage:
         with self._explained(uri):
             self._client.delete_object(Bucket=location.bucket, Key=location.key)
 
-    def _manifest(self, uri: str) -> ArtifactManifest:
+    def manifest(self, uri: str) -> ArtifactManifest:
+        """Return the list of files of the artifact at `uri`, which ends in a slash."""
         try:
             return ArtifactManifest.from_json(self.read(uri + MANIFEST_NAME))
         except ValueError as error:
@@ -381,9 +395,11 @@ class Storage:
             futures = []
             for key, path in pairs:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                futures.append(transfers.download(bucket, key, str(path), subscribers=subscribers))
-            for future in futures:
-                future.result()
+                future = transfers.download(bucket, key, str(path), subscribers=subscribers)
+                futures.append((f"s3://{bucket}/{key}", future))
+            for uri, future in futures:
+                with self._explained(uri):  # names the file of a folder
+                    future.result()
 
 
 def _name_host(host: str, request: AWSRequest, **_: Any) -> None:

@@ -56,9 +56,11 @@ class TrainingTask(Task, frozen=True):
 
     `source` is code to fetch; without it the code is in SOURCE_DIR alone.
     `inputs` maps a name to an s3:// URI (an object, or all objects under a prefix that ends in a slash).
+    `digests` are those that the content of inputs must have, by the name of the input.
     `streams` are inputs too, which are not fetched but served at STREAM_PORT.
     `outputs` maps a name to the model format (`auto`: the trainer detects it; empty for a plain folder).
     `output_prefix` is the s3:// URI under which NAME/DIGEST/ folders are written.
+    `optional` are the outputs that are not stored if they are empty.
     `from_mlflow` are the outputs that get the model which the command logged last by mlflow.
     `checkpoint` is set if the job has checkpoints, `gang` if it has a framework or several nodes.
     `environment` is unpacked before the command starts, which runs in it.
@@ -67,6 +69,7 @@ class TrainingTask(Task, frozen=True):
     NOUN = "the task of a trainer"
 
     inputs: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     streams: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     output_prefix: str = ""
@@ -75,6 +78,7 @@ class TrainingTask(Task, frozen=True):
     gang: GangTask | None = None
     environment: EnvironmentArchive | None = None
     from_mlflow: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return the task as JSON without empty fields: an older trainer need not know them."""

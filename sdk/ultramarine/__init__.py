@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from .aio import AsyncRun as AsyncRun
     from .client import Client as Client
     from .endpoints import Endpoint as Endpoint
+    from .objects import Dataset as Dataset
+    from .objects import DatasetVersion as DatasetVersion
     from .objects import Deployment as Deployment
     from .objects import Environment as Environment
     from .objects import Input as Input
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _PLACES = {
     **dict.fromkeys(("AsyncClient", "AsyncRun"), "aio"),
     "Client": "client",
+    **dict.fromkeys(("Dataset", "DatasetVersion"), "objects"),
     **dict.fromkeys(("Deployment", "Environment", "Input", "Model", "ModelVersion", "OnlineEndpoint"), "objects"),
     **dict.fromkeys(("Schedule", "Source", "Sweep", "TrainingJob"), "objects"),
     "Endpoint": "endpoints",

@@ -19,6 +19,7 @@ from .platform import Platform
 if TYPE_CHECKING:
     from ultramarine_contract.storage import Storage
 
+    from .datasets import Datasets
     from .endpoints import Endpoint
     from .lineage import Lineage
     from .models import Models
@@ -173,7 +174,14 @@ class Client:
 
         return lineage_of(self, kind, name)
 
-    # ---- Files
+    # ---- Data
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        """The datasets of the namespace."""
+        from .datasets import Datasets
+
+        return Datasets(self)
 
     @cached_property
     def data(self) -> Data:

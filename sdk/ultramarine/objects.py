@@ -15,6 +15,8 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic.alias_generators import to_snake
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import (
+    DATASET,
+    DATASET_VERSION,
     ENVIRONMENT,
     MODEL,
     MODEL_VERSION,
@@ -28,7 +30,17 @@ from ultramarine_contract.meta import (
 
 from .files.nodes import SyntaxFault, nodes
 from .files.writing import yaml_text
-from .resources import environment, model, onlineendpoint, onlineendpoint_container, pods, schedule, sweep, trainingjob
+from .resources import (
+    dataset,
+    environment,
+    model,
+    onlineendpoint,
+    onlineendpoint_container,
+    pods,
+    schedule,
+    sweep,
+    trainingjob,
+)
 from .resources.base import Schema
 
 _SAYS = "x-ultramarine-says"
@@ -123,7 +135,7 @@ class Source(pods.Source):
 class Input(trainingjob.Input):
     """Input data of the command: path (a local file or folder, which is uploaded), or uri."""
 
-    uri: str | None = Field(default=None, description="Object or prefix in the object storage.")  # type: ignore[assignment]
+    uri: str | None = Field(default=None, description="Object or prefix in the object storage.")
     path: str | Path | None = Field(default=None, description="Local file or folder.")
 
 
@@ -202,6 +214,18 @@ class Schedule(Object, schedule.ScheduleSpec):
     """Runs that begin at the times of a cron expression."""
 
     resource = SCHEDULE
+
+
+class Dataset(Object, dataset.DatasetSpec):
+    """A name for a series of data, with the requirements that its versions meet."""
+
+    resource = DATASET
+
+
+class DatasetVersion(Object, dataset.DatasetVersionSpec):
+    """One version of a Dataset; `Client.datasets.add` uploads files and makes one."""
+
+    resource = DATASET_VERSION
 
 
 # ---- Errors and paths

@@ -138,7 +138,9 @@ def _repository(image: str) -> str:
 
 def _inputs(client: Client, spec: Manifest, status: Manifest) -> Notes:
     immutable = f"{client.platform.prefix}uploads/"  # folders that are named by their content
-    for name, value in (spec.get("inputs") or {}).items():
+    for name, value in list((spec.get("inputs") or {}).items()):
+        if pin := (status.get("datasets") or {}).get(name):  # the version itself may be gone
+            value = spec["inputs"][name] = {"uri": pin["uri"], "digest": pin["digest"]}
         uri, before = value["uri"], (status.get("inputs") or {}).get(name)
         try:
             size = client.storage.size(uri)
@@ -147,7 +149,7 @@ def _inputs(client: Client, spec: Manifest, status: Manifest) -> Notes:
                 raise
             yield f"input {name}: {uri} no longer exists"
             continue
-        if uri.startswith(immutable):
+        if uri.startswith(immutable) or value.get("digest"):
             continue
         if before is None:
             yield f"input {name}: its content is not recorded"

@@ -41,7 +41,7 @@ def upload_local_paths(
     if str(manifest.get("apiVersion", "")).partition("/")[0] == _GROUP:
         uploads = _Uploads(platform, folder or Path(), dry_run, note or (lambda text: None), progress)
         spec = manifest.get("spec")
-        for parent in list(_mappings(spec)):
+        for parent in list(_mappings(spec)) if manifest.get("kind") != "Dataset" else ():  # its source is not code
             uploads.replace(parent)
         if manifest.get("kind") == "ModelVersion" and isinstance(spec, dict) and "path" in spec:
             format = str((spec.get("format") or {}).get("name", ""))
@@ -104,7 +104,7 @@ class _Uploads:
             files = dict(files_below(path))
             if not files:
                 raise FileInvalid(f"inputs.{name}.path {path} has no files. Name a folder with files.")
-            manifest = _listed(files)
+            manifest = list_files(files)
             result = f"{prefix}/{manifest.digest.removeprefix('sha256:')[:16]}/"
             outgoing = [
                 Outgoing(files[entry.path], result + entry.path, entry.bytes, check=False) for entry in manifest.files
@@ -133,7 +133,7 @@ class _Uploads:
         if not self.dry_run:
             record = self.platform.storage.upload_folder(path, prefix, format)
             return {"uri": record.uri, "digest": record.digest}
-        digest = _listed(dict(files_below(path)), format).digest
+        digest = list_files(dict(files_below(path)), format).digest
         return {"uri": f"{prefix}/{digest.removeprefix('sha256:')[:16]}/", "digest": digest}
 
     def _send(self, outgoing: list[Outgoing]) -> None:
@@ -145,7 +145,7 @@ class _Uploads:
             raise
 
 
-def _listed(files: dict[str, Path], format: str = "") -> ArtifactManifest:
+def list_files(files: dict[str, Path], format: str = "") -> ArtifactManifest:
     """Return the list of files by their paths, whose digest names their content."""
     entries = (FileEntry(path, file.stat().st_size, sha256_of(file)) for path, file in files.items())
     return ArtifactManifest(tuple(entries), format)

@@ -39,7 +39,7 @@ from ultramarine_operator.shared.testing import merged as merged
 
 ROOT = Path(__file__).resolve().parents[2]
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
-POLICIES = ("requester", "admission")
+POLICIES = ("requester", "admission", "deletion")
 DRY = ("-f", "-", "--dry-run=server", "-o", "yaml")
 T = TypeVar("T")
 

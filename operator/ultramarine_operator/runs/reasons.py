@@ -45,6 +45,8 @@ FAILURES: Lines = {
     "InvalidURI": ("A URI of the storage is malformed.", "Correct the URI."),
     "InvalidKey": ("An object's name cannot become a file's name.", "Rename the object in the storage."),
     "DigestMismatch": ("Content differs from its digest.", "Correct the digest, or upload the file again."),
+    "DataChanged": ("An input is not the data of its version.", "Restore the files, or read another version."),
+    "DatasetNotFound": ("The version of a dataset cannot be read.", "Correct the input; start a new object."),
     "EnvironmentInvalid": ("The archive of the environment cannot be unpacked.", "Create the Environment again."),
     "OutputEmpty": ("The command wrote nothing into an output.", "Write the files, or remove the output."),
     "OutputInvalid": ("An output is not the model that it should be.", "Save it as the message tells."),
@@ -83,6 +85,7 @@ RUNS = Table(
         "Running": {
             **_WAITING,
             "EnvironmentNotReady": ("The environment is not built yet.", "Follow the message."),
+            "DatasetNotReady": ("The version of a dataset is not ready yet.", "Follow the message."),
             "Queued": ("Kueue holds the run until its queue has room.", ""),
             "JobEnding": ("An earlier Job is being deleted first.", ""),
             "NoPod": ("Kubernetes creates no pod.", "Follow the message, often a quota or a policy."),

@@ -62,7 +62,7 @@ def to_register(maker: Maker, candidates: Iterable[Candidate], seen: Seen) -> tu
             continue
         model = candidate.model
         if model not in models:
-            meta = {"name": model, "namespace": maker.namespace, **_annotated(maker)}
+            meta = {"name": model, "namespace": maker.namespace, **annotated(maker)}
             create.append({"apiVersion": API_VERSION, "kind": "Model", "metadata": meta, "spec": {}})
         number = newest.get(model, _newest(model, models.get(model), seen)) + 1
         newest[model] = number
@@ -81,7 +81,8 @@ def _newest(model: str, manifest: Manifest | None, seen: Seen) -> int:
     return max([latest, *numbers])
 
 
-def _annotated(maker: Maker) -> Manifest:
+def annotated(maker: Maker) -> Manifest:
+    """Return the metadata of an object that is made in the name of the maker's user."""
     annotations = asked_by(maker.requested_by)
     return {"annotations": annotations} if annotations else {}
 
@@ -97,7 +98,7 @@ def _model_version(maker: Maker, candidate: Candidate, number: int) -> Manifest:
             "name": version_name(candidate.model, str(number)),
             "namespace": maker.namespace,
             "labels": {maker.label: maker.uid, LABEL_OUTPUT: candidate.output},
-            **_annotated(maker),
+            **annotated(maker),
         },
         "spec": {
             "model": candidate.model,

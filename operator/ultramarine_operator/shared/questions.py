@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from prometheus_client import Counter
 from ultramarine_contract.cache_records import CacheRecord, difference, key_of, latest_uri, record_uri
+from ultramarine_contract.common import ArtifactManifest
+from ultramarine_contract.dataset_records import table_format
 from ultramarine_contract.errors import GatewayError, StorageError, UltramarineError
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import RouteState
@@ -33,6 +35,10 @@ class Storage(Protocol):
     def read(self, uri: str) -> bytes: ...
 
     def artifact_digest(self, uri: str) -> tuple[str, int, str]: ...
+
+    def manifest(self, uri: str) -> ArtifactManifest: ...
+
+    def mark(self, uri: str) -> str: ...
 
     def object_digest(self, uri: str, limit: int) -> str: ...
 
@@ -102,6 +108,20 @@ class ReadText(_StorageQuestion):
         def read() -> str:
             with _counted(STORAGE_QUESTIONS), STORAGE_QUESTION_SECONDS.time():
                 return clients.storage.read(self.uri).decode("utf-8", "replace")
+
+        return await clients.in_thread(read)
+
+
+@dataclass(frozen=True)
+class ReadMark(_StorageQuestion):
+    """Text that changes with an object, or with the objects below a prefix."""
+
+    uri: str
+
+    async def ask(self, clients: Clients) -> str:
+        def read() -> str:
+            with _counted(STORAGE_QUESTIONS), STORAGE_QUESTION_SECONDS.time():
+                return clients.storage.mark(self.uri)
 
         return await clients.in_thread(read)
 
@@ -214,6 +234,32 @@ def _read_record(storage: Storage, uri: str) -> CacheRecord | None:
         return None
     except ValueError:
         return None
+
+
+@dataclass(frozen=True)
+class DataFacts(ArtifactFacts):
+    """Facts of an artifact that is a version of a dataset: the number of files, and True for a table by their names."""
+
+    files: int = 1
+    is_table: bool = False
+
+
+@dataclass(frozen=True)
+class CheckData(CheckArtifact):
+    """Facts of a version of a dataset."""
+
+    async def ask(self, clients: Clients) -> DataFacts:
+        if not self.uri.endswith("/"):
+            facts = await super().ask(clients)
+            return DataFacts(facts.digest, facts.bytes, 1, bool(table_format([self.uri])))
+
+        def check() -> DataFacts:
+            with _counted(STORAGE_QUESTIONS), STORAGE_QUESTION_SECONDS.time():
+                manifest = clients.storage.manifest(self.uri)
+                paths = [entry.path for entry in manifest.files]
+                return DataFacts(manifest.digest, manifest.bytes, len(paths), bool(table_format(paths)))
+
+        return await clients.in_thread(check)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def find_environment(run: Run, seen: Seen, now: datetime) -> EnvironmentPin | Wa
         case Failed(_, problem, remedy):
             return Verdict(NOT_BUILT, "", None, problem, "", f"{remedy}; then start again")
         case Awaited(_, message, create):
-            left = waiting.left(spec.pending_deadline_seconds, now - _since(run.status, now))
+            left = waiting.left(spec.pending_deadline_seconds, now - waiting_since(run.status, now))
             if left == timedelta():
                 hint = waiting.deadline_hint(spec.pending_deadline_seconds)
                 return Verdict("PendingDeadlineExceeded", "", None, message, "", hint)
@@ -97,7 +97,7 @@ def find_environment(run: Run, seen: Seen, now: datetime) -> EnvironmentPin | Wa
             return EnvironmentPin(**fields, environment_bytes=archive.bytes)
 
 
-def _since(status: Manifest, now: datetime) -> datetime:
+def waiting_since(status: Manifest, now: datetime) -> datetime:
     """Return the time since which a run has waited: from its first pass, or from its last suspension."""
     condition = conditions.find(status, "Suspended")
     if condition is None or condition.get("status") != "False":

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 from ultramarine.resources.base import MlflowStatus
+from ultramarine.resources.dataset import DatasetPin
 from ultramarine.resources.pods import Source
 from ultramarine.resources.trainingjob import Input, TrainingJobSpec
 from ultramarine_contract import common as contract
@@ -136,14 +137,21 @@ def source_config_map(job: Job, name: str) -> Manifest | None:
     }
 
 
-def downloads(spec: TrainingJobSpec) -> dict[str, str]:
-    """Return the inputs that are fetched before the command starts, name to URI."""
-    return {name: source.uri for name, source in spec.inputs.items() if source.mode == "Download"}
+def downloads(spec: TrainingJobSpec, pins: Mapping[str, DatasetPin]) -> dict[str, str]:
+    """Return the inputs that are fetched before the command starts, name to URI; `pins` are versions of datasets."""
+    uris = {name: source.uri for name, source in spec.inputs.items() if source.uri and source.mode == "Download"}
+    return uris | {name: pin.uri for name, pin in pins.items()}
+
+
+def digests(spec: TrainingJobSpec, pins: Mapping[str, DatasetPin]) -> dict[str, str]:
+    """Return the digests that the content of inputs must have, by name."""
+    given = {name: source.digest for name, source in spec.inputs.items() if source.digest}
+    return given | {name: pin.digest for name, pin in pins.items()}
 
 
 def streams(spec: TrainingJobSpec) -> dict[str, str]:
     """Return the inputs that are served to the command, name to URI."""
-    return {name: source.uri for name, source in spec.inputs.items() if source.mode == "Stream"}
+    return {name: source.uri for name, source in spec.inputs.items() if source.uri and source.mode == "Stream"}
 
 
 def from_mlflow(spec: TrainingJobSpec) -> tuple[str, ...]:

@@ -169,9 +169,7 @@ def _change(run: Manifest, options: Options, file: Path) -> None:
         name, equals, place = item.partition("=")
         if not equals or not name or not place:
             raise InvalidSpec(f"--data {item}: write NAME=PATH or NAME=s3://BUCKET/KEY.")
-        trial.setdefault("inputs", {})[name] = (
-            {"uri": place} if place.startswith("s3://") else {"path": str(Path(place).absolute())}
-        )
+        trial.setdefault("inputs", {})[name] = _data(place)
     if options.register:
         trial.setdefault("outputs", {}).setdefault("model", {})["registerAs"] = options.register
     if options.env:
@@ -205,6 +203,16 @@ def _requirements(path: Path) -> list[str]:
     """Return the lines of a requirements.txt without comments; in a URL a # begins none."""
     lines = (re.split(r"(?:^|\s)#", line)[0].strip() for line in path.read_text().splitlines())
     return [line for line in lines if line]
+
+
+def _data(place: str) -> Manifest:
+    """Return the input of a URI, of a version of a dataset such as churn@3, or of a local path."""
+    from ultramarine.resources.dataset import DATASET_REFERENCE
+
+    if place.startswith("s3://"):
+        return {"uri": place}
+    is_version = re.fullmatch(DATASET_REFERENCE, place) and not Path(place).exists()
+    return {"dataset": place} if is_version else {"path": str(Path(place).absolute())}
 
 
 def environment_of(text: str) -> Manifest:

@@ -11,6 +11,7 @@ from ultramarine_contract.errors import InvalidSpec, counted
 
 from ultramarine.terminal import size_text
 
+from . import datasets
 from .bars import transfer_bar
 from .session import session_of
 
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Files of the namespace in the object storage.")
     for command in (put, get, ls, rm):
         group.command()(command)
+    datasets.register(group)
     app.add_typer(group, name="data")
     app.command()(download)
 
@@ -35,12 +37,20 @@ def put(
     remote: Annotated[
         str, typer.Argument(help="Name; for a file, a folder with a slash.", show_default="that of LOCAL")
     ] = "",
+    register: Annotated[
+        str, typer.Option(metavar="DATASET", help="Register the files as the next version of a dataset.")
+    ] = "",
 ) -> None:
-    """Upload a file, or the files of a folder; print the URI.
+    """Upload a file, or the files of a folder; print the URI, or with --register the version.
 
     Files with the same content are skipped. An interrupted upload continues when the command runs again.
     """
     session = session_of(context)
+    if register:
+        if remote:
+            raise typer.BadParameter("give REMOTE or --register: the files of a version have a place of their own")
+        datasets.put_version(session, local, register)
+        return
     with transfer_bar(session, "Uploading") as progress:
         done = session.client.data.put(local, remote, progress)
     session.note(f"Uploaded {_summary(done)}.")
@@ -54,11 +64,15 @@ def get(
         Path | None, typer.Argument(help="File or folder.", show_default="the last part of REMOTE")
     ] = None,
 ) -> None:
-    """Download a file, or all files below a folder; print the path.
+    """Download a file, all files below a folder, or a version such as churn@3; print the path.
 
     Files appear when they are complete. An interrupted download continues when the command runs again.
     """
     session = session_of(context)
+    if datasets.is_reference(remote):
+        with transfer_bar(session, "Downloading") as progress:
+            typer.echo(session.client.datasets.download(remote, local or "", progress))
+        return
     with transfer_bar(session, "Downloading") as progress:
         done = session.client.data.get(remote, local, progress)
     session.note(f"Downloaded {_summary(done)}.")

@@ -35,6 +35,7 @@ def _job(spec: Status, status: Status) -> Lines:
         [
             f"{name}: {output['uri']} ({size_text(output['bytes'])})"
             + (f", model version {output['modelVersion']}" if output.get("modelVersion") else "")
+            + (f", dataset version {output['datasetVersion']}" if output.get("datasetVersion") else "")
             for name, output in (status.get("outputs") or {}).items()
         ],
     )
@@ -42,6 +43,7 @@ def _job(spec: Status, status: Status) -> Lines:
         "Inputs",
         [f"{name}: {size_text(data['bytes'])}" for name, data in (status.get("inputs") or {}).items()],
     )
+    yield "Datasets", [f"{name}: {pin['version']}" for name, pin in (status.get("datasets") or {}).items()]
     history = status.get("attemptHistory") or []
     if len(history) > 1 or status.get("failure"):
         yield "Attempts", [f"{entry['pod']}: {_attempt(entry)}" for entry in history]
@@ -103,6 +105,30 @@ def _version(spec: Status, status: Status) -> Lines:
     yield "May run code", (status.get("codeExecution") or {}).get("through", "")
 
 
+def _dataset(spec: Status, status: Status) -> Lines:
+    yield from _model(spec, status)
+    refresh = status.get("refresh") or {}
+    yield "Last refresh", " ".join(filter(None, (refresh.get("outcome"), refresh.get("time"))))
+    yield "Next refresh", status.get("nextRefreshTime", "")
+    yield "In use", [f"{version}: {users}" for version, users in (status.get("inUse") or {}).items()]
+
+
+def _dataset_version(spec: Status, status: Status) -> Lines:
+    lineage = spec.get("lineage") or {}
+    rows = (
+        f"{status['rows']:,} rows, {status.get('columnCount', 0):,} columns, " if status.get("rows") is not None else ""
+    )
+    kind = " ".join(filter(None, (status.get("format"), status.get("type"))))
+    yield "Content", f"{kind}, {rows}{status.get('files', 0)} files, {size_text(status.get('bytes', 0))}"
+    yield "Files", spec.get("uri", "")
+    yield "Profile", f"{status['profile']['uri']}profile.html" if status.get("profile") else ""
+    yield "Made by", " ".join(filter(None, (lineage.get("trainingJob"), lineage.get("source"))))
+    yield "Made from", ", ".join(lineage.get("inputs") or [])
+    for violation in status.get("violations") or []:
+        count = f" ({violation['rows']:,} rows)" if violation.get("rows") else ""
+        yield f"Broken: {violation['rule']}{count}", violation.get("examples") or "no examples"
+
+
 def _environment(spec: Status, status: Status) -> Lines:
     packages = (status.get("lock") or {}).get("packages")
     yield (
@@ -138,4 +164,6 @@ _KINDS: dict[str, Callable[[Status, Status], Lines]] = {
     "ModelVersion": _version,
     "Environment": _environment,
     "Schedule": _schedule,
+    "Dataset": _dataset,
+    "DatasetVersion": _dataset_version,
 }

@@ -85,7 +85,7 @@ def authored(kind: Kind) -> Schema:
 def _uploadable(schema: Schema) -> Iterator[Schema]:
     """Yield the schemas of values that may have a local path: sources and inputs."""
     for name, child in schema.get("properties", {}).items():
-        if name == "source" and "uri" in child.get("properties", {}):
+        if name == "source" and "digest" in child.get("properties", {}):  # code, not the origin of a Dataset
             yield child
         elif name == "inputs" and "uri" in (items(child) or {}).get("properties", {}):
             yield child["additionalProperties"]

@@ -9,7 +9,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ultramarine_contract.meta import API_VERSION, MODEL_VERSION, SCHEDULE, SWEEP, TRAINING_JOB, Manifest
+from ultramarine_contract.meta import (
+    API_VERSION,
+    DATASET,
+    MODEL_VERSION,
+    SCHEDULE,
+    SWEEP,
+    TRAINING_JOB,
+    Manifest,
+)
 
 from .checking import Check, Fault, name_of
 from .metadata import head_faults, is_foreign, metadata_faults
@@ -128,7 +136,8 @@ def uploaded(manifest: Manifest, folder: Path | None = None) -> Iterator[Fault]:
     """Put a URI in place of each local path, as an upload does, and yield the faults of the paths."""
     spec = manifest.get("spec")
     versions = [(("spec",), spec)] if manifest["kind"] == MODEL_VERSION.kind else []
-    for keys, value in [*_uploadable(spec, ("spec",)), *versions]:
+    places = () if manifest["kind"] == DATASET.kind else _uploadable(spec, ("spec",))  # its source is not code
+    for keys, value in [*places, *versions]:
         if isinstance(value, dict) and "path" in value:
             yield from _path_faults((*keys, "path"), value["path"], "uri" in value, folder)
             del value["path"]

@@ -115,11 +115,14 @@ def bring_inputs(inputs: Mapping[str, Manifest], folder: Path, target: Path, say
                 raise InvalidSpec(message)
             only[name] = "" if path.is_dir() else path.name
             continue
+        if "dataset" in source:
+            message = f"input {name}: {source['dataset']} is a version in a cluster."
+            raise InvalidSpec(f"{message} Fetch it by `ultramarine data get`, and give --data {name}=PATH.")
         from ultramarine_trainer.data.inputs import fetch_folder
 
         uri = str(source.get("uri", ""))
         try:
-            fetch_folder(storage(), name, uri, place, say)
+            fetch_folder(storage(), name, uri, place, say, str(source.get("digest", "")))
         except UltramarineError as error:
             remedy = f"Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL, or give --data {name}=PATH."
             raise UltramarineError(f"input {name}: {error.message}. {remedy}", error.reason) from error

@@ -9,6 +9,7 @@ from ultramarine_contract.common import LARGEST, METRIC_NAME_LIMIT
 from ultramarine_contract.parameters import MOST_PODS
 
 from .base import IMMUTABLE, Cancel, DnsName, Failure, MlflowStatus, RunStatus, Schema, rule, rules, says
+from .dataset import DatasetPin
 from .environment import EnvironmentPin
 from .sweep_space import Parameter
 from .sweep_stopping import EarlyTermination
@@ -416,6 +417,9 @@ class SweepStatus(RunStatus):
         default=[], max_length=10, description="Journals of the Sweeps in warmStartFrom."
     )
     provenance: EnvironmentPin | None = Field(default=None, description="Provenance: the environment of the trials.")
+    datasets: dict[str, DatasetPin] = Field(
+        default={}, max_length=32, description="Versions of Datasets that the trials read, by the name of the input."
+    )
     mlflow: MlflowStatus | None = Field(
         default=None, description="MLflow run of the sweep, if the platform has MLflow."
     )

@@ -26,6 +26,7 @@ from .base import (
     rule,
     rules,
 )
+from .dataset import DatasetPin, DatasetReference
 from .environment import EnvironmentPin, EnvironmentReference
 from .model import Compile
 from .pods import EnvFromSource, PodTemplate, Source
@@ -50,9 +51,34 @@ KEYS_ARE_FREE_NAMES = rules(
 class Input(Schema):
     """Input data of the command."""
 
-    uri: Uri = Field(
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("has(self.uri) != has(self.dataset)", "give either uri or dataset, not both"),
+            rule(
+                "!has(self.digest) || has(self.uri)",
+                "digest applies to uri, since a version of a dataset has its own; leave digest out",
+            ),
+            rule(
+                "self.mode == 'Download' || !(has(self.dataset) || has(self.digest))",
+                "content with a digest is verified when it is downloaded; leave mode out",
+            ),
+        )
+    )
+
+    uri: Uri | None = Field(
+        default=None,
         description="Object (s3://BUCKET/KEY), or all objects below a prefix that ends in a slash. It appears at "
-        "/mnt/inputs/NAME."
+        "/mnt/inputs/NAME.",
+    )
+    digest: Digest | None = Field(
+        default=None,
+        description="SHA-256 of the object, or of the list of files in a folder that a TrainingJob stored. The job "
+        "fails if the content differs.",
+    )
+    dataset: DatasetReference | None = Field(
+        default=None,
+        description="Version of a Dataset: DATASET@VERSION, DATASET@ALIAS, or DATASET@latest for the newest ready one. "
+        "It is resolved once, when the object begins, and status.datasets names it. Its content is verified.",
     )
     mode: Literal["Download", "Stream"] = Field(
         default="Download",
@@ -119,7 +145,20 @@ class Output(TrialOutput):
                 "!self.fromMlflow || !has(self.format) || self.format in ['auto', 'mlflow']",
                 "fromMlflow gives a model of format mlflow; leave format out",
             ),
+            rule(
+                "!has(self.dataset) || !(has(self.registerAs) || self.fromMlflow)",
+                "an output is a model or a version of a dataset; remove dataset, or registerAs and fromMlflow",
+            ),
         )
+    )
+
+    optional: bool = Field(
+        default=False, description="True to store nothing if the folder is empty. Default: the job fails."
+    )
+    dataset: DnsName | None = Field(
+        default=None,
+        description="Dataset that gets the folder as its next version, unless its newest version has the same content; "
+        "the Dataset is created if necessary.",
     )
 
 
@@ -384,6 +423,9 @@ class OutputStatus(Schema):
         description="Types in a .skops file that a server builds only if the version may run code.",
     )
     model_version: str | None = Field(default=None, max_length=253, description="ModelVersion created from the output.")
+    dataset_version: str | None = Field(
+        default=None, max_length=253, description="DatasetVersion with the content of the output."
+    )
 
 
 class Metrics(Schema):
@@ -505,6 +547,9 @@ class TrainingJobStatus(RunStatus):
         description="Newest pod; of a failed job, the pod that caused the failure.",
     )
     inputs: dict[str, InputStatus] = Field(default={}, max_length=32, description="Inputs as they were fetched.")
+    datasets: dict[str, DatasetPin] = Field(
+        default={}, max_length=32, description="Versions of Datasets that the job reads, by the name of the input."
+    )
     outputs: dict[str, OutputStatus] = Field(default={}, max_length=16, description="Uploaded outputs.")
     model_version: str = Field(
         default="", max_length=1000, description="ModelVersions created by the job, for display."

@@ -43,7 +43,7 @@ from ultramarine_trainer.attempt.variables import job_variables
 from ultramarine_trainer.data.checkpoints import Checkpoints
 from ultramarine_trainer.data.credentials import SourceError
 from ultramarine_trainer.data.inputs import StreamServer, fetch_folder
-from ultramarine_trainer.data.outputs import empty, format_of, untrusted_types
+from ultramarine_trainer.data.outputs import empty, format_of, is_empty, untrusted_types
 from ultramarine_trainer.data.source import prepare
 from ultramarine_trainer.gang.member import Concluded, Gang, GangError
 from ultramarine_trainer.progress.archive import Archive
@@ -372,8 +372,9 @@ class Attempt:
             self._has_environment = True
         for name, uri in task.inputs.items():
             folder = self._places.inputs / name
-            with about(f"spec.inputs.{name}.uri"):
-                fetch_input = partial(fetch_folder, storage, name, uri, folder, self.say)
+            digest = task.digests.get(name, "")
+            with about(f"spec.inputs.{name}{'' if digest else '.uri'}"):
+                fetch_input = partial(fetch_folder, storage, name, uri, folder, self.say, digest)
                 self._inputs[name] = self._patiently(self._places.input_waits, fetch_input)
         for name, uri in task.streams.items():
             with about(f"spec.inputs.{name}.uri"):
@@ -391,7 +392,10 @@ class Attempt:
         folders = {name: self._places.outputs / name for name in task.outputs}
         for name in task.from_mlflow:
             self._patiently(self._places.output_waits, partial(self._listeners.take_model, name, folders[name]))
-        formats = {name: format_of(name, folders[name], format) for name, format in task.outputs.items()}
+        without = {name for name in task.optional if is_empty(folders[name])}
+        formats = {
+            name: format_of(name, folders[name], format) for name, format in task.outputs.items() if name not in without
+        }
         prefix = task.output_prefix.rstrip("/")
         outputs: dict[str, OutputRecord] = {}
         for name, format in formats.items():

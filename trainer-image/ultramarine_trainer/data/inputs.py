@@ -12,16 +12,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from ultramarine_contract.common import STREAM_PORT, ArtifactManifest
+from ultramarine_contract.common import MANIFEST_NAME, STREAM_PORT, ArtifactManifest, FileEntry
 from ultramarine_contract.errors import StorageError, counted
-from ultramarine_contract.storage import Storage
+from ultramarine_contract.storage import Progress, Storage
 from ultramarine_contract.training_records import InputRecord
 
 _TELL_SECONDS = 10.0
+# Reasons of a storage whose artifact is not whole, or is not the one of the digest.
+CHANGED = ("DigestMismatch", "ObjectNotFound", "InputNotFound", "ManifestInvalid", "InvalidKey")
 
 
-def fetch_folder(storage: Storage, name: str, uri: str, folder: Path, say: Callable[[str], None]) -> InputRecord:
-    """Fetch what `uri` means into `folder`, and return its digest and size. Raises StorageError, as for a full disk."""
+def fetch_folder(
+    storage: Storage, name: str, uri: str, folder: Path, say: Callable[[str], None], digest: str = ""
+) -> InputRecord:
+    """Fetch what `uri` means into `folder`, and return its digest and size. Raises StorageError, as for a full disk.
+
+    With a `digest` any other content raises StorageError DataChanged, which names the file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     size, free = storage.size(uri), shutil.disk_usage(folder).free
     if size.bytes > free:
@@ -38,10 +45,23 @@ def fetch_folder(storage: Storage, name: str, uri: str, folder: Path, say: Calla
             reported = time.monotonic()
             say(f"input {name}: {done} of {total} bytes ({100 * done // max(total, 1)} %)")
 
-    files = storage.download(uri, folder, progress)
+    files = _verified(storage, uri, digest, folder, progress) if digest else storage.download(uri, folder, progress)
     seconds = time.monotonic() - started
     say(f"input {name}: {counted(len(files), 'file')}, {size.bytes} bytes from {uri} in {seconds:.1f} s")
     return InputRecord(ArtifactManifest(tuple(files)).digest, sum(file.bytes for file in files), len(files))
+
+
+def _verified(storage: Storage, uri: str, digest: str, folder: Path, progress: Progress) -> list[FileEntry]:
+    """Fetch an artifact or an object with this digest; the list of its files is not among them."""
+    try:
+        files = storage.fetch_artifact(uri, digest, folder, progress).files
+    except StorageError as error:
+        if error.reason not in CHANGED:
+            raise
+        message = f"the data has changed since its version was made: {error.message}"
+        raise StorageError(message, "DataChanged") from error
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)
+    return list(files)
 
 
 class StreamServer:

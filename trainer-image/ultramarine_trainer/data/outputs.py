@@ -28,6 +28,11 @@ def empty(folder: Path) -> None:
         raise StorageError(message, "LocalDiskError") from error
 
 
+def is_empty(folder: Path) -> bool:
+    """True if no file lies in a folder or below it."""
+    return not any(path.is_file() for path in folder.rglob("*"))
+
+
 def _remove(folder: Path) -> None:
     """Remove a folder, also with subfolders that the command has made read-only."""
     try:

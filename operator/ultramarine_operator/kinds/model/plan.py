@@ -6,16 +6,17 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ultramarine.resources.model import ModelSpec, ModelStatus, ModelVersionSpec, ModelVersionStatus, version_number
-from ultramarine_contract.errors import StorageError, counted, listed
+from ultramarine_contract.errors import counted, listed
 from ultramarine_contract.formats import CODE_EXECUTING_FORMATS
 from ultramarine_contract.meta import MODEL_VERSION, Manifest, Ref
 from ultramarine_contract.score import score
 from ultramarine_contract.trusted_types import remedy_for, untrusted
 
 from ...shared import statuses
+from ...shared.artifacts import FOUND, Artifact
 from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.plan import Event, Obj, Plan, Platform, Seen
-from ...shared.questions import MAX_HASHED, ArtifactFacts, CheckArtifact, Question
+from ...shared.questions import ArtifactFacts, Question
 from . import compiling, deleting, trust
 from .serving import named, server_of, versions_of
 
@@ -86,32 +87,31 @@ def _number(version: Manifest) -> int:
 def questions_version(version: Obj[ModelVersionSpec], seen: Seen) -> tuple[Question, ...]:
     """Ask the storage for the artifact until it is verified; the servers check it again at every load."""
     version = trust.permitted(version, seen)
-    if _refused(version.spec) or _foreign(version, seen.platform):
+    artifact = _artifact(version, seen.platform)
+    if _refused(version.spec) or artifact.is_foreign:
         return ()
-    return compiling.questions(version, seen) if _settled(version) else (_check(version, seen.platform),)
+    return compiling.questions(version, seen) if _settled(version) else (artifact.question,)
 
 
 def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> Plan:
     """Return if the version can be served, and otherwise the reason."""
     version = trust.permitted(version, seen)
-    spec = version.spec
+    spec, artifact = version.spec, _artifact(version, seen.platform)
     after: timedelta | None = None
     size = int(version.status.get("bytes") or 0)
     compiled = compiling.former(version)
     if refusal := _refused(spec):
         state, condition = "Refused", Condition("Ready", False, compiling.REFUSED, refusal)
-    elif _foreign(version, seen.platform):
-        own = _own(version, seen.platform)
-        message = (
-            f"spec.uri {spec.uri} is not this namespace's to read; copy the model to below {own}, and register that"
-        )
+    elif artifact.is_foreign:
+        remedy = f"copy the model to below {artifact.own}, and register that"
+        message = f"spec.uri {spec.uri} is not this namespace's to read; {remedy}"
         state, condition = "Refused", Condition("Ready", False, "AccessDenied", message)
     else:
         if _settled(version):
-            state, condition = "Ready", _found_before(version, seen.platform, size)
+            state, condition = "Ready", _found_before(version, artifact, size)
         else:
-            answer = seen.answers.get(_check(version, seen.platform))
-            state, condition = _assess(version, answer, seen.platform)
+            answer = seen.answers.get(artifact.question)
+            state, condition = artifact.assess(answer)
             mismatch = condition.reason == "DigestMismatch"
             after = None if condition.status else READ_AGAIN if mismatch else LOOK_AGAIN
             size = answer.bytes if isinstance(answer, ArtifactFacts) else size
@@ -132,9 +132,6 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
     merged = merge(version.status.get("conditions") or [], conditions, version.generation, now)
     events = _events(version, condition, compiled.condition, *compatible)
     return Plan({**statuses.dumped(status), "conditions": merged}, apply=compiled.apply, events=events, after=after)
-
-
-FOUND = Condition("Ready", True, "ArtifactFound", "")
 
 
 def _with(compiled: compiling.Compilation, version: Obj[ModelVersionSpec], ready: Condition) -> tuple[str, Condition]:
@@ -198,25 +195,8 @@ def _refused(spec: ModelVersionSpec) -> str:
     return f"{what}; {remedy_for(types, permission)}"
 
 
-def _own(version: Obj[ModelVersionSpec], platform: Platform) -> str:
-    """Return the folder of the version's namespace."""
-    return f"s3://{platform.storage_bucket}/{version.namespace}/"
-
-
-def _is_readable(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
-    """True if the artifact lies in a folder that every namespace, or its own, may read."""
-    return version.spec.uri.startswith((_own(version, platform), f"s3://{platform.storage_bucket}/shared/"))
-
-
-def _foreign(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
-    """True if only the operator's own keys would find the artifact: the operator must not read it for others."""
-    return platform.storage_confined and not _is_readable(version, platform)
-
-
-def _check(version: Obj[ModelVersionSpec], platform: Platform) -> CheckArtifact:
-    """Return the question for the artifact. It reads no more than the namespace's own keys could open."""
-    uri = version.spec.uri
-    return CheckArtifact(uri, hashes=not uri.endswith("/") and _is_readable(version, platform))
+def _artifact(version: Obj[ModelVersionSpec], platform: Platform) -> Artifact:
+    return Artifact(version.namespace, version.spec.uri, version.spec.digest, platform)
 
 
 def _shows_compiling(version: Obj[ModelVersionSpec], ready: Condition, compiled: compiling.Compilation) -> bool:
@@ -231,36 +211,8 @@ def _settled(version: Obj[ModelVersionSpec]) -> bool:
     return (ready is not None and ready.get("reason") == FOUND.reason) or compiling.has_begun(version)
 
 
-def _found_before(version: Obj[ModelVersionSpec], platform: Platform, size: int) -> Condition:
+def _found_before(version: Obj[ModelVersionSpec], artifact: Artifact, size: int) -> Condition:
     """Return the condition of the pass that verified the artifact, also if compiling has changed it since."""
     former = find(version.status, "Ready") or {}
     same = former.get("reason") == FOUND.reason and former.get("message")
-    return replace(FOUND, message=str(same or _verified(version, platform, size)))
-
-
-def _verified(version: Obj[ModelVersionSpec], platform: Platform, size: int) -> str:
-    """Describe what is verified of an artifact of `size` bytes, and what the servers check later."""
-    if not version.spec.uri.endswith("/") and not (_check(version, platform).hashes and size <= MAX_HASHED):
-        why = f"it has more than {MAX_HASHED // 2**20} MiB"
-        if not _is_readable(version, platform):
-            why = f"it is not below {_own(version, platform)}"
-        return f"stored, but spec.digest is not verified yet, for {why}; the servers check it when they load it"
-    if version.spec.uri.endswith("/"):
-        return (
-            "stored completely, and its list of files has spec.digest; the servers check the files when they load them"
-        )
-    return "stored, and its content has spec.digest"
-
-
-def _assess(version: Obj[ModelVersionSpec], answer: object, platform: Platform) -> tuple[str, Condition]:
-    spec = version.spec
-    if isinstance(answer, ArtifactFacts):
-        if answer.digest and answer.digest != spec.digest:
-            # The digest of another namespace's artifact is not shown: the namespace's own keys may not open it.
-            other = answer.digest if spec.uri.startswith(_own(version, platform)) else "another"
-            message = f"spec.digest is {spec.digest}, but what lies at {spec.uri} has {other}"
-            return "Invalid", Condition("Ready", False, "DigestMismatch", message)
-        return "Ready", replace(FOUND, message=_verified(version, platform, answer.bytes))
-    if isinstance(answer, StorageError):
-        return "Waiting", Condition("Ready", False, answer.reason, answer.message)
-    return "Waiting", Condition("Ready", False, "Checking", f"asking the storage for {spec.uri}")
+    return replace(FOUND, message=str(same or artifact.verified(size)))

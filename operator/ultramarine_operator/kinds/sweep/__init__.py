@@ -6,6 +6,8 @@ from ultramarine.resources.sweep import SweepSpec, SweepStatus
 from ultramarine_contract.common import SWEEP_PORT
 from ultramarine_contract.meta import (
     CONFIG_MAP,
+    DATASET,
+    DATASET_VERSION,
     ENVIRONMENT,
     GROUP,
     JOB,
@@ -21,6 +23,7 @@ from ultramarine_contract.meta import (
 )
 from ultramarine_contract.parameters import MOST_PODS
 
+from ...shared import datasets
 from ...shared.environments import topics_of
 from ...shared.kind import MLFLOW, OPERATOR, SERVICE_NAME, Column, Kind, Peer, PodGroup
 from ...training.trials import trial_name
@@ -31,11 +34,12 @@ ROOM_FOR_TRIAL = len(trial_name("", MOST_PODS - 1))
 
 
 def _topics(sweep: Manifest) -> frozenset[str]:
-    """Return the Model that its best trial goes to, itself, the sweeps that it learns from, and its Environment."""
+    """Return its Model, itself, the sweeps that it learns from, its Environment and its Datasets."""
     spec = sweep["spec"]
     others = (spec.get("algorithm") or {}).get("warmStartFrom") or []
     model = {str(spec["registerBest"])} if spec.get("registerBest") else set()
-    return frozenset({*model, *topics_of(sweep), *(f"sweep {name}" for name in (sweep["metadata"]["name"], *others))})
+    own = {*model, *topics_of(sweep), *datasets.topics_of(sweep)}
+    return frozenset({*own, *(f"sweep {name}" for name in (sweep["metadata"]["name"], *others))})
 
 
 KIND = Kind(
@@ -54,8 +58,8 @@ KIND = Kind(
     questions=questions,
     report=REPORTING,
     children=(JOB, POD, CONFIG_MAP, SERVICE, TRAINING_JOB),
-    related=(MODEL, MODEL_VERSION, SWEEP, ENVIRONMENT),
-    rung_by=(ENVIRONMENT,),
+    related=(MODEL, MODEL_VERSION, SWEEP, ENVIRONMENT, DATASET, DATASET_VERSION),
+    rung_by=(ENVIRONMENT, DATASET, DATASET_VERSION),
     topics=_topics,
     names=SERVICE_NAME,
     rules=(

@@ -33,6 +33,7 @@ from ...shared.podspec import (
 )
 from ...training import pods as training
 from ...training import trials
+from ...training.datasets import pins_of
 from ...training.environment import archive_of, image_of
 
 Sweep = Obj[SweepSpec]
@@ -312,8 +313,10 @@ def _on_exit(action: str, container: str, code: int) -> Manifest:
 
 def _worker_pod(sweep: Sweep, platform: Platform, params: Sequence[str]) -> Manifest:
     trial, spec = trial_of(sweep), sweep.spec.trial_template.spec
+    pins = pins_of(trial)
     task = TrainingTask(
-        inputs=training.downloads(spec),
+        inputs=training.downloads(spec, pins),
+        digests=training.digests(spec, pins),
         streams=training.streams(spec),
         outputs={name: best_format(sweep) if name == best_output(sweep) else "" for name in spec.outputs},
         output_prefix=prefix(sweep, platform),

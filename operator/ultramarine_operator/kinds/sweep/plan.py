@@ -16,6 +16,8 @@ from ...shared import pods, states
 from ...shared.conditions import ENDED, parse_timestamp
 from ...shared.plan import Effect, Plan, Platform, Seen
 from ...shared.questions import Question
+from ...training.datasets import NOT_READY as DATASET_NOT_READY
+from ...training.datasets import find_datasets, lacks_datasets
 from ...training.environment import NOT_READY, Wait, find_environment, lacks_environment
 from ...training.pods import check_spelling
 from . import podpertrial, status
@@ -86,6 +88,8 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
     if waits:
         return _planned(sweep, waits, facts, now, after=LOOK_AGAIN)
     facts.warm_start = list(warm_start)
+    if lacks_datasets(trial_of(sweep)):
+        return _without_datasets(sweep, seen, search, facts, now)
     if lacks_environment(trial_of(sweep)):
         return _without_environment(sweep, seen, search, facts, now)
     apply = _children(sweep, seen, search, own, warm_start)
@@ -95,6 +99,23 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
     delete = (own.workers.ref,) if gives_way and own.workers else ()
     going_on = _going_on(sweep, seen, search, own, facts, now)
     return replace(going_on, apply=apply, effects=effects, delete=delete)
+
+
+def _without_datasets(sweep: Sweep, seen: Seen, search: Search, facts: SweepStatus, now: datetime) -> Plan:
+    """Plan a sweep whose datasets are not resolved yet; the status has their versions before the pods are made."""
+    command(sweep, search.space.names)  # refused now, and not after the wait
+    if sweep.spec.suspend:
+        return _planned(sweep, states.suspended(), facts, now)
+    match find_datasets(trial_of(sweep), seen, now):
+        case Wait(state, _, after):
+            return _planned(sweep, state, facts, now, after=after)
+        case pods.Verdict() as verdict:
+            return _ended_badly(sweep, None, verdict, facts, now)
+        case pins:
+            facts.datasets = pins
+            names = ", ".join(pin.version for pin in pins.values())
+            state = states.pending(DATASET_NOT_READY, f"it reads {names}; its pods follow")
+            return _planned(sweep, state, facts, now, after=runs.SOON)
 
 
 def _without_environment(sweep: Sweep, seen: Seen, search: Search, facts: SweepStatus, now: datetime) -> Plan:

@@ -33,6 +33,7 @@ from ...shared.plan import Platform
 from ...shared.pods import Trouble
 from ...shared.reporting import Child
 from ...shared.states import State, is_stopped, pending
+from ...training.datasets import pins_of
 from ...training.environment import ANNOTATION as ANNOTATION_ENVIRONMENT
 from ...training.environment import document_of, pin_of
 from ...training.trials import ANNOTATION_TRIAL, trial_name
@@ -95,6 +96,8 @@ def trial_job(sweep: Sweep, trial: WantedTrial, platform: Platform) -> Manifest:
         spec["args"] = applicable(spec["args"], spec["parameters"])
     if (spec.get("source") or {}).get("inline"):
         spec["source"] = {"configMap": {"name": source_name(sweep)}}  # one for all trials
+    for name, version in pins_of(trial_of(sweep)).items():  # all trials read the same one
+        spec["inputs"][name] = {"uri": version.uri, "digest": version.digest}
     names = tuple(objective["metric"] for objective in objectives(sweep))
     timeout = sweep.spec.limits.trial_timeout_seconds or 0
     if outputs := spec.get("outputs"):  # fields about models are the sweep's own

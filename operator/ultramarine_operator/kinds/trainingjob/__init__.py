@@ -6,6 +6,8 @@ from ultramarine.resources.trainingjob import TrainingJobSpec, TrainingJobStatus
 from ultramarine_contract.common import SWEEP_PORT
 from ultramarine_contract.meta import (
     CONFIG_MAP,
+    DATASET,
+    DATASET_VERSION,
     ENVIRONMENT,
     JOB,
     MODEL,
@@ -17,6 +19,7 @@ from ultramarine_contract.meta import (
     Manifest,
 )
 
+from ...shared import datasets
 from ...shared.environments import topics_of
 from ...shared.kind import MLFLOW, OPERATOR, Column, Kind, Peer, PodGroup
 from ...training.steps import cache_task_of, topic_of_key
@@ -25,11 +28,12 @@ from .report import REPORTING
 
 
 def _topics(job: Manifest) -> frozenset[str]:
-    """Return the Models that its outputs are registered as, its Environment, and its cache key."""
+    """Return the Models that its outputs are registered as, its Environment, its Datasets, and its cache key."""
     outputs = (job["spec"].get("outputs") or {}).values()
     models = frozenset(output["registerAs"] for output in outputs if output.get("registerAs"))
     task = cache_task_of(job)
-    return models | topics_of(job) | ({topic_of_key(task.key)} if task else frozenset())
+    own = models | topics_of(job) | datasets.topics_of(job)
+    return own | ({topic_of_key(task.key)} if task else frozenset())
 
 
 KIND = Kind(
@@ -48,10 +52,10 @@ KIND = Kind(
     questions=questions,
     report=REPORTING,
     children=(JOB, POD, CONFIG_MAP, SERVICE),
-    related=(MODEL, MODEL_VERSION, ENVIRONMENT),
-    rung_by=(ENVIRONMENT,),
+    related=(MODEL, MODEL_VERSION, ENVIRONMENT, DATASET, DATASET_VERSION),
+    rung_by=(ENVIRONMENT, DATASET, DATASET_VERSION),
     topics=_topics,
-    creates=(MODEL, MODEL_VERSION, ENVIRONMENT),
+    creates=(MODEL, MODEL_VERSION, ENVIRONMENT, DATASET, DATASET_VERSION),
     deletes=(TRAINING_JOB, JOB),
     pods=(
         PodGroup(

@@ -6,7 +6,15 @@ import json
 
 from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_contract import common as contract
-from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
+from ultramarine_contract.meta import (
+    DATASET,
+    DATASET_VERSION,
+    LABEL_KIND,
+    LABEL_NAME,
+    Manifest,
+    child_labels,
+    child_metadata,
+)
 from ultramarine_contract.training_records import CheckpointTask, GangTask, TrainingContext, TrainingTask
 
 from ...runs import queues
@@ -14,6 +22,7 @@ from ...shared.plan import Obj, Platform
 from ...shared.pods import TRAINER
 from ...training import pods as training
 from ...training import trials
+from ...training.datasets import pins_of
 from ...training.environment import archive_of, image_of
 from ...training.steps import cache_task_of
 
@@ -128,12 +137,13 @@ def worth_retrying(job: Job) -> tuple[int, ...]:
 
 def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
     """Return the pod, with the fields that a gang and checkpoints need."""
-    spec, trial = job.spec, trials.task_of(job.manifest)
+    spec, trial, pins = job.spec, trials.task_of(job.manifest), pins_of(job)
     formats = {name: (out.format or contract.AUTO) if out.register_as else "" for name, out in spec.outputs.items()}
     if trial and trial.register in formats:
         formats[trial.register] = trial.format
     task = TrainingTask(
-        inputs=training.downloads(spec),
+        inputs=training.downloads(spec, pins),
+        digests=training.digests(spec, pins),
         streams=training.streams(spec),
         outputs=formats,
         output_prefix=output_prefix(job, platform),
@@ -142,6 +152,7 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
         gang=gang_task(job),
         environment=archive_of(job),
         from_mlflow=training.from_mlflow(spec),
+        optional=tuple(name for name, output in spec.outputs.items() if output.optional),
     )
     more: Manifest = {"subdomain": _service_name(job)} if spec.nodes > 1 else {}
     if task.checkpoint:
@@ -151,6 +162,12 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
     return training.pod_spec(
         job, platform, task, job_context, source=code, args=args, env=env, memory=memory, more=more
     )
+
+
+def _is_recorded_elsewhere(job: Job) -> bool:
+    """True for a trial, which its sweep's coordinator records, and for the work of a dataset, which trains nothing."""
+    owner = (job.manifest["metadata"].get("labels") or {}).get(LABEL_KIND)
+    return trials.task_of(job.manifest) is not None or owner in (DATASET.kind, DATASET_VERSION.kind)
 
 
 def checkpoint_task(job: Job) -> CheckpointTask | None:
@@ -199,8 +216,7 @@ def context(job: Job, platform: Platform) -> TrainingContext:
         parameters=parameters,
         worth_retrying=worth_retrying(job),
         progress=f"{platform.progress_url}/progress/{job.namespace}/{job.name}" if platform.progress_url else "",
-        # A trial is recorded by the coordinator of its sweep.
-        mlflow="" if trials.task_of(job.manifest) else platform.mlflow_uri,
+        mlflow="" if _is_recorded_elsewhere(job) else platform.mlflow_uri,
         scoped_keys=platform.storage_confined,
         cache=cache_task_of(job.manifest),
     )

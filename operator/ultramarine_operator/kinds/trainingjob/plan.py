@@ -18,12 +18,12 @@ from ...shared import pods, states
 from ...shared.conditions import find, parse_timestamp
 from ...shared.plan import Plan, Platform, Seen
 from ...shared.questions import Question
-from ...training import environment
+from ...training import datasets, environment
 from ...training.pods import check_spelling
 from ...training.trials import task_of
 from . import memory, status
 from .manifests import Job, command, output_prefix, ranks_service, source_config_map, training_job
-from .registration import registered, to_register
+from .registration import registered, stored_data, to_register
 
 YOUNG = timedelta(seconds=10)
 CHANGING = ("suspend", "backoffLimit", "activeDeadlineSeconds")  # of a Job that exists
@@ -127,10 +127,29 @@ def _without_job(job: Job, seen: Seen, facts: TrainingJobStatus, now: datetime) 
         return runs.planned(job, _suspended(job), facts, now)
     if not job.status.get("startTime"):
         check_spelling(job.spec, "spec")
+    if datasets.lacks_datasets(job):
+        return _without_datasets(job, seen, facts, now)
     if environment.lacks_environment(job):
         return _without_environment(job, seen, facts, now)
     state = _suspended(job) if job.spec.suspend else STARTING
     return runs.planned(job, state, facts, now, apply=_children(job, seen, None, facts))
+
+
+def _without_datasets(job: Job, seen: Seen, facts: TrainingJobStatus, now: datetime) -> Plan:
+    """Plan a job whose datasets are not resolved yet; the status has their versions before the Job is made."""
+    command(job)  # refused now, and not after the wait
+    if job.spec.suspend:
+        return runs.planned(job, _suspended(job), facts, now)
+    match datasets.find_datasets(job, seen, now):
+        case environment.Wait(state, _, after):
+            return runs.planned(job, state, facts, now, after=after)
+        case pods.Verdict() as verdict:
+            return _failed_for(job, None, verdict, facts, now)
+        case pins:
+            facts.datasets = pins
+            names = ", ".join(pin.version for pin in pins.values())
+            state = states.pending(datasets.NOT_READY, f"it reads {names}; its pod follows")
+            return runs.planned(job, state, facts, now, after=runs.SOON)
 
 
 def _without_environment(job: Job, seen: Seen, facts: TrainingJobStatus, now: datetime) -> Plan:
@@ -317,12 +336,14 @@ def _succeeded(
     now: datetime,
 ) -> Plan:
     if create := to_register(job, record, seen):
-        names = ", ".join(manifest["metadata"]["name"] for manifest in create if manifest["kind"] == "ModelVersion")
+        names = ", ".join(made["metadata"]["name"] for made in create if made["kind"].endswith("Version"))
         state = states.finishing("Registering", f"registering {names}")
         return runs.planned(job, state, facts, now, create=create, after=runs.SOON)
-    versions = registered(job, seen)
+    versions, data = registered(job, seen), stored_data(job, record, seen)
     status.add_record(facts, record, output_prefix(job, seen.platform))
-    facts.outputs = {name: _output(output, versions.get(name)) for name, output in record.outputs.items()}
+    facts.outputs = {
+        name: _output(output, versions.get(name), data.get(name)) for name, output in record.outputs.items()
+    }
     facts.model_version = ", ".join(versions.values())
     facts.goodput = Goodput(productive_seconds=int(record.productive_seconds))
     if facts.progress and facts.progress.model_fields_set:  # an empty one says nothing
@@ -330,18 +351,20 @@ def _succeeded(
         facts.percent = "100%"
     status.end(facts, child, now)
     uploaded = f"uploaded {', '.join(sorted(facts.outputs))}" if facts.outputs else "the command has succeeded"
-    message = f"registered {', '.join(versions.values())}" if versions else uploaded
+    names = ", ".join((*versions.values(), *data.values()))
+    message = f"registered {names}" if names else uploaded
     if record.unread and not facts.metrics:
         message = f"{message}; status.metrics is empty: {record.unread[:MAX_UNREAD]}"
     return runs.finish(job, states.succeeded(message), facts, now)
 
 
-def _output(output: contract.OutputRecord, version: str | None) -> OutputStatus:
-    """Return an uploaded output as the status has it, `version` being the ModelVersion made of it."""
+def _output(output: contract.OutputRecord, version: str | None, data: str | None) -> OutputStatus:
+    """Return an uploaded output as the status has it; `version` is its ModelVersion, `data` its DatasetVersion."""
     optional: dict[str, Any] = {
         "format": output.format[:63],
         "untrusted": output.untrusted[: contract.MAX_UNTRUSTED_TEXT],  # a sweep may learn of a trial's output only here
         "model_version": version,
+        "dataset_version": data,
     }
     fields = {name: value for name, value in optional.items() if value}
     # Unchecked: a command can write its record by itself, and the API server refuses what does not fit.

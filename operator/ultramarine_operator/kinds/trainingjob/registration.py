@@ -1,4 +1,4 @@
-"""Registration of a job's outputs as ModelVersions."""
+"""Registration of a job's outputs as ModelVersions and DatasetVersions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from ultramarine_contract import common as contract
 from ultramarine_contract.meta import GROUP, Manifest
 from ultramarine_contract.training_records import TerminationRecord
 
-from ...runs import registration
+from ...runs import dataset_registration, registration
+from ...runs.dataset_registration import Data
 from ...runs.registration import Candidate, Maker
 from ...shared.plan import Seen
 from ...training import pods as training
+from ...training.datasets import pins_of
 from .manifests import Job
 
 LABEL_JOB_UID = f"{GROUP}/training-job-uid"
@@ -23,8 +25,29 @@ def registered(job: Job, seen: Seen) -> dict[str, str]:
 
 
 def to_register(job: Job, record: TerminationRecord, seen: Seen) -> tuple[Manifest, ...]:
-    """Return the Models and ModelVersions of this job's outputs that do not exist yet."""
-    return registration.to_register(_maker(job, seen), _candidates(job, record, seen), seen)
+    """Return the Models, Datasets and versions of this job's outputs that do not exist yet."""
+    maker = _maker(job, seen)
+    models = registration.to_register(maker, _candidates(job, record, seen), seen)
+    return (*models, *dataset_registration.to_register(maker, _data(job, record), seen))
+
+
+def stored_data(job: Job, record: TerminationRecord, seen: Seen) -> dict[str, str]:
+    """Return the outputs that are versions of datasets, with the name of the version that has their content."""
+    return dataset_registration.registered(_maker(job, seen), _data(job, record), seen)
+
+
+def _data(job: Job, record: TerminationRecord) -> list[Data]:
+    """Return the outputs that are to become versions of datasets."""
+    lineage: Manifest = {"trainingJob": job.name}
+    if read := sorted({pin.version for pin in pins_of(job).values()}):
+        lineage["inputs"] = read
+    if record.source.commit:
+        lineage["gitCommit"] = record.source.commit
+    return [
+        Data(name, output.dataset, record.outputs[name], {**lineage, "output": name})
+        for name, output in sorted(job.spec.outputs.items())
+        if output.dataset is not None and name in record.outputs
+    ]
 
 
 def _maker(job: Job, seen: Seen) -> Maker:

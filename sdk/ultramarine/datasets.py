@@ -1,0 +1,266 @@
+"""Datasets: versions from files of this machine, aliases, profiles, and files to this machine."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ultramarine_contract.common import MANIFEST_NAME, ArtifactManifest
+from ultramarine_contract.dataset_records import PROFILE_JSON
+from ultramarine_contract.errors import InvalidSpec, StorageError, UltramarineError, listed
+from ultramarine_contract.locations import files_below
+from ultramarine_contract.meta import API_VERSION, DATASET, DATASET_VERSION, Manifest
+from ultramarine_contract.storage import Progress
+
+from .kube.errors import Exists, NotFound
+
+if TYPE_CHECKING:
+    from .client import Client
+
+LATEST = "latest"
+_CHECK_SECONDS = 600.0  # for which the requirements on a new version may be checked
+_ATTEMPTS = 10  # to get a version's number, while others register versions too
+_ENDED = ("Ready", "Quarantined", "Refused", "Invalid")  # states
+
+
+class NotUsable(UltramarineError):
+    """The version is quarantined, refused or invalid."""
+
+    reason = "NotUsable"
+
+
+class Added(NamedTuple):
+    """A version with the content of an upload; `is_new` is false if the newest version had it before."""
+
+    version: Manifest
+    is_new: bool
+
+
+class Datasets:
+    """The datasets of a namespace."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._cluster = client.cluster
+
+    def versions(self, dataset: str) -> list[Manifest]:
+        """Return the DatasetVersions of a dataset, the newest first. Raises NotFound with the nearest name."""
+        every = self._cluster.list(DATASET_VERSION)
+        versions = [version for version in every if version["spec"].get("dataset") == dataset]
+        if not versions:
+            names = {str(version["spec"].get("dataset")) for version in every}
+            near = difflib.get_close_matches(dataset, names, 1)
+            hint = f"Did you mean {near[0]}?" if near else f"Datasets with versions: {listed(sorted(names)) or 'none'}."
+            raise NotFound(f"dataset {dataset} has no version in namespace {self._cluster.namespace}. {hint}")
+        return sorted(versions, key=number, reverse=True)
+
+    def version(self, reference: str) -> Manifest:
+        """Return the DatasetVersion of DATASET@VERSION, DATASET@ALIAS, or the newest ready one of DATASET@latest."""
+        dataset, _, selected = reference.partition("@")
+        versions = self.versions(dataset)
+        if selected in ("", LATEST):
+            ready = [version for version in versions if state_of(version) == "Ready"]
+            if not ready:
+                raise NotFound(f"no version of dataset {dataset} is ready: {why(versions[0])}")
+            return ready[0]
+        target = selected
+        if not selected.isdigit():
+            aliases = self.aliases(dataset)
+            if selected not in aliases:
+                near = difflib.get_close_matches(selected, aliases, 1)
+                hint = f"Did you mean {near[0]}?" if near else f"Aliases: {listed(sorted(aliases)) or 'none'}."
+                raise NotFound(f"dataset {dataset} has no alias {selected}. {hint}")
+            target = aliases[selected]
+        for version in versions:
+            if version["spec"]["version"] == target:
+                return version
+        numbers = listed(version["spec"]["version"] for version in versions)
+        raise NotFound(f"dataset {dataset} has no version {target}. Versions: {numbers}.")
+
+    def aliases(self, dataset: str) -> dict[str, str]:
+        """Return the version's number of each alias; empty if the dataset has none."""
+        try:
+            spec = self._cluster.get(DATASET, dataset).get("spec") or {}
+        except NotFound:
+            return {}
+        return {str(name): str(target) for name, target in (spec.get("aliases") or {}).items()}
+
+    def promote(self, reference: str, alias: str) -> Manifest:
+        """Let an alias lead to a version, and return that version. Raises InvalidSpec for one that is not ready."""
+        version = self.version(reference)
+        dataset, target = str(version["spec"]["dataset"]), str(version["spec"]["version"])
+        if alias == LATEST:
+            raise InvalidSpec("the alias latest is always the newest ready version. Choose another name.")
+        if state_of(version) != "Ready":
+            raise InvalidSpec(f"version {target} of dataset {dataset} is not ready: {why(version)}")
+        self._make(dataset)
+        self._cluster.patch(DATASET, dataset, {"spec": {"aliases": {alias: target}}})
+        return version
+
+    def add(self, path: Path | str, dataset: str, progress: Progress | None = None) -> Added:
+        """Upload a file or the files of a folder, and register them as the next version of `dataset`.
+
+        The Dataset is made if it does not exist. Content that the newest version has makes no other version. Raises
+        FileInvalid and StorageError.
+        """
+        from .uploads import list_files
+
+        path = Path(path)
+        files = _files(path)
+        manifest = list_files(files)
+        newest = self._newest(dataset)
+        if newest is not None and newest["spec"].get("digest") == manifest.digest:
+            return Added(newest, False)
+        uri = self._upload(dataset, files, manifest, progress)
+        self._make(dataset)
+        spec = {
+            "dataset": dataset,
+            "uri": uri,
+            "digest": manifest.digest,
+            "lineage": {"source": f"upload of {path.name}"},
+        }
+        for _ in range(_ATTEMPTS):
+            target = str(self._last_number(dataset) + 1)
+            made = {
+                "apiVersion": API_VERSION,
+                "kind": DATASET_VERSION.kind,
+                "metadata": {"name": f"{dataset}-{target}"},
+                "spec": {**spec, "version": target},
+            }
+            try:
+                return Added(self._cluster.create(DATASET_VERSION, made), True)
+            except Exists:
+                continue
+        raise Exists(f"other writers register versions of dataset {dataset} all the time. Try again.")
+
+    def wait(self, version: Manifest) -> Manifest:
+        """Return a version once it can be read. Raises NotUsable with the cause."""
+        name, latest = version["metadata"]["name"], version
+        if state_of(version) not in _ENDED:
+            for event in self._cluster.watch(DATASET_VERSION, name, seconds=_CHECK_SECONDS):
+                latest = event.object
+                if state_of(latest) in _ENDED:
+                    break
+        if state_of(latest) != "Ready":
+            raise NotUsable(f"DatasetVersion {name} is {state_of(latest) or 'being checked'}: {why(latest)}")
+        return latest
+
+    def download(self, reference: str, folder: Path | str = "", progress: Progress | None = None) -> Path:
+        """Fetch the files of a version into a folder, checked by their digests, and return it.
+
+        The default is DATASET-VERSION. An interrupted download continues. Raises FileInvalid for a folder with other
+        content.
+        """
+        from .storage.artifacts import Artifact, download
+        from .storage.fetching import Incoming, fetch
+
+        version = self.version(reference)
+        target = Path(folder or version["metadata"]["name"])
+        uri, digest = str(version["spec"]["uri"]), str(version["spec"]["digest"])
+        storage = self._client.platform.storage
+        if uri.endswith("/"):
+            download(storage, Artifact(uri, digest), target, progress)
+        else:
+            size = storage.artifact_digest(uri).bytes
+            file = target / uri.rpartition("/")[2]
+            fetch(storage, [Incoming(uri, file, size, digest.removeprefix("sha256:"))], progress)
+        return target
+
+    def profile(self, version: Manifest) -> dict[str, Any]:
+        """Return the profile of a table: rows, and the figures of each column. Raises NotUsable if it has none."""
+        name = version["metadata"]["name"]
+        uri = ((version.get("status") or {}).get("profile") or {}).get("uri")
+        if not uri:
+            conditions = (version.get("status") or {}).get("conditions") or []
+            text = next((entry["message"] for entry in conditions if entry["type"] == "Profiled"), "it is not a table")
+            raise NotUsable(f"DatasetVersion {name} has no profile: {text}")
+        document: dict[str, Any] = json.loads(self._client.storage.read(f"{uri}{PROFILE_JSON}", limit=1 << 28))
+        return document
+
+    def files(self, version: Manifest) -> ArtifactManifest:
+        """Return the list of a version's files, with sizes and digests."""
+        uri = str(version["spec"]["uri"])
+        if uri.endswith("/"):
+            return self._client.storage.manifest(uri)
+        raise InvalidSpec(f"DatasetVersion {version['metadata']['name']} is one object without a list of files.")
+
+    def _upload(
+        self, dataset: str, files: dict[str, Path], manifest: ArtifactManifest, progress: Progress | None
+    ) -> str:
+        """Upload files and, last, their list; return the folder. What an earlier attempt has sent is skipped."""
+        from ultramarine_contract.objects import Objects
+
+        from .storage.sending import Outgoing, send
+
+        platform = self._client.platform
+        uri = f"{platform.prefix}datasets/{dataset}/{manifest.digest.removeprefix('sha256:')[:16]}/"
+        try:
+            present = {(entry.uri, entry.bytes) for entry in Objects(platform.storage).entries(uri, deep=True)}
+            outgoing = [Outgoing(files[entry.path], uri + entry.path, entry.bytes, False) for entry in manifest.files]
+            send(platform.storage, [file for file in outgoing if (file.uri, file.bytes) not in present], progress)
+            platform.storage.write(uri + MANIFEST_NAME, manifest.to_json())
+        except StorageError as error:
+            if error.reason == "Unreachable" and platform.problem:
+                raise platform.problem from None
+            raise
+        return uri
+
+    def _make(self, dataset: str) -> None:
+        manifest = {"apiVersion": API_VERSION, "kind": DATASET.kind, "metadata": {"name": dataset}, "spec": {}}
+        try:
+            self._cluster.get(DATASET, dataset)
+        except NotFound:
+            try:
+                self._cluster.create(DATASET, manifest)
+            except Exists:
+                return
+
+    def _newest(self, dataset: str) -> Manifest | None:
+        versions = [item for item in self._cluster.list(DATASET_VERSION) if item["spec"].get("dataset") == dataset]
+        return max(versions, key=number, default=None)
+
+    def _last_number(self, dataset: str) -> int:
+        newest = self._newest(dataset)
+        numbers = [number(newest)] if newest else []
+        try:
+            latest = (self._cluster.get(DATASET, dataset).get("status") or {}).get("latestVersion") or "0"
+            numbers.append(int(latest))
+        except (NotFound, ValueError):
+            pass
+        return max(numbers, default=0)
+
+
+def _files(path: Path) -> dict[str, Path]:
+    """Return the files of an upload by their paths. Raises FileInvalid."""
+    from .storage.work import FileInvalid
+
+    if path.is_file():
+        return {path.name: path}
+    files = dict(files_below(path)) if path.is_dir() else {}
+    if not files:
+        raise FileInvalid(f"{path} {'has no files' if path.is_dir() else 'does not exist'}. Give a file or a folder.")
+    if MANIFEST_NAME in files:
+        raise FileInvalid(f"{path} has a file {MANIFEST_NAME}, the name of the list of files. Rename it.")
+    return files
+
+
+def number(version: Manifest) -> int:
+    """Return the number of a DatasetVersion; 0 for a text that is not a number."""
+    text = str(version["spec"].get("version"))
+    return int(text) if text.isdecimal() else 0
+
+
+def state_of(version: Manifest) -> str:
+    """Return the state of a DatasetVersion; empty before its first pass."""
+    return str((version.get("status") or {}).get("state", ""))
+
+
+def why(version: Manifest) -> str:
+    """Return the reason why a DatasetVersion is not ready."""
+    for type in ("Accepted", "Ready"):
+        for entry in (version.get("status") or {}).get("conditions") or []:
+            if entry["type"] == type and entry["status"] != "True" and entry.get("message"):
+                return str(entry["message"])
+    return "it is being checked. Wait a moment."
