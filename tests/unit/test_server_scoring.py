@@ -33,6 +33,7 @@ from ultramarine_server.formats.artifact import ModelFile, find_model
 from ultramarine_server.formats.loading import runs_apart
 from ultramarine_server.http.messages import Request, Response
 from ultramarine_server.workers.processes import Start, Workers, python_of
+from ultramarine_server.workers.scripts import model_folder
 from unit.conftest import eventually
 
 SCRIPTS = Path(__file__).parent / "scored"
@@ -112,6 +113,22 @@ def test_answers_are_json_by_the_rules_of_azure(server: Server, do: str, value: 
 
     assert (answer.status_code, answer.content) == (200, body)
     assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("s3://lake/ada/jobs/train/outputs/model-output/0123456789abcdef/", "model_output"),
+        ("s3://lake/ada/jobs/train/outputs/model-output/0123456789abcdef/", "model-output"),
+        ("s3://lake/ada/models/half-plus/", "half_plus"),
+        ("s3://lake/ada/model.pkl", "models"),
+    ],
+)
+def test_scripts_find_a_model_below_its_name_in_azure(tmp_path: Path, uri: str, name: str) -> None:
+    """The name of an output, or of a registered folder, leads to the model's files, with the underscores of Azure."""
+    (tmp_path / "words.txt").write_text("one")
+
+    assert (model_folder(tmp_path, uri) / name / "words.txt").read_text() == "one"
 
 
 @pytest.mark.parametrize(

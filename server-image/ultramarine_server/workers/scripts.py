@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from ultramarine_server.protocol.tensors import Array
 from ultramarine_server.workers.processes import Start, Workers, python_of, worker_count
 
 PLATFORM = "scoring_script"
+_DIGEST = re.compile(r"[0-9a-f]{16}")  # last part of the URI of a job's output, after the output's name
 _FOLDERS = ("model", "models")  # names that Azure's examples have below AZUREML_MODEL_DIR
 
 
@@ -98,7 +100,8 @@ def model_folder(folder: Path, uri: str) -> Path:
     """Make a folder of links to the model's files, for AZUREML_MODEL_DIR, and return it.
 
     Azure keeps the name of a registered folder below AZUREML_MODEL_DIR. So the names `model`, `models` and the last of
-    the URI lead to the model's files too, unless the model has such a file itself.
+    the URI lead to the model's files too. So does the name of the output whose content the URI names, and underscores
+    may stand for dashes. A file of the model that has such a name wins.
     """
     own = Path(tempfile.mkdtemp(prefix="azureml-models-"))
     files = own / "files"
@@ -110,8 +113,9 @@ def model_folder(folder: Path, uri: str) -> Path:
     view.mkdir()
     for entry in entries:
         (view / entry.name).symlink_to(entry)
-    last = uri.rstrip("/").rpartition("/")[2] if uri.endswith("/") else ""
-    for name in {*_FOLDERS, last} - {""}:
+    parts = uri.rstrip("/").split("/")[3:] if uri.endswith("/") else []
+    names = {*_FOLDERS, *parts[-2 if _DIGEST.fullmatch(parts[-1]) else -1 :]} if parts else set(_FOLDERS)
+    for name in names | {name.replace("-", "_") for name in names}:
         if not (view / name).is_symlink():
             (view / name).symlink_to(files)
     return view
