@@ -55,6 +55,29 @@ DEPLOYMENT = {
     "instance_type": "Standard_DS3_v2",
     "instance_count": 1,
 }
+CLEAN = {
+    "name": "rows",
+    "type": "command",
+    "inputs": {"raw": {"type": "uri_file"}, "least": {"type": "integer", "default": 2}},
+    "outputs": {"kept": {"type": "uri_file"}},
+    "command": "awk -v least=${{inputs.least}} '$1 >= least' ${{inputs.raw}} > ${{outputs.kept}}",
+}
+PIPELINE = {
+    "$schema": "https://azuremlschemas.azureedge.net/latest/pipelineJob.schema.json",
+    "type": "pipeline",
+    "display_name": "azure-steps",
+    "inputs": {"table": {"type": "uri_file", "path": "data/table.csv"}, "word": "rows"},
+    "outputs": {"report": {"mode": "upload"}},
+    "jobs": {
+        "count": {
+            "type": "command",
+            "command": "echo ${{inputs.word}}=$(wc -l < ${{inputs.kept}}) | tee ${{outputs.report}}/report.txt",
+            "inputs": {"kept": "${{parent.jobs.clean.outputs.kept}}", "word": "${{parent.inputs.word}}"},
+            "outputs": {"report": "${{parent.outputs.report}}"},
+        },
+        "clean": {"component": "azureml:rows@latest", "inputs": {"raw": "${{parent.inputs.table}}"}},
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +91,8 @@ def ada(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Person:
         "scoring/score.py": SCORE,
         "job.yml": yaml.safe_dump(JOB),
         "blue.yml": yaml.safe_dump(DEPLOYMENT),
+        "rows.yml": yaml.safe_dump(CLEAN),
+        "pipeline.yml": yaml.safe_dump(PIPELINE),
     }
     for name, text in files.items():
         Path(folder, name).parent.mkdir(exist_ok=True)
@@ -92,3 +117,14 @@ def test_a_deployment_answers_as_it_is(ada: Person, platform: Platform) -> None:
 
     done = ada.run("endpoints", "invoke", "azure-weights", "--path", "score", "--data", '{"data": [1, 2]}')
     assert "[2.5, 5.0]" in " ".join(done.stdout.split())
+
+
+def test_a_pipeline_runs_as_it_is(ada: Person, platform: Platform) -> None:
+    """The component beside the pipeline is found, and the second step gets the file of the first one."""
+    ada.run("submit", "pipeline.yml")
+
+    (run,) = [run for run in platform.get("plr") if run["metadata"]["name"].startswith("azure-steps-")]
+    assert run["status"]["state"] == "Succeeded"
+    steps = {step["name"]: step for step in run["status"]["steps"]}
+    assert steps["count"]["metrics"] == {"rows": 1}
+    assert run["status"]["outputs"].keys() == {"report"}

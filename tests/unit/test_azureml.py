@@ -23,6 +23,8 @@ from ultramarine.cli import composing
 from ultramarine.cli.main import app
 from ultramarine.files.validation import faults
 from ultramarine.platform import Platform
+from ultramarine.resources.pipeline import PipelineSpec
+from ultramarine.resources.pipeline_checks import pipeline_faults
 from ultramarine.uploads import upload_local_paths
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
 from ultramarine_contract.meta import Manifest
@@ -38,6 +40,10 @@ def checked(conversion: Conversion) -> Conversion:
     for manifest in conversion.manifests:
         assert faults(manifest) == []
         json.dumps(manifest).encode()
+        spec = manifest["spec"]["template"]["spec"] if manifest["kind"] == "Schedule" else manifest["spec"]
+        spec = spec.get("pipelineSpec", spec) if isinstance(spec, dict) else {}
+        if "steps" in spec:
+            assert [*pipeline_faults(PipelineSpec.model_validate(spec, extra="forbid"))] == []
     return conversion
 
 
@@ -66,16 +72,21 @@ def of_text(tmp_path: Path, text: str, name: str = "job.yml") -> Conversion:
 
 
 def test_each_file_converts_or_is_refused_with_a_reason(converted):
-    """Each file of the seven schemas becomes objects; each other file has a reason."""
+    """Each file of the schemas with a counterpart becomes objects; each other file has a reason."""
     files = {Path(file.file).relative_to(FILES.relative_to(Path.cwd())).as_posix(): file for file in converted.files}
     refused = {name for name, file in files.items() if file.refusal}
 
-    assert refused == {f"others/{path.name}" for path in (FILES / "others").iterdir()} | {"churn/environment/conda.yml"}
+    assert refused == {f"others/{path.name}" for path in (FILES / "others").iterdir()}
     assert all(file.objects for name, file in files.items() if name not in refused)
     assert "line 2, column 2" in files["others/broken.yml"].refusal
     assert "contains itself" in files["others/cycle.yml"].refusal
     assert "not text" in files["others/binary.yml"].refusal
-    assert "a pipeline, for which no resource exists yet" in files["others/pipeline.yml"].refusal
+    assert "it is a parallel job or component, for which no resource exists yet" in files["others/parallel.yml"].refusal
+    assert "a step a that depends on itself" in files["others/circle.yml"].refusal
+    assert "is a monitor, for which no resource exists yet" in files["others/monitor.yml"].refusal
+    assert "is a workspace or registry" in files["others/registry.yml"].refusal
+    assert "is the inputs of a batch endpoint" in files["others/batch-inputs.yml"].refusal
+    assert "is a data import, for which no resource exists yet" in files["others/orders.yml"].refusal
     assert "not an Azure ML file" in files["others/workflow.yml"].refusal
 
 
@@ -182,9 +193,42 @@ def test_a_conda_file_becomes_requirements(converted):
     """The pip part, its file, and conda packages of the same name are kept; the others are losses."""
     spec = only(converted, "Environment", "churn-env-2")
 
-    assert spec == {"python": {"requirements": ["numpy==1.26.*", "lightgbm>=4", "pandas>=2", "scikit-learn"]}}
+    assert spec == {
+        "python": {"requirements": ["numpy==1.26.*", "lightgbm>=4", "mlflow-skinny", "pandas>=2", "scikit-learn"]}
+    }
     problems = [loss.problem for loss in converted.losses if loss.place.file.endswith("conda.yml")]
-    assert [problem.split()[0] for problem in problems] == ["Python", "openjdk", "azureml-mlflow"]
+    assert [problem.split()[0] for problem in problems] == ["Python", "openjdk"]
+
+
+def test_a_conda_file_belongs_to_the_files_that_name_it(converted, tmp_path):
+    """It becomes what they become; one that no file names becomes an Environment, except in a model's folder."""
+    (outcome,) = [file for file in converted.files if file.file.endswith("churn/environment/conda.yml")]
+    assert {"Environment/churn-env-2", "Sweep/sweep-nodes"} <= set(outcome.objects)
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/MLmodel").write_text("flavors: {}")
+    for folder in (tmp_path, tmp_path / "model"):
+        (folder / "conda.yaml").write_text("{name: tabular, dependencies: [numpy]}")
+    conversion = checked(convert([tmp_path]))
+    assert [file.objects for file in conversion.files] == [("Environment/tabular",)]
+
+
+@pytest.mark.parametrize(
+    ("packages", "requirements"),
+    [
+        (["azureml-mlflow"], ["mlflow-skinny"]),
+        (["azureml-mlflow==1.51", "mlflow==2.9"], ["mlflow==2.9"]),
+        (["azureml-defaults", "joblib"], ["inference-schema", "joblib"]),
+        (["azureml-inference-server-http", "inference-schema[numpy-support]"], ["inference-schema[numpy-support]"]),
+    ],
+)
+def test_what_packages_of_azure_bring_along_is_kept(tmp_path, packages, requirements):
+    """Scripts import mlflow and inference_schema, which such packages install."""
+    document = {"name": "tabular", "dependencies": [{"pip": packages}]}
+    conversion = of_text(tmp_path, yaml.safe_dump(document), "conda.yml")
+
+    assert only(conversion, "Environment", "tabular")["python"]["requirements"] == requirements
+    assert conversion.losses == []
 
 
 def test_endpoint_and_deployments_become_one_object(converted):
@@ -355,6 +399,7 @@ def test_a_literal_that_a_shell_would_split_is_split(tmp_path):
             "papermill a",
         ),
         ("pip install -r requirements.txt && python a.py", {"requirementsFile": "requirements.txt"}, "python a"),
+        ("pip install 'numpy>=2' -q --upgrade && python a.py", {"requirements": ["numpy>=2"]}, "python a"),
         ("pip install mlflow azureml-mlflow; python a.py", {"requirements": ["mlflow"]}, "python a"),
         ("pip install --user . && python a.py", None, "pip install --user ."),
         ("pip install numpy", {"requirements": ["numpy"]}, "pip install numpy"),
@@ -481,7 +526,7 @@ def test_the_command_writes_manifests_and_a_report(tmp_path, monkeypatch):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report.keys() == {"files", "uploads", "losses"}
     assert report["losses"][0].keys() == {"file", "line", "field", "problem", "remedy"}
-    assert "11 of 12 files converted to 9 manifests" in result.stdout
+    assert "12 of 12 files converted to 9 manifests" in result.stdout
     again = CliRunner().invoke(app, words)
     assert isinstance(again.exception, UltramarineError)
     assert "exists. Choose an empty folder" in str(again.exception)
@@ -492,7 +537,7 @@ def test_the_command_writes_manifests_and_a_report(tmp_path, monkeypatch):
 def test_what_converts_is_told_from_manifests():
     """`submit` asks whether a file is one of Azure ML, also one that has no counterpart."""
     assert is_azureml(FILES / "churn/job.yml")
-    assert is_azureml(FILES / "others/pipeline.yml")
+    assert is_azureml(FILES / "others/parallel.yml")
     assert not is_azureml(FILES / "others/workflow.yml")
     assert not is_azureml(FILES / "others/broken.yml")
 
@@ -506,8 +551,10 @@ def submitted(file: Path, *data: str) -> tuple[list[Manifest], list[str]]:
 
 def test_submit_takes_a_job_as_it_is():
     """Local code and data are paths that `submit` uploads, each submission has a name of its own, losses are noted."""
-    ((job,), notes) = submitted(FILES / "churn/job.yml")
+    ((environment, job), notes) = submitted(FILES / "churn/job.yml")
 
+    assert (environment["kind"], environment["metadata"]["name"]) == ("Environment", "churn-env-2")
+    assert job["spec"]["environment"] == {"name": "churn-env-2"}
     assert job["metadata"]["name"].startswith("churn-train-")
     assert job["spec"]["source"] == {"path": str(FILES / "churn/src")}
     assert job["spec"]["inputs"] == {"customers": {"path": str(FILES / "churn/data/customers.csv")}}
@@ -562,9 +609,33 @@ def test_submit_of_a_data_asset_names_the_command():
 
 
 def test_submit_refuses_what_has_no_counterpart():
-    """A pipeline is refused with a reason and what to use instead."""
-    with pytest.raises(InvalidSpec, match=r"is a pipeline, for which no resource exists yet\. Convert its steps"):
-        submitted(FILES / "others/pipeline.yml")
+    """A pipeline with a parallel step is refused with a reason and what to use instead."""
+    with pytest.raises(
+        InvalidSpec, match=r"is a parallel job .*, for which no resource exists yet\. Process the files"
+    ):
+        submitted(FILES / "others/parallel.yml")
+
+
+def test_only_assets_that_a_named_file_refers_to_are_read_beside_it(tmp_path):
+    """Other files of the folder stay out, also broken ones; so does another asset of the folder."""
+    (tmp_path / "job.yml").write_text("{type: command, command: ls, environment: 'azureml:tabular@latest'}")
+    (tmp_path / "env.yml").write_text("{name: tabular, version: 4, conda_file: {dependencies: [numpy]}}")
+    (tmp_path / "other.yml").write_text("{name: other, version: 4, conda_file: {dependencies: [numpy]}}")
+    (tmp_path / "second.yml").write_text("{type: command, command: ls}")
+    (tmp_path / "broken.yml").write_text("a: [")
+    conversion = checked(convert([tmp_path / "job.yml"]))
+
+    assert [Path(file.file).name for file in conversion.files] == ["job.yml", "env.yml"]
+    assert [manifest["kind"] for manifest in conversion.manifests] == ["Environment", "TrainingJob"]
+
+
+def test_code_that_is_a_file_is_its_folder(tmp_path):
+    """Azure takes one file as code; here its folder is, which a loss says."""
+    (tmp_path / "load.py").write_text("print(1)")
+    conversion = of_text(tmp_path, "{type: command, command: python load.py, code: load.py}")
+
+    assert conversion.uploads[0].source == str(tmp_path)
+    assert "is a file, so its folder is the code" in losses(conversion, "job.yml")["code"]
 
 
 SAMPLES = [

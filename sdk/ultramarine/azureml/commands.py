@@ -22,6 +22,7 @@ _SHELL = re.compile(r"[|&;<>()`$\\*?\[\]{}~#!\n]")
 _BUILTINS = frozenset({"cd", "export", "source", ".", "set", "unset", "ulimit", "if", "for", "while", "case", "exec"})
 PLAIN = re.compile(r"[\w./:@%+,=-]+", re.ASCII)  # a value that a shell would not split or expand
 _INSTALL = re.compile(r"(?:(?<=[;&\n])|^)\s*(?:python3? -m )?pip3? install (?P<words>[^;&|\n]+?)\s*(?:;|&&|\n|$)")
+_FLAGS = frozenset({"-q", "-U", "--quiet", "--upgrade", "--no-cache-dir", "--disable-pip-version-check", "--user"})
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*(\[[\w,-]+\])?([=<>~!]=?[\w.*]+)?")
 _FILE = re.compile(r"(?:-r|--requirement) (?P<path>[A-Za-z0-9_][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)*)")
 REMEDY = "List the packages in environment.requirements"
@@ -94,7 +95,7 @@ def moved_installs(
     """
     kept = text
     for match in [*_INSTALL.finditer(text)]:
-        words = match["words"].replace('"', "").replace("'", "").split()
+        words = [word for word in match["words"].replace('"', "").replace("'", "").split() if word not in _FLAGS]
         file = _FILE.fullmatch(" ".join(words))
         lines = (environment or {}).get("requirements")
         if file is not None and has_source and environment is None:

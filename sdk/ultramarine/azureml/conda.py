@@ -8,7 +8,7 @@ from typing import Any
 
 from ultramarine.azureml.context import Context
 from ultramarine.azureml.fields import Fields
-from ultramarine.azureml.reading import Unreadable, read
+from ultramarine.azureml.reading import Unreadable
 from ultramarine.azureml.report import shown
 
 PLATFORM_PYTHON = "3.11"  # of the trainer's and the server's image
@@ -26,6 +26,12 @@ RENAMED = {"pytorch": "torch", "pytorch-cpu": "torch", "py-xgboost": "xgboost", 
 AZURE = re.compile(
     r"azureml-(core|defaults|mlflow|sdk|train|dataset|dataprep|telemetry|pipeline|contrib|automl|interpret|inference)"
 )
+# What packages of Azure bring along, and scripts import.
+BROUGHT = {
+    "azureml-mlflow": "mlflow-skinny",
+    "azureml-defaults": "inference-schema",
+    "azureml-inference-server-http": "inference-schema",
+}
 INSTALLERS = frozenset({"pip", "setuptools", "wheel", "conda", "libgcc", "libgcc-ng", "ca-certificates", "openssl"})
 _SPEC = re.compile(r"(?:[\w-]+::)?(?P<name>[A-Za-z0-9_.-]+)\s*(?P<rest>.*)")
 MAX_LINE, MAX_LINES = 500, 500
@@ -35,25 +41,29 @@ def requirements_of(context: Context, fields: Fields, key: str) -> list[str]:
     """Return the requirements of a conda file: a path, or its content."""
     value = fields.take(key)
     if isinstance(value, dict):
-        return _requirements(fields.section(key))
+        return conda_requirements(fields.section(key))
     text = fields.text(key)
     if not text:
         return []
     path = context.local(fields, text)
     try:
-        (document, *_) = read(path)
+        document = context.part(fields, path)
     except Unreadable as error:
         fields.lose(key, f"{shown(path)} {error.message.partition('. ')[0]}", "Correct it, or list packages by hand")
         return []
-    return _requirements(context.fields(document))
+    return conda_requirements(context.fields(document))
 
 
 def is_conda(value: dict[str, Any]) -> bool:
     """True if a document is a conda file."""
-    return isinstance(value.get("dependencies"), list) and not {"command", "jobs", "endpoint_name"} & value.keys()
+    return (
+        isinstance(value.get("dependencies"), list)
+        and not {"command", "jobs", "endpoint_name", "apiVersion"} & value.keys()
+    )
 
 
-def _requirements(fields: Fields) -> list[str]:
+def conda_requirements(fields: Fields) -> list[str]:
+    """Return the requirements of the content of a conda file."""
     lines: list[str] = []
     for number, entry in enumerate(fields.items("dependencies")):
         if isinstance(entry, dict) and isinstance(entry.get("pip"), list):
@@ -67,7 +77,10 @@ def _requirements(fields: Fields) -> list[str]:
     fields.close({"variables": ("are not set", "Write them into env")}, ignored=("name", "channels", "prefix"))
     if len(lines) > MAX_LINES:
         fields.lose("dependencies", f"has {len(lines)} packages, and {MAX_LINES} are kept", "List direct ones alone")
-    return list(dict.fromkeys(lines))[:MAX_LINES]
+    names = {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in lines if line not in BROUGHT.values()}
+    if "mlflow" in names:
+        names.add("mlflow-skinny")
+    return [line for line in dict.fromkeys(lines) if line not in BROUGHT.values() or line not in names][:MAX_LINES]
 
 
 def _of_pip(fields: Fields, line: str, at: tuple[str, ...]) -> list[str]:
@@ -76,6 +89,8 @@ def _of_pip(fields: Fields, line: str, at: tuple[str, ...]) -> list[str]:
     if line.startswith(("-r ", "--requirement ")):
         return _of_file(fields, line.split(maxsplit=1)[1], at)
     problem, remedy = "", ""
+    if name in BROUGHT:
+        return [BROUGHT[name]]
     if AZURE.match(name):
         problem, remedy = f"{name} serves Azure alone, and is left out", "Remove its imports from the code"
     elif line.startswith(("-e", "-c", "--editable", "--constraint", ".", "/", "git+")) or "@ git+" in line:

@@ -15,7 +15,7 @@ from ultramarine_contract.meta import API_VERSION, Manifest
 
 from ultramarine.azureml.compute import Compute
 from ultramarine.azureml.fields import Fields
-from ultramarine.azureml.reading import Document
+from ultramarine.azureml.reading import Document, read
 from ultramarine.azureml.report import Loss, Place, Upload, UploadKind
 
 MAX_NAME = 40
@@ -89,7 +89,9 @@ class Context:
     names: Names = field(default_factory=Names)
     assets: dict[str, list[Asset]] = field(default_factory=dict)
     objects: dict[int, list[str]] = field(default_factory=dict)  # by id of a document
+    runs: list[Document] = field(default_factory=list)  # files of jobs, sweeps and pipelines
     imported: dict[tuple[str, ...], Any] = field(default_factory=dict)  # models by name, version and path
+    parts: dict[Path, set[Path]] = field(default_factory=dict)  # files that other files read, with these
 
     def fields(self, document: Document) -> Fields:
         return Fields(document, self.losses)
@@ -108,6 +110,25 @@ class Context:
     def note(self, document: Document, text: str) -> None:
         """Record what a document became."""
         self.objects.setdefault(id(document), []).append(text)
+
+    def noted(self, document: Document) -> list[str]:
+        """Return what a document became so far."""
+        return self.objects.get(id(document), [])
+
+    def is_part(self, document: Document) -> bool:
+        """True if another file has read the document's file."""
+        file = document.file.resolve()
+        return bool(self.parts.get(file, set()) - {file})
+
+    def owners(self, file: Path) -> set[Path]:
+        """Return the files that read a file, directly or by other parts."""
+        owners: set[Path] = set()
+        waiting = [file]
+        while waiting:
+            new = self.parts.get(waiting.pop(), set()) - owners
+            owners |= new
+            waiting += new
+        return owners
 
     def asset(self, kind: str, name: str, version: str, fields: Fields, key: str) -> Asset | None:
         """Return the asset that a field names: of this version or of the highest, of the same folder if possible.
@@ -134,6 +155,12 @@ class Context:
         uri = f"{self.location}/{area}/{self.names.free(area, name)}{file}"
         self.uploads.append(Upload(source, uri, kind, place))
         return uri
+
+    def part(self, fields: Fields, path: Path) -> Document:
+        """Return the first document of a file that another file names. Raises Unreadable."""
+        (document, *_) = read(path)
+        self.parts.setdefault(path.resolve(), set()).add(fields.document.file.resolve())
+        return document
 
     def local(self, fields: Fields, text: str) -> Path:
         """Return a path that a file names, relative to the file. Raises Refused for one that no disk has."""

@@ -3,41 +3,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ultramarine_contract.errors import InvalidSpec
 
 from ultramarine.azureml.compute import Compute
 from ultramarine.azureml.context import Asset, Context, Refused
-from ultramarine.azureml.data import define_data
+from ultramarine.azureml.data import define_data, define_datastore, reference
 from ultramarine.azureml.endpoints import convert_group, grouped
 from ultramarine.azureml.environments import define_environment
-from ultramarine.azureml.jobs import convert_job
+from ultramarine.azureml.jobs import convert_job, job_run
 from ultramarine.azureml.models import define_model
-from ultramarine.azureml.reading import Document, Unreadable, files_in, read
+from ultramarine.azureml.pipelines import convert_component, convert_pipeline, pipeline_run
+from ultramarine.azureml.reading import SUFFIXES, Document, Unreadable, files_in, read
 from ultramarine.azureml.recognition import (
+    COMPONENT,
+    CONDA,
     CONVERTED,
     DATA,
+    DATASTORE,
     DEPLOYMENT,
     ENDPOINT,
     ENVIRONMENT,
     JOB,
     MODEL,
+    PIPELINE,
+    SCHEDULE,
     SWEEP,
     schema_of,
 )
 from ultramarine.azureml.report import Conversion, ConvertedFile, Loss, Place, shown
-from ultramarine.azureml.sweeps import convert_sweep
+from ultramarine.azureml.schedules import convert_schedule
+from ultramarine.azureml.sweeps import convert_sweep, sweep_run
 from ultramarine.resources.base import URI_PATTERN
 
 LOCATION = "s3://bucket/namespace"  # stands for the bucket and the namespace's folder in it
-_ASSETS: dict[str, tuple[str, Callable[[Context, Asset], None]]] = {
+MAX_NEIGHBORS = 300  # files that are looked at beside a named one
+_ASSETS: dict[str, tuple[str, Callable[[Context, Asset], None] | None]] = {
+    DATASTORE: ("datastores", define_datastore),
     ENVIRONMENT: ("environments", define_environment),
     DATA: ("data", define_data),
     MODEL: ("models", define_model),
+    COMPONENT: ("components", None),
 }
+_RUNS = {JOB: convert_job, SWEEP: convert_sweep, PIPELINE: convert_pipeline}
+_TEMPLATES = {JOB: job_run, SWEEP: sweep_run, PIPELINE: pipeline_run}
 
 
 def convert(
@@ -45,7 +60,7 @@ def convert(
 ) -> Conversion:
     """Convert files and folders. Raises InvalidSpec for a missing path or a wrong location.
 
-    Other faults are refusals of files.
+    Other faults are refusals of files. Assets that a named file refers to are also read from the files beside it.
 
     Uploads go below `location`, such as s3://ultramarine/team-a. `computes` has what stands for compute targets.
     """
@@ -54,7 +69,8 @@ def convert(
     context = Context(location.rstrip("/"), computes or {})
     refusals: dict[int, str] = {}
     outcomes: list[ConvertedFile | tuple[Document, str]] = []
-    for path, is_named in files_in(_existing(paths)):
+    named = _existing(paths)
+    for path, is_named in files_in(named):
         try:
             documents = read(path)
         except Unreadable as error:
@@ -65,15 +81,49 @@ def convert(
             if is_named or path.suffix.lower() != ".json" or schema in CONVERTED:
                 outcomes.append((document, schema))
     recognized = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
+    neighbors = _neighbors([path for path in named if path.is_file()], [document for document, _ in recognized])
+    recognized += neighbors
     for document, _ in recognized:
         for line, name in document.placeholders:
             problem = f"{{{{{name}}}}} is a placeholder, and became {name}"
             context.losses.append(Loss(Place(shown(document.file), line, name), problem, "Write its value"))
     _convert_all(context, recognized, refusals)
     files = [
-        outcome if isinstance(outcome, ConvertedFile) else _file(context, *outcome, refusals) for outcome in outcomes
+        outcome if isinstance(outcome, ConvertedFile) else _file(context, *outcome, refusals, recognized)
+        for outcome in (*outcomes, *neighbors)
     ]
     return Conversion(context.manifests, context.uploads, context.losses, files)
+
+
+def _neighbors(named: list[Path], documents: list[Document]) -> list[tuple[Document, str]]:
+    """Return the assets that documents name, and files beside the named ones define."""
+    candidates: list[tuple[Document, str]] = []
+    familiar = {path.resolve() for path in (*named, *(document.file for document in documents))}
+    for path in sorted({sibling for file in named for sibling in _siblings(file)}):
+        if path.resolve() not in familiar:
+            with suppress(Unreadable):
+                candidates += [(document, schema_of(document.value)) for document in read(path)]
+    names = {name for document in documents for name in _references(document.value)}
+    return [
+        (document, schema)
+        for document, schema in candidates
+        if schema in _ASSETS and str(document.value.get("name") or document.file.stem) in names
+    ]
+
+
+def _siblings(file: Path) -> list[Path]:
+    with suppress(OSError):
+        return [path for path in islice(file.parent.iterdir(), MAX_NEIGHBORS) if path.suffix.lower() in SUFFIXES]
+    return []
+
+
+def _references(value: Any) -> Iterator[str]:
+    """Yield the names of the assets that a value refers to."""
+    if isinstance(value, str) and (named := reference(value.strip())):
+        yield named[0]
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for child in children:
+        yield from _references(child)
 
 
 def _existing(paths: Iterable[Path]) -> list[Path]:
@@ -85,7 +135,7 @@ def _existing(paths: Iterable[Path]) -> list[Path]:
 
 
 def _convert_all(context: Context, recognized: list[tuple[Document, str]], refusals: dict[int, str]) -> None:
-    """Convert assets first, since jobs and deployments name them, and endpoints with their deployments."""
+    """Convert assets first, since others name them, endpoints with their deployments, and parts of others last."""
     of = {schema: [document for document, other in recognized if other == schema] for schema in CONVERTED}
     for schema, (area, define) in _ASSETS.items():
         for document in of[schema]:
@@ -93,32 +143,59 @@ def _convert_all(context: Context, recognized: list[tuple[Document, str]], refus
             version = document.value.get("version")
             asset = Asset(document, name, "" if version is None else str(version))
             context.assets.setdefault(area, []).append(asset)
-            _attempt(context, refusals, [document], partial(define, context, asset))
-    for schema, make in ((JOB, convert_job), (SWEEP, convert_sweep)):
+            if define is not None:
+                _attempt(context, refusals, [document], partial(define, context, asset))
+    context.runs += [document for schema in _RUNS for document in of[schema]]
+    for document in of[SCHEDULE]:
+        make = partial(convert_schedule, context, context.fields(document), _TEMPLATES)
+        _attempt(context, refusals, [document], make)
+    for schema, convert_run in _RUNS.items():
         for document in of[schema]:
-            _attempt(context, refusals, [document], partial(make, context, context.fields(document)))
+            if not context.is_part(document):
+                _attempt(context, refusals, [document], partial(convert_run, context, context.fields(document)))
     for group in grouped(of[ENDPOINT], of[DEPLOYMENT]):
         members = [document for document in (group.endpoint, *group.deployments) if document is not None]
         _attempt(context, refusals, members, partial(convert_group, context, group))
+    for asset in context.assets.get("components", []):
+        if not context.is_part(asset.document):
+            _attempt(context, refusals, [asset.document], partial(convert_component, context, asset))
+    for document in of[CONDA]:
+        if not context.is_part(document):
+            asset = Asset(document, str(document.value.get("name") or document.file.resolve().parent.name), "")
+            _attempt(context, refusals, [document], partial(define_environment, context, asset))
 
 
 def _attempt(context: Context, refusals: dict[int, str], documents: list[Document], make: Callable[[], None]) -> None:
     """Convert documents as a whole: a refusal leaves nothing of them."""
     marks = [(entries, len(entries)) for entries in (context.manifests, context.uploads, context.losses)]
     objects, imported = {key: list(names) for key, names in context.objects.items()}, dict(context.imported)
+    parts = {part: set(owners) for part, owners in context.parts.items()}
     try:
         make()
     except (Refused, OSError) as error:
         for entries, count in marks:
             del entries[count:]
-        context.objects, context.imported = objects, imported
+        context.objects, context.imported, context.parts = objects, imported, parts
         reason = error.message if isinstance(error, Refused) else f"names a file that cannot be read: {error}"
         refusals.update({id(document): reason for document in documents})
 
 
-def _file(context: Context, document: Document, schema: str, refusals: dict[int, str]) -> ConvertedFile:
-    """Return the outcome of a document."""
+def _file(
+    context: Context,
+    document: Document,
+    schema: str,
+    refusals: dict[int, str],
+    recognized: list[tuple[Document, str]],
+) -> ConvertedFile:
+    """Return the outcome of a document; that of a part has the objects of the files that read it."""
+    file = shown(document.file)
     if schema not in CONVERTED:
-        return ConvertedFile(shown(document.file), "", refusal=f"is {schema}")
-    objects = tuple(context.objects.get(id(document), ()))
-    return ConvertedFile(shown(document.file), schema, objects, "" if objects else refusals.get(id(document), ""))
+        return ConvertedFile(file, "", refusal=f"is {schema}")
+    objects = context.noted(document)
+    if objects:
+        return ConvertedFile(file, schema, tuple(objects))
+    if owners := context.owners(document.file.resolve()):
+        objects = [name for other, _ in recognized if other.file.resolve() in owners for name in context.noted(other)]
+        reason = f"belongs to {shown(min(owners))}, which does not convert. See the reason of that file"
+        return ConvertedFile(file, schema, tuple(dict.fromkeys(objects)), "" if objects else reason)
+    return ConvertedFile(file, schema, (), refusals.get(id(document), ""))

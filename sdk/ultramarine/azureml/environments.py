@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ultramarine.azureml.conda import requirements_of
+from ultramarine.azureml.conda import conda_requirements, is_conda, requirements_of
 from ultramarine.azureml.context import Asset, Context, object_name
 from ultramarine.azureml.data import reference
 from ultramarine.azureml.fields import Fields
-from ultramarine.azureml.reading import Unreadable, read
+from ultramarine.azureml.reading import Unreadable
 from ultramarine.azureml.report import shown
 
 # Packages that curated environments of Azure have beyond the platform's images, by a word of their names.
@@ -58,7 +58,7 @@ def resolve(context: Context, owner: Fields, is_image: bool = False) -> Resolved
     if path.suffix not in (".yml", ".yaml"):
         return _registered(context, owner, text.removeprefix("azureml:"), "latest", is_image)
     try:
-        (document, *_) = read(path)
+        document = context.part(owner, path)
     except Unreadable as error:
         owner.lose(key, f"{shown(path)} {error.message.partition('. ')[0]}", "Correct it, or list packages by hand")
         return Resolved()
@@ -92,6 +92,8 @@ def _registered(context: Context, owner: Fields, name: str, version: str, is_ima
 
 def describe(context: Context, fields: Fields) -> Resolved:
     """Return the environment that a file or an inline section describes."""
+    if is_conda(fields.document.value) and not fields.path:
+        return Resolved(requirements=conda_requirements(fields))
     docker = fields.section("docker")
     image = fields.text("image") or docker.text("image")
     requirements = requirements_of(context, fields, "conda_file") + requirements_of(context, fields, "conda")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from ultramarine_contract.meta import Manifest
 
@@ -14,6 +15,7 @@ from ultramarine.azureml.commands import (
     environment_variables,
     moved_installs,
 )
+from ultramarine.azureml.components import Joined, component_of, joined
 from ultramarine.azureml.compute import compute_of, shared_memory
 from ultramarine.azureml.context import (
     MAX_NAME,
@@ -25,7 +27,7 @@ from ultramarine.azureml.context import (
     metadata_of,
     object_name,
 )
-from ultramarine.azureml.data import MODELS, Inputs, convert_inputs
+from ultramarine.azureml.data import MODELS, Inputs
 from ultramarine.azureml.environments import resolve
 from ultramarine.azureml.fields import Fields
 from ultramarine.azureml.sources import source_of, writes_outputs
@@ -39,7 +41,6 @@ LOST = {
     "queue_settings": ("has no counterpart", "Label the object with kueue.x-k8s.io/queue-name"),
     "docker_args": ("has no counterpart", "Use fields of podTemplate"),
     "locations": ("has no counterpart", "Use podTemplate.nodeSelector"),
-    "component": ("is not read", "Write command, environment and inputs into the job"),
     "parent_job_name": ("has no counterpart", "Remove it"),
 }
 # Azure stores what a command writes to ./outputs; .keep lets a command write nothing.
@@ -52,39 +53,68 @@ def job_name(context: Context, fields: Fields, kind: str) -> str:
     generic = file.stem.lower() in ("job", "train", "command", "sweep", "pipeline")
     fallback = f"{file.resolve().parent.name}-{file.stem}" if generic else file.stem
     text = fields.text("name") or fields.text("display_name") or fallback
-    name = context.names.free(kind, text, MAX_SWEEP if kind == "Sweep" else MAX_NAME)
+    name = context.names.free(kind, text, MAX_NAME if kind in ("TrainingJob", "Pipeline") else MAX_SWEEP)
     if "name" in fields and name != fields.text("name"):
         fields.lose("name", f"became {name}", "Refer to the object by this name")
     return name
+
+
+class Run(NamedTuple):
+    """Object of a job."""
+
+    kind: str
+    name: str
+    spec: Manifest
+
+
+@dataclass(frozen=True)
+class Training:
+    """Spec of a command, the model that an output is registered as, and name and file of each output by its key."""
+
+    spec: Manifest
+    registered: str
+    outputs: dict[str, tuple[str, str]]
 
 
 def convert_job(context: Context, fields: Fields) -> None:
     """Make a TrainingJob of a command job."""
     name = job_name(context, fields, "TrainingJob")
     metadata = metadata_of(fields)
-    inputs = convert_inputs(context, fields.section("inputs"))
-    spec, _ = training_spec(context, fields, name, inputs, {})
-    limits = fields.section("limits")
+    context.add(fields.document, *job_run(context, fields, name), metadata)
+
+
+def job_run(context: Context, fields: Fields, name: str) -> Run:
+    """Return the TrainingJob of a command job."""
+    step = joined(context, fields, component_of(context, fields, "component"))
+    return Run("TrainingJob", name, command_spec(context, step, name).spec)
+
+
+def command_spec(context: Context, step: Joined, name: str) -> Training:
+    """Return the spec of a job or step, and close its fields."""
+    outer = step.outer
+    training = training_spec(context, step.fields, name, step.inputs(), {}, outer)
+    limits = outer.section("limits")
     if timeout := limits.whole("timeout", 1, YEAR):
-        spec["activeDeadlineSeconds"] = timeout
+        training.spec["activeDeadlineSeconds"] = timeout
     limits.close()
-    fields.close(LOST)
-    context.add(fields.document, "TrainingJob", name, spec, metadata)
+    outer.close(LOST)
+    step.close()
+    return training
 
 
 def training_spec(
-    context: Context, fields: Fields, name: str, inputs: Inputs, space: dict[str, str], outer: Fields | None = None
-) -> tuple[Manifest, str]:
-    """Return the spec of a command, and the model that an output is registered as.
+    context: Context, fields: Fields, name: str, inputs: Inputs, space: dict[str, str], outer: Fields
+) -> Training:
+    """Return the spec of a command.
 
-    `outer` is the sweep around a trial, which has the outputs, the compute target and the resources. `space` has the
-    names of its parameters.
+    `outer` is the job itself, the sweep around a trial, or the step of a component. It has the outputs, and fields
+    that take precedence. `space` has the names of a sweep's parameters.
     """
-    outer = outer or fields
     command = fields.text("command")
     if not command:
         raise Refused("has no command. Write one, or convert the file of its component")
-    outputs, values, registered = _outputs(context, outer.section("outputs"), command)
+    outputs, named, registered = _outputs(outer.section("outputs"), command)
+    values = {("outputs", key): f"$(outputs.{output}){file and f'/{file}'}" for key, (output, file) in named.items()}
     references = References(
         {**inputs.values, **values, **{("search_space", key): f"$(params.{key})" for key in space}},
         frozenset(inputs.unsafe | {f"$(params.{key})" for key, text in space.items() if text}),
@@ -95,10 +125,11 @@ def training_spec(
     if not text or len(text) > MAX_TEXT:
         raise Refused(f"has a command that is empty or longer than {MAX_TEXT} characters. Move it into a script")
     spec: Manifest = {}
-    source, folder = source_of(context, fields, "code", name)
+    source, folder = source_of(context, _owner(fields, outer, "code"), "code", name)
     if source:
         spec["source"] = source
-    text, environment = moved_installs(fields, text, resolve(context, fields).reference, source is not None)
+    packages = resolve(context, _owner(fields, outer, "environment")).reference
+    text, environment = moved_installs(fields, text, packages, source is not None)
     if writes_outputs(" ".join((text, *inputs.literals)), folder):
         outputs["artifacts"] = {}
         text = ARTIFACTS.format(folder="$(outputs.artifacts)", command=text)
@@ -107,19 +138,27 @@ def training_spec(
     if inputs.parameters:
         spec["parameters"] = inputs.parameters
     paths = {**inputs.paths, **{key: _as_path(text) for key, text in values.items()}}
-    if variables := environment_variables(fields, References(paths)):
-        spec["env"] = variables
+    variables = {
+        entry["name"]: entry for owner in (fields, outer) for entry in environment_variables(owner, References(paths))
+    }
+    if variables:
+        spec["env"] = [*variables.values()]
     if environment:
         spec["environment"] = environment
     _place(context, spec, fields, outer)
     spec |= {key: part for key, part in (("inputs", inputs.inputs), ("outputs", outputs)) if part}
-    return spec, registered
+    return Training(spec, registered, named)
 
 
-def _outputs(context: Context, fields: Fields, command: str) -> tuple[Manifest, dict[tuple[str, str], str], str]:
-    """Return outputs, what expressions stand for, and the model that an output is registered as."""
+def _owner(fields: Fields, outer: Fields, key: str) -> Fields:
+    """Return the fields that have a key: those around take precedence."""
+    return outer if key in outer else fields
+
+
+def _outputs(fields: Fields, command: str) -> tuple[Manifest, dict[str, tuple[str, str]], str]:
+    """Return outputs, name and file of each by its key, and the model that an output is registered as."""
     outputs: Manifest = {}
-    values: dict[tuple[str, str], str] = {}
+    named: dict[str, tuple[str, str]] = {}
     names, registered = Names(), ""
     for reserved in (*RESERVED, "artifacts"):
         names.free("output", reserved)
@@ -132,10 +171,7 @@ def _outputs(context: Context, fields: Fields, command: str) -> tuple[Manifest, 
         name = names.free("output", key)
         type = output.text("type").lower()
         outputs[name] = {}
-        file = ""
-        if type == "uri_file":
-            file = f"/{file_name(output.text('path') or key)}"
-        values["outputs", key] = f"$(outputs.{name}){file}"
+        named[key] = name, file_name(output.text("path") or key) if type == "uri_file" else ""
         model = output.text("name")
         if model and type in MODELS:
             registered = object_name(model)
@@ -147,7 +183,7 @@ def _outputs(context: Context, fields: Fields, command: str) -> tuple[Manifest, 
         output.close(ignored=("mode", "description", "version"))
     if len(outputs) >= MAX_OUTPUTS:
         raise Refused(f"has {len(outputs)} outputs, and a job takes {MAX_OUTPUTS - 1}. Write several into a folder")
-    return outputs, values, registered
+    return outputs, named, registered
 
 
 def _as_path(reference: str) -> str:
@@ -156,12 +192,12 @@ def _as_path(reference: str) -> str:
 
 def _distribute(spec: Manifest, fields: Fields, outer: Fields) -> None:
     """Set nodes, framework and processes, and let torchrun start a command that only bash can run."""
-    distribution = fields.section("distribution")
-    resources = fields.section("resources") or outer.section("resources")
+    distribution = _owner(fields, outer, "distribution").section("distribution")
+    resources = _owner(fields, outer, "resources").section("resources")
     nodes = resources.whole("instance_count", 1, MAX_NODES) or 1
-    target = fields.take("compute")
-    if isinstance(target, dict):
-        nodes = fields.section("compute").whole("instance_count", 1, MAX_NODES) or nodes
+    place = _owner(fields, outer, "compute")
+    if isinstance(place.take("compute"), dict):
+        nodes = place.section("compute").whole("instance_count", 1, MAX_NODES) or nodes
     type = distribution.text("type", "distribution_type").lower().replace("_", "")
     framework = FRAMEWORKS.get(type, "none" if type else "")
     if type == "ray" or (type and type not in FRAMEWORKS):
@@ -190,9 +226,8 @@ def _distribute(spec: Manifest, fields: Fields, outer: Fields) -> None:
 
 def _place(context: Context, spec: Manifest, fields: Fields, outer: Fields) -> None:
     """Set resources, and what concerns the pods."""
-    resources = fields.section("resources") or outer.section("resources")
-    owner = fields if "compute" in fields else outer
-    compute = compute_of(owner, context.computes, resources)
+    resources = _owner(fields, outer, "resources").section("resources")
+    compute = compute_of(_owner(fields, outer, "compute"), context.computes, resources)
     pod_template: dict[str, Any] = dict(compute.pod_template)
     if memory := shared_memory(resources):
         pod_template["sharedMemory"] = memory

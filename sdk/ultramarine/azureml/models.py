@@ -46,6 +46,9 @@ def import_model(
     path, version = fields.text(key), fields.text("version")
     if not path:
         raise Refused("has no path of a model. Name a file or a folder in path")
+    if store := fields.text("datastore"):
+        path = f"azureml://datastores/{store.removeprefix('azureml:')}/paths/{path.lstrip('/')}"
+        fields.put(key, path)
     identity = (name, version, str(context.local(fields, path)))
     if identity not in context.imported:
         description, model = fields.text("description") if described else "", object_name(name)

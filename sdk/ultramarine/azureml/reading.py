@@ -47,13 +47,19 @@ class Document:
 
 
 def files_in(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
-    """Yield the files to read, and True for those that were named. Folders are searched, except hidden ones."""
+    """Yield the files to read, and True for those that were named.
+
+    Folders are searched, except hidden ones. The files of an MLflow model belong to the model.
+    """
     for path in paths:
         if not path.is_dir():
             yield path, True
             continue
         for folder, folders, names in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if "MLmodel" in names:
+                folders.clear()
+                continue
             for name in sorted(names):
                 if name.lower().endswith(SUFFIXES):
                     yield Path(folder, name), False

@@ -11,9 +11,24 @@ from ultramarine.azureml.deployments import is_deployment
 from ultramarine.azureml.reading import Unreadable, read
 
 JOB, SWEEP, DATA, ENVIRONMENT, MODEL = "command job", "sweep job", "data asset", "environment", "model"
-ENDPOINT, DEPLOYMENT = "online endpoint", "online deployment"
+ENDPOINT, DEPLOYMENT, CONDA = "online endpoint", "online deployment", "conda file"
+PIPELINE, COMPONENT, SCHEDULE, DATASTORE = "pipeline job", "component", "schedule", "datastore"
 NO_RESOURCE = ", for which no resource exists yet"
-CONVERTED = (ENVIRONMENT, DATA, MODEL, JOB, SWEEP, ENDPOINT, DEPLOYMENT)
+_DECLARED = (PIPELINE, COMPONENT, SCHEDULE, DATASTORE)  # whose $schema says more than their type
+CONVERTED = (
+    ENVIRONMENT,
+    DATASTORE,
+    DATA,
+    MODEL,
+    JOB,
+    SWEEP,
+    ENDPOINT,
+    DEPLOYMENT,
+    CONDA,
+    PIPELINE,
+    COMPONENT,
+    SCHEDULE,
+)
 
 # Last part of a $schema, without punctuation, and the schema that it names.
 _SCHEMAS = {
@@ -24,6 +39,13 @@ _SCHEMAS = {
     "asset": DATA,
     "environment": ENVIRONMENT,
     "model": MODEL,
+    "pipelinejob": PIPELINE,
+    "pipelinecomponent": COMPONENT,
+    "commandcomponent": COMPONENT,
+    "component": COMPONENT,
+    "schedule": SCHEDULE,
+    **dict.fromkeys(("azureblob", "azurefile", "azuredatalakegen1", "azuredatalakegen2", "onelake"), DATASTORE),
+    **dict.fromkeys(("onelakedatastore", "blobdatastore", "azureblobdatastore"), DATASTORE),
     **{f"{prefix}onlineendpoint": ENDPOINT for prefix in ("", "managed", "kubernetes", "k8s")},
     **{f"{prefix}onlinedeployment": DEPLOYMENT for prefix in ("", "managed", "kubernetes", "k8s")},
 }
@@ -34,6 +56,11 @@ _TYPES = {
     "sweep_job": SWEEP,
     **dict.fromkeys(("uri_file", "uri_folder", "mltable"), DATA),
     **dict.fromkeys(("mlflow_model", "custom_model", "triton_model"), MODEL),
+    **dict.fromkeys(("pipeline", "pipeline_job"), PIPELINE),
+    **dict.fromkeys(("command_component", "pipeline_component"), COMPONENT),
+    **dict.fromkeys(
+        ("azure_blob", "azure_file", "azure_data_lake_gen1", "azure_data_lake_gen2", "one_lake"), DATASTORE
+    ),
 }
 # Schemas without a counterpart: a pattern of $schema or type, what the file is, and what to use instead.
 _OTHERS = (
@@ -41,14 +68,11 @@ _OTHERS = (
     (r"automl", "an automated ML job", "Write a training script, and tune it by a Sweep"),
     (r"parallel", "a parallel job or component", "Process the files in the command of a job"),
     (r"\w*batch", "a batch endpoint or deployment", "Score in the command of a TrainingJob"),
-    (r"pipeline", "a pipeline", "Convert its steps as command jobs"),
-    (r"\w*component", "a component", "Write its command and environment into a command job"),
-    (r"schedule", "a schedule", "Apply the manifest by a CronJob of Kubernetes"),
-    (r"\w*monitor", "a monitor", "Collect requests by dataCollector, and compare them in a job"),
     (r"(data)?import", "a data import", "Read the source in the command of a job"),
+    (r"data_?transfer", "a data transfer", "Copy the data in the command of a job"),
+    (r"\w*monitor", "a monitor", "Collect requests by dataCollector, and compare them in a job"),
     (r"workspace|hub|project|registry", "a workspace or registry", "Use a namespace (docs/install.md)"),
     (r"connection|\w+connection", "a connection", "Use a Secret"),
-    (r"azureblob|azurefile|azuredatalake|onelake", "a datastore", "Use a folder of the object storage"),
     (r"\w*compute|computeinstance|synapse", "a compute target", "List its name in compute of ultramarine.yaml"),
     (r"feature", "a feature store or set", "Write features to the object storage in a job"),
     (r"modelversionpackage", "a model package", "Convert the deployment that uses it"),
@@ -57,25 +81,32 @@ _OTHERS = (
 )
 
 
+_NESTED = {"create_monitor": "monitor", "import_data": "import"}  # fields of schedules of other things
+
+
 def schema_of(value: dict[str, Any]) -> str:
     """Return the schema of a document that converts, or a reason with a remedy why it does not."""
     declared = _declared(value)
     type = str(value.get("type") or "").lower()
     if is_conda(value):
-        return "a conda file. It is converted with the file that names it as conda_file"
+        return CONDA
     if "batch" in declared:
-        return _refusal("batch")
+        return refusal("batch")
     if is_deployment(value):
         return DEPLOYMENT
     if value.get("endpoint_name"):
-        return _refusal("batch")
-    if reason := _refusal(declared):
+        return refusal("batch")
+    if reason := refusal(next((word for key, word in _NESTED.items() if key in value), declared)):
         return reason
-    if type in _TYPES and declared != "model":
-        return _TYPES[type]
-    if declared in _SCHEMAS and not (declared == "commandjob" and _refusal(type)):
+    if declared in _SCHEMAS and _SCHEMAS[declared] in _DECLARED and (declared != "pipelinejob" or _has_steps(value)):
         return _SCHEMAS[declared]
-    return _refusal(type) or _by_shape(value)
+    if type in _TYPES and declared != "model":
+        if not declared and _TYPES[type] == JOB and _is_component(value):
+            return COMPONENT
+        return _TYPES[type]
+    if declared in _SCHEMAS and not (declared == "commandjob" and refusal(type)):
+        return _SCHEMAS[declared]
+    return refusal(type) or _by_shape(value)
 
 
 def is_azureml(path: Path) -> bool:
@@ -92,7 +123,7 @@ def _declared(value: dict[str, Any]) -> str:
     return re.sub(r"(\.schema)?\.(json|ya?ml)$", "", last).lower()
 
 
-def _refusal(word: str) -> str:
+def refusal(word: str) -> str:
     """Return the reason why a schema or type does not convert; empty for another word."""
     for pattern, kind, remedy in _OTHERS:
         if word and re.match(pattern, word):
@@ -111,9 +142,13 @@ def _by_shape(value: dict[str, Any]) -> str:
     if keys & {"auth_mode", "traffic"} or ("deployments" in keys and "name" in keys):
         return ENDPOINT
     if isinstance(value.get("jobs"), dict) and "on" not in keys and keys & {"settings", "compute", "experiment_name"}:
-        return _refusal("pipeline")
-    if keys & {"trigger", "create_job", "create_monitor"}:
-        return _refusal("schedule")
+        return PIPELINE
+    if keys & {"trigger", "create_job", "import_data"}:
+        return SCHEDULE
+    if keys & {"replication_locations", "managed_network"} or keys == {"identity"}:
+        return refusal("workspace")
+    if keys and keys <= {"inputs", "outputs"}:
+        return "the inputs of a batch endpoint. Give them to a job, or set them in spec.parameters of a PipelineRun"
     if keys & {"conda_file", "inference_config"} or ("name" in keys and keys & {"image", "docker", "build"}):
         return ENVIRONMENT
     if "name" in keys and "flavors" in keys:
@@ -123,11 +158,14 @@ def _by_shape(value: dict[str, Any]) -> str:
     return "not an Azure ML file. Name files with a $schema, a type or a command"
 
 
+def _has_steps(value: dict[str, Any]) -> bool:
+    return bool({"jobs", "component"} & value.keys())
+
+
 def _is_component(value: dict[str, Any]) -> bool:
     """True if the inputs declare types without values, as a component's do."""
     inputs = value.get("inputs")
     entries = list(inputs.values()) if isinstance(inputs, dict) else []
     return bool(entries) and all(
-        isinstance(entry, dict) and "type" in entry and not entry.keys() & {"path", "value", "default"}
-        for entry in entries
+        isinstance(entry, dict) and "type" in entry and not entry.keys() & {"path", "value"} for entry in entries
     )

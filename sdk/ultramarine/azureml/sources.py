@@ -41,6 +41,9 @@ def source_of(context: Context, fields: Fields, key: str, name: str) -> tuple[Ma
     path = context.local(fields, text)
     if not path.exists():
         fields.lose(key, f"{shown(path)} does not exist", "Correct the path, or put the code there before the upload")
+    if path.is_file():
+        fields.lose(key, f"{shown(path)} is a file, so its folder is the code", "Name a folder that has only the code")
+        path = path.parent
     uri = context.upload("code", shown(path), "code", fields.place(key), name, ".tar.gz")
     return {"uri": uri}, path
 

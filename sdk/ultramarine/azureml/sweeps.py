@@ -11,10 +11,10 @@ from typing import Any
 from ultramarine_contract.meta import Manifest
 
 from ultramarine.azureml.commands import PLAIN
+from ultramarine.azureml.components import Joined, component_of, joined
 from ultramarine.azureml.context import Context, Refused, metadata_of
-from ultramarine.azureml.data import convert_inputs
 from ultramarine.azureml.fields import Fields, as_azure_writes
-from ultramarine.azureml.jobs import LOST, YEAR, job_name, training_spec
+from ultramarine.azureml.jobs import LOST, YEAR, Run, Training, job_name, training_spec
 
 ALGORITHMS = {"random": "random", "grid": "grid", "bayesian": "tpe", "sobol": "sobol"}
 POLICIES = {"bandit": "bandit", "median_stopping": "median", "truncation_selection": "truncation"}
@@ -27,12 +27,23 @@ def convert_sweep(context: Context, fields: Fields) -> None:
     """Make a Sweep of a sweep job."""
     name = job_name(context, fields, "Sweep")
     metadata = metadata_of(fields)
+    context.add(fields.document, *sweep_run(context, fields, name), metadata)
+
+
+def sweep_run(context: Context, fields: Fields, name: str) -> Run:
+    """Return the Sweep of a sweep job."""
+    step = joined(context, fields, component_of(context, fields, "trial"))
+    return Run("Sweep", name, sweep_spec(context, step, name).spec)
+
+
+def sweep_spec(context: Context, step: Joined, name: str) -> Training:
+    """Return the spec of a sweep job or step; a component's inputs may be parameters of the search space."""
+    fields = step.outer
     space, quoted = _search_space(fields.section("search_space"))
-    inputs = convert_inputs(context, fields.section("inputs"))
-    trial = fields.section("trial") if "trial" in fields else fields
-    training, registered = training_spec(context, trial, name, inputs, quoted, fields)
-    if trial is not fields:
-        trial.close(LOST)
+    inputs = step.inputs(except_for=space)
+    inputs.values |= {("inputs", key): f"$(params.{key})" for key in space}
+    trial = training_spec(context, step.fields, name, inputs, quoted, fields)
+    training, registered = trial.spec, trial.registered
     spec: Manifest = {"objective": _objective(fields.section("objective")), "algorithm": _algorithm(fields, space)}
     spec |= {"searchSpace": space, "limits": _limits(fields, spec)}
     if policy := _early_termination(fields.section("early_termination")):
@@ -45,7 +56,8 @@ def convert_sweep(context: Context, fields: Fields) -> None:
         _register_best(fields, spec, training, registered)
     spec["trialTemplate"] = {"spec": training}
     fields.close(LOST)
-    context.add(fields.document, "Sweep", name, spec, metadata)
+    step.close()
+    return Training(spec, registered, trial.outputs)
 
 
 def _register_best(fields: Fields, spec: Manifest, training: Manifest, model: str) -> None:

@@ -20,7 +20,7 @@ from ultramarine.files.writing import yaml_text
 if TYPE_CHECKING:
     from ultramarine.azureml import Conversion
 
-RUNS = ("TrainingJob", "Sweep")
+RUNS = ("TrainingJob", "Sweep", "PipelineRun")
 _INTERPRETERS = {".py": ["python"], ".sh": ["sh"], ".R": ["Rscript"], ".r": ["Rscript"]}
 _REQUIREMENTS = "requirements.txt"
 _NAMES_FILES = ("-r", "-c", "-e", "--requirement", "--constraint", "--editable")  # beginnings of lines
@@ -40,6 +40,9 @@ class Options(NamedTuple):
     gpu: int
     set: list[str]
     arguments: list[str]
+
+
+NONE = Options("", [], "", "", "", "", "", 0, [], [])
 
 
 def is_run(kind: str) -> bool:
@@ -73,7 +76,7 @@ def manifests_of(
     else:
         manifests = [script_job(file)] if file.suffix in _INTERPRETERS else read_manifests(file)
     runs = [manifest for manifest in manifests if is_run(str(manifest.get("kind")))]
-    if len(runs) != 1 and options != Options("", [], "", "", "", "", "", 0, [], []):
+    if len(runs) != 1 and options != NONE:
         raise InvalidSpec(
             f"{file} has {len(runs)} runs. Options change exactly one; leave them out, or split the file."
         )
@@ -102,7 +105,7 @@ def azureml_conversion(file: Path, note: Callable[[str], None], prefix: Callable
     conversion = convert([file], prefix(), read_table(file.parent))
     for converted in conversion.files:
         if converted.refusal:
-            raise InvalidSpec(f"{file} {converted.refusal}.")
+            raise InvalidSpec(f"{converted.file} {converted.refusal}.")
     if not conversion.manifests:
         schema, remedies = conversion.files[0].schema, [upload.remedy for upload in conversion.uploads]
         remedy = remedies[0] if remedies else "Name it in a job or a deployment, and convert both together"
@@ -158,6 +161,10 @@ def script_job(file: Path) -> Manifest:
 
 
 def _change(run: Manifest, options: Options, file: Path) -> None:
+    if run["kind"] == "PipelineRun" and options._replace(name="", set=[]) != NONE:
+        raise InvalidSpec(
+            f"{file} has a PipelineRun, which has --name and --set alone. Write other values into its steps."
+        )
     meta, spec = run.setdefault("metadata", {}), run.setdefault("spec", {})
     trial = spec.setdefault("trialTemplate", {}).setdefault("spec", {}) if run["kind"] == "Sweep" else spec
     if options.name:

@@ -57,7 +57,7 @@ def _create(session: Session, document: Manifest, detach: bool) -> None:
     name = str(made["metadata"]["name"])
     session.note(f"PipelineRun {name} created in namespace {session.client.namespace}.")
     if not detach:
-        _follow(session, name)
+        follow_steps(session, name)
 
 
 def _parameters(items: list[str]) -> dict[str, Any]:
@@ -120,10 +120,10 @@ def table_of(document: Manifest) -> list[str]:
 @run.command()
 def watch(context: typer.Context, name: _RUN) -> None:
     """Follow a run to its end; exit with 1 unless it succeeds."""
-    _follow(session_of(context), name)
+    follow_steps(session_of(context), name)
 
 
-def _follow(session: Session, name: str) -> None:
+def follow_steps(session: Session, name: str) -> None:
     """Show the steps of a run while they change: in a terminal as a table, elsewhere a line for each change."""
     from rich.live import Live
     from rich.text import Text

@@ -88,7 +88,11 @@ def submit(
         made = client.cluster.create(resource, manifest)
         run = client.run(str(made["metadata"]["name"]), resource.plural)
         session.note(f"{resource.kind} {run.name} created in namespace {client.namespace}.")
-    if run and not detach:
+    if run and not detach and run.resource.kind == "PipelineRun":
+        from .pipelines import follow_steps
+
+        follow_steps(session, run.name)
+    elif run and not detach:
         follow(session, run)
 
 

@@ -1,0 +1,202 @@
+"""Schedules: triggers become cron expressions, and the job a template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from ultramarine_contract.meta import Manifest
+
+from ultramarine.azureml.context import Context, Refused, metadata_of, object_name
+from ultramarine.azureml.data import reference
+from ultramarine.azureml.fields import Fields
+from ultramarine.azureml.jobs import Run
+from ultramarine.azureml.reading import Document, Unreadable
+from ultramarine.azureml.recognition import schema_of
+from ultramarine.azureml.report import shown
+
+MAX_SCHEDULE = 28
+LOST = {"tags": ("are not kept", "Set annotations"), "is_enabled": ("is not read", "Set spec.suspend")}
+IGNORED = ("name", "display_name", "description", "experiment_name", "provisioning_state")
+DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+# Lengths of the unit that an interval must divide, so that a cron expression has the same times.
+_WHOLE = {"minute": 60, "hour": 24, "month": 12}
+Template = Callable[[Context, Fields, str], Run]
+
+
+def convert_schedule(context: Context, fields: Fields, templates: Mapping[str, Template]) -> None:
+    """Make a Schedule. `templates` has what makes a run, by schema."""
+    trigger = fields.section("trigger")
+    if not trigger:
+        raise Refused("has no trigger. Give cron with an expression, or recurrence with a frequency")
+    spec = _times(trigger)
+    trigger.close()
+    if str(fields.take("is_enabled")).lower() == "false":
+        spec["suspend"] = True
+    spec["template"] = _template(context, fields, templates)
+    name = context.names.free("Schedule", fields.text("name") or fields.document.file.stem, MAX_SCHEDULE)
+    metadata = metadata_of(fields)
+    fields.close(LOST, IGNORED)
+    context.add(fields.document, "Schedule", name, spec, metadata)
+
+
+def _named(context: Context, fields: Fields, key: str) -> tuple[Fields, Document]:
+    """Return the fields that a field holds, or those of the file that it names, and their document."""
+    value = fields.take(key)
+    if isinstance(value, dict):
+        return fields.section(key), fields.document
+    text = fields.text(key).strip()
+    named = reference(text)
+    if named is not None:
+        documents = [document for document in context.runs if _is_named(document, named[0])]
+        if not documents:
+            raise Refused(f"names {named[0]}, which no file defines. Name its file in {key}")
+        document = documents[0]
+        context.parts.setdefault(document.file.resolve(), set()).add(fields.document.file.resolve())
+    else:
+        path = context.local(fields, text)
+        try:
+            document = context.part(fields, path)
+        except Unreadable as error:
+            raise Refused(f"names {shown(path)}, which {error.message}") from error
+    return context.fields(document), document
+
+
+def _is_named(document: Document, name: str) -> bool:
+    return name in (document.value.get("name"), document.value.get("display_name"), document.file.stem)
+
+
+def _template(context: Context, fields: Fields, templates: Mapping[str, Template]) -> Manifest:
+    """Return the template of `create_job`: a file, or a mapping that names one or is the job itself."""
+    section, document = _named(context, fields, "create_job")
+    if "job" in section:
+        changes = section
+        section, document = _named(context, changes, "job")
+        for key in changes.keys:
+            if key not in ("job", "type") and not _change(changes, key, section):
+                changes.lose(key, "is not changed for the runs", "Change it in the job's file")
+        changes.close()
+    schema = schema_of({key: section.take(key) for key in section.keys})
+    if schema not in templates:
+        raise Refused(f"names a job in create_job that is {schema}")
+    run = templates[schema](context, section, object_name(document.file.stem))
+    if run.kind == "Pipeline":
+        raise Refused("schedules a pipeline whose inputs have no values. Give them in create_job.inputs")
+    return {"kind": run.kind, "spec": run.spec}
+
+
+def _change(changes: Fields, key: str, section: Fields) -> bool:
+    """Put a field of `create_job` into the job; True if it is one that a job has."""
+    value = changes.take(key)
+    if key in ("inputs", "outputs", "settings", "limits") and isinstance(value, dict):
+        former = section.take(key)
+        section.put(key, {**(former if isinstance(former, dict) else {}), **value})
+        return True
+    if key in ("compute", "display_name", "description", "experiment_name"):
+        section.put(key, value)
+        return True
+    return key == "tags"
+
+
+def _times(trigger: Fields) -> Manifest:
+    """Return cron, timeZone, start and end of a trigger."""
+    zone = _zone(trigger)
+    start, end = (_moment(trigger, key, zone) for key in ("start_time", "end_time"))
+    type = trigger.text("type").lower()
+    expression = trigger.text("expression")
+    if type == "cron" or (not type and expression):
+        if not re.fullmatch(r"[^\s@]+(\s+[^\s]+){4}", expression.strip()):
+            raise Refused(f"has the cron expression {expression[:40]!r}. Write five fields, such as '0 3 * * *'")
+        cron = " ".join(expression.split())
+    else:
+        cron = _recurrence(trigger, start)
+    times: Manifest = {"cron": cron}
+    if zone:
+        times["timeZone"] = zone
+    if start is not None and end is not None and start >= end:
+        trigger.lose("end_time", "is not later than start_time, so it was left out", "Correct one of them")
+        end = None
+    for key, moment in (("start", start), ("end", end)):
+        if moment is not None:
+            times[key] = moment.isoformat()
+    return times
+
+
+def _zone(trigger: Fields) -> str:
+    """Return a time zone by its name in the IANA database; Azure uses the names of Windows."""
+    text = trigger.text("time_zone").strip()
+    if text.upper() in ("", "UTC"):
+        return ""
+    from tzlocal.windows_tz import win_tz  # CLDR's table
+
+    zone = win_tz.get(text, text)
+    try:
+        ZoneInfo(zone)
+    except (KeyError, ValueError, OSError):
+        trigger.lose(
+            "time_zone", f"{text[:40]} is not a time zone, so it became UTC", "Write one such as Europe/Berlin"
+        )
+        return ""
+    return zone
+
+
+def _moment(trigger: Fields, key: str, zone: str) -> datetime | None:
+    text = trigger.text(key)
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        trigger.lose(key, f"{text[:40]} is not a time", "Write one such as 2027-01-31T03:00:00")
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(zone or "UTC"))
+
+
+def _recurrence(trigger: Fields, start: datetime | None) -> str:
+    """Return the cron expression of a recurrence: at the times of its pattern, or those of its start."""
+    frequency = trigger.text("frequency").lower()
+    interval = trigger.whole("interval", 1, 1000) or 1
+    pattern = trigger.section("schedule") if "schedule" in trigger else trigger.section("pattern")
+    minutes, hours = _numbers(pattern, "minutes", 59), _numbers(pattern, "hours", 23)
+    days = _numbers(pattern, "month_days", 31)
+    weekdays = [
+        str(DAYS.index(day))
+        for key in ("week_days", "weekdays")
+        for item in pattern.items(key)
+        if (day := str(item).lower()) in DAYS
+    ]
+    pattern.close()
+    minute = minutes or str(start.minute if start else 0)
+    hour = hours or str(start.hour if start else 0)
+    unit = _WHOLE.get(frequency)
+    if interval > 1 and (unit is None or unit % interval):
+        trigger.lose(
+            "interval",
+            f"every {interval} {frequency}s is not a cron expression, and became every {frequency}",
+            "Let the job end early at times without work",
+        )
+        interval = 1
+    step = "*" if interval == 1 else f"*/{interval}"
+    match frequency:
+        case "minute":
+            return f"{step} * * * *"
+        case "hour":
+            return f"{minute} {step} * * *"
+        case "day":
+            return f"{minute} {hour} * * *"
+        case "week":
+            own = (start.isoweekday() % 7) if start else 1
+            return f"{minute} {hour} * * {','.join(weekdays) or own}"
+        case "month":
+            return f"{minute} {hour} {days or (start.day if start else 1)} {step} *"
+    raise Refused(f"has the frequency {frequency[:40] or 'nothing'}. Give minute, hour, day, week or month")
+
+
+def _numbers(pattern: Fields, key: str, most: int) -> str:
+    """Return whole numbers as cron writes them; others are a loss."""
+    numbers = [int(item) for item in pattern.items(key) if isinstance(item, int) and 0 <= item <= most]
+    if len(numbers) != len(pattern.items(key)):
+        pattern.lose(key, f"has values that are not whole numbers up to {most}", "Correct them")
+    return ",".join(map(str, sorted(set(numbers))))
