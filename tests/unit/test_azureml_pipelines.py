@@ -258,7 +258,11 @@ def test_recurrences_become_cron_expressions(tmp_path, trigger, cron, lost):
     ("fields", "words"),
     [
         ({}, "has no trigger"),
-        ({"trigger": {"type": "cron", "expression": "hourly"}}, "cron expression 'hourly'. Write five fields"),
+        (
+            {"trigger": {"type": "cron", "expression": "hourly"}},
+            "cron expression 'hourly', which is not valid. Write five",
+        ),
+        ({"trigger": {"type": "cron", "expression": "0 99 * * *"}}, "cron expression '0 99 * * *', which is not valid"),
         ({"trigger": {"type": "recurrence"}}, "has the frequency nothing. Give minute"),
         ({"trigger": {"frequency": "day"}, "create_job": "azureml:gone"}, "names gone, which no file defines"),
         (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from pydantic import TypeAdapter, ValidationError
 from ultramarine_contract.meta import Manifest
 
 from ultramarine.azureml.context import Context, Refused, metadata_of, object_name
@@ -16,6 +16,7 @@ from ultramarine.azureml.jobs import Run
 from ultramarine.azureml.reading import Document, Unreadable
 from ultramarine.azureml.recognition import schema_of
 from ultramarine.azureml.report import shown
+from ultramarine.resources.cron import Cron
 
 MAX_SCHEDULE = 28
 LOST = {"tags": ("are not kept", "Set annotations"), "is_enabled": ("is not read", "Set spec.suspend")}
@@ -107,9 +108,12 @@ def _times(trigger: Fields) -> Manifest:
     type = trigger.text("type").lower()
     expression = trigger.text("expression")
     if type == "cron" or (not type and expression):
-        if not re.fullmatch(r"[^\s@]+(\s+[^\s]+){4}", expression.strip()):
-            raise Refused(f"has the cron expression {expression[:40]!r}. Write five fields, such as '0 3 * * *'")
         cron = " ".join(expression.split())
+        try:
+            TypeAdapter(Cron).validate_python(cron)
+        except ValidationError as error:
+            remedy = "Write five fields, such as '0 3 * * *'"
+            raise Refused(f"has the cron expression {cron[:40]!r}, which is not valid. {remedy}") from error
     else:
         cron = _recurrence(trigger, start)
     times: Manifest = {"cron": cron}
