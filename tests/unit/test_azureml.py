@@ -86,7 +86,7 @@ def test_each_file_converts_or_is_refused_with_a_reason(converted):
     assert "is a monitor, for which no resource exists yet" in files["others/monitor.yml"].refusal
     assert "is a workspace or registry" in files["others/registry.yml"].refusal
     assert "is the inputs of a batch endpoint" in files["others/batch-inputs.yml"].refusal
-    assert "is a data import, for which no resource exists yet" in files["others/orders.yml"].refusal
+    assert "Write a SELECT into query" in files["others/procedure.yml"].refusal
     assert "not an Azure ML file" in files["others/workflow.yml"].refusal
 
 

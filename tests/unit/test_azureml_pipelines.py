@@ -1,4 +1,4 @@
-"""Conversion of Azure ML pipelines, components, schedules and datastores."""
+"""Conversion of Azure ML pipelines, components, schedules, imports and datastores."""
 
 from __future__ import annotations
 
@@ -276,6 +276,19 @@ def test_a_schedule_without_time_or_job_is_refused(tmp_path, fields, words):
     (tmp_path / "often.yml").write_text(yaml.safe_dump({"$schema": "x/schedule.schema.json", **fields}))
 
     assert words in reasons(convert([tmp_path]))["often.yml"]
+
+
+def test_imports_are_datasets(converted):
+    """A query has its connection in a Secret; a schedule of the import becomes the times of its refresh."""
+    orders = only(converted, "Dataset", "orders")
+
+    assert orders["type"] == "table"
+    assert orders["source"] == {
+        "sql": {"connectionSecretRef": {"name": "crm", "key": "url"}, "query": "select * from orders"}
+    }
+    assert orders["refresh"] == {"cron": "15 4 * * *", "timeZone": "Europe/Berlin"}
+    assert only(converted, "Dataset", "pictures") == {"type": "folder", "source": {"uri": "s3://lake/pictures/"}}
+    assert "Secret crm" in losses(converted, "orders.yml")["source.connection"]
 
 
 def test_a_datastore_is_a_folder_of_the_storage(converted):

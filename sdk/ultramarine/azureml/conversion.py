@@ -30,6 +30,7 @@ from ultramarine.azureml.recognition import (
     DEPLOYMENT,
     ENDPOINT,
     ENVIRONMENT,
+    IMPORT,
     JOB,
     MODEL,
     PIPELINE,
@@ -38,7 +39,7 @@ from ultramarine.azureml.recognition import (
     schema_of,
 )
 from ultramarine.azureml.report import Conversion, ConvertedFile, Loss, Place, shown
-from ultramarine.azureml.schedules import convert_schedule
+from ultramarine.azureml.schedules import convert_import, convert_schedule
 from ultramarine.azureml.sweeps import convert_sweep, sweep_run
 from ultramarine.resources.base import URI_PATTERN
 
@@ -156,6 +157,10 @@ def _convert_all(context: Context, recognized: list[tuple[Document, str]], refus
     for group in grouped(of[ENDPOINT], of[DEPLOYMENT]):
         members = [document for document in (group.endpoint, *group.deployments) if document is not None]
         _attempt(context, refusals, members, partial(convert_group, context, group))
+    for document in of[IMPORT]:
+        if not context.is_part(document):
+            make = partial(convert_import, context, context.fields(document), document)
+            _attempt(context, refusals, [document], make)
     for asset in context.assets.get("components", []):
         if not context.is_part(asset.document):
             _attempt(context, refusals, [asset.document], partial(convert_component, context, asset))

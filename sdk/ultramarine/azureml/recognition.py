@@ -12,9 +12,9 @@ from ultramarine.azureml.reading import Unreadable, read
 
 JOB, SWEEP, DATA, ENVIRONMENT, MODEL = "command job", "sweep job", "data asset", "environment", "model"
 ENDPOINT, DEPLOYMENT, CONDA = "online endpoint", "online deployment", "conda file"
-PIPELINE, COMPONENT, SCHEDULE, DATASTORE = "pipeline job", "component", "schedule", "datastore"
+PIPELINE, COMPONENT, SCHEDULE, IMPORT, DATASTORE = "pipeline job", "component", "schedule", "data import", "datastore"
 NO_RESOURCE = ", for which no resource exists yet"
-_DECLARED = (PIPELINE, COMPONENT, SCHEDULE, DATASTORE)  # whose $schema says more than their type
+_DECLARED = (PIPELINE, COMPONENT, SCHEDULE, IMPORT, DATASTORE)  # whose $schema says more than their type
 CONVERTED = (
     ENVIRONMENT,
     DATASTORE,
@@ -28,6 +28,7 @@ CONVERTED = (
     PIPELINE,
     COMPONENT,
     SCHEDULE,
+    IMPORT,
 )
 
 # Last part of a $schema, without punctuation, and the schema that it names.
@@ -44,6 +45,7 @@ _SCHEMAS = {
     "commandcomponent": COMPONENT,
     "component": COMPONENT,
     "schedule": SCHEDULE,
+    "dataimport": IMPORT,
     **dict.fromkeys(("azureblob", "azurefile", "azuredatalakegen1", "azuredatalakegen2", "onelake"), DATASTORE),
     **dict.fromkeys(("onelakedatastore", "blobdatastore", "azureblobdatastore"), DATASTORE),
     **{f"{prefix}onlineendpoint": ENDPOINT for prefix in ("", "managed", "kubernetes", "k8s")},
@@ -68,7 +70,6 @@ _OTHERS = (
     (r"automl", "an automated ML job", "Write a training script, and tune it by a Sweep"),
     (r"parallel", "a parallel job or component", "Process the files in the command of a job"),
     (r"\w*batch", "a batch endpoint or deployment", "Score in the command of a TrainingJob"),
-    (r"(data)?import", "a data import", "Read the source in the command of a job"),
     (r"data_?transfer", "a data transfer", "Copy the data in the command of a job"),
     (r"\w*monitor", "a monitor", "Collect requests by dataCollector, and compare them in a job"),
     (r"workspace|hub|project|registry", "a workspace or registry", "Use a namespace (docs/install.md)"),
@@ -79,9 +80,6 @@ _OTHERS = (
     (r"finetuning", "a fine-tuning job", "Write the training script as a command job"),
     (r"deploymenttemplate", "a deployment template", "Convert the deployment that uses it"),
 )
-
-
-_NESTED = {"create_monitor": "monitor", "import_data": "import"}  # fields of schedules of other things
 
 
 def schema_of(value: dict[str, Any]) -> str:
@@ -96,14 +94,14 @@ def schema_of(value: dict[str, Any]) -> str:
         return DEPLOYMENT
     if value.get("endpoint_name"):
         return refusal("batch")
-    if reason := refusal(next((word for key, word in _NESTED.items() if key in value), declared)):
+    if reason := refusal("monitor" if "create_monitor" in value else declared):
         return reason
     if declared in _SCHEMAS and _SCHEMAS[declared] in _DECLARED and (declared != "pipelinejob" or _has_steps(value)):
         return _SCHEMAS[declared]
     if type in _TYPES and declared != "model":
         if not declared and _TYPES[type] == JOB and _is_component(value):
             return COMPONENT
-        return _TYPES[type]
+        return IMPORT if _TYPES[type] == DATA and isinstance(value.get("source"), dict) else _TYPES[type]
     if declared in _SCHEMAS and not (declared == "commandjob" and refusal(type)):
         return _SCHEMAS[declared]
     return refusal(type) or _by_shape(value)

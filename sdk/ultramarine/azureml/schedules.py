@@ -1,7 +1,8 @@
-"""Schedules: triggers become cron expressions, and the job a template."""
+"""Schedules: triggers become cron expressions, and the job a template; data imports become Datasets."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -16,6 +17,7 @@ from ultramarine.azureml.jobs import Run
 from ultramarine.azureml.reading import Document, Unreadable
 from ultramarine.azureml.recognition import schema_of
 from ultramarine.azureml.report import shown
+from ultramarine.resources.base import URI_PATTERN
 from ultramarine.resources.cron import Cron
 
 MAX_SCHEDULE = 28
@@ -28,12 +30,21 @@ Template = Callable[[Context, Fields, str], Run]
 
 
 def convert_schedule(context: Context, fields: Fields, templates: Mapping[str, Template]) -> None:
-    """Make a Schedule. `templates` has what makes a run, by schema."""
+    """Make a Schedule, or a Dataset with refreshes for an import. `templates` has what makes a run, by schema."""
     trigger = fields.section("trigger")
     if not trigger:
         raise Refused("has no trigger. Give cron with an expression, or recurrence with a frequency")
     spec = _times(trigger)
     trigger.close()
+    if "import_data" in fields:
+        section, document = _named(context, fields, "import_data")
+        if spec.keys() - {"cron", "timeZone"}:
+            trigger.lose("start_time", "a refresh has no start and end", "Apply the Dataset at that time")
+        convert_import(context, section, document, {key: spec[key] for key in ("cron", "timeZone") if key in spec})
+        if document is not fields.document:
+            context.note(fields.document, context.noted(document)[-1])
+        fields.close(LOST, IGNORED)
+        return
     if str(fields.take("is_enabled")).lower() == "false":
         spec["suspend"] = True
     spec["template"] = _template(context, fields, templates)
@@ -204,3 +215,48 @@ def _numbers(pattern: Fields, key: str, most: int) -> str:
     if len(numbers) != len(pattern.items(key)):
         pattern.lose(key, f"has values that are not whole numbers up to {most}", "Correct them")
     return ",".join(map(str, sorted(set(numbers))))
+
+
+def convert_import(context: Context, fields: Fields, document: Document, refresh: Manifest | None = None) -> None:
+    """Make a Dataset of a data import; `refresh` has the times of a schedule."""
+    source = fields.section("source")
+    name = context.names.free("Dataset", fields.text("name") or document.file.stem)
+    kind = source.text("type").lower()
+    connection = source.text("connection", "connction").removeprefix("azureml:")
+    spec: Manifest = {"type": "folder"}
+    if kind == "database":
+        if "query" not in source:
+            raise Refused("has a source without query, such as a stored procedure. Write a SELECT into query")
+        spec["type"] = "table"
+        secret = {"name": object_name(connection or name), "key": "url"}
+        spec["source"] = {"sql": {"connectionSecretRef": secret, "query": source.text("query")}}
+        source.lose(
+            "connection",
+            f"became Secret {secret['name']}, which must have the address of a PostgreSQL database",
+            "Create it with the key url, such as postgresql://USER:PASSWORD@HOST/DATABASE",
+        )
+    elif source.text("path"):
+        path = source.text("path")
+        is_file = fields.text("type").lower() == "uri_file"
+        spec["type"] = "file" if is_file else "folder"
+        uri = path if path.startswith("s3://") else f"s3://{object_name(connection or 'bucket')}/{path.strip('/')}"
+        uri = uri.rstrip("/")
+        uri = uri if is_file or re.search(r"\.[A-Za-z0-9]{1,10}$", uri) else f"{uri}/"
+        if not re.fullmatch(URI_PATTERN, uri):
+            raise Refused(f"has a source path that no URI can have: {path[:60]}. Rename the files")
+        spec["source"] = {"uri": uri}
+        source.lose(
+            "connection",
+            f"{connection} became the bucket of {uri}",
+            "Write the bucket's name, which the platform's storage must reach",
+        )
+    else:
+        raise Refused("has a source without query or path. Name what is imported")
+    if refresh:
+        spec["refresh"] = refresh
+    if description := fields.text("description"):
+        spec["description"] = description[:4096]
+    fields.take("path")  # versions lie in the platform's own place
+    source.close()
+    fields.close(LOST, (*IGNORED, "version", "mode", "auto_delete_setting"))
+    context.add(document, "Dataset", name, spec)
