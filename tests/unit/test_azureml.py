@@ -629,6 +629,21 @@ def test_only_assets_that_a_named_file_refers_to_are_read_beside_it(tmp_path):
     assert [manifest["kind"] for manifest in conversion.manifests] == ["Environment", "TrainingJob"]
 
 
+def test_a_model_beside_a_job_is_an_input_and_not_registered(tmp_path):
+    """A submission of the job does not make another version of the model; one of a deployment needs it."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model.yml").write_text("{name: base, type: custom_model, path: model}")
+    inputs = {"m": {"type": "custom_model", "path": "azureml:base@latest"}}
+    job = {"type": "command", "command": "ls ${{inputs.m}}", "inputs": inputs}
+    (tmp_path / "job.yml").write_text(yaml.safe_dump(job))
+    (tmp_path / "blue.yml").write_text("{name: blue, endpoint_name: a, model: 'azureml:base@latest'}")
+
+    (run,) = checked(convert([tmp_path / "job.yml"])).manifests
+    assert run["spec"]["inputs"] == {"m": {"uri": "s3://bucket/namespace/models/model/"}}
+    deployed = checked(convert([tmp_path / "blue.yml"]))
+    assert [manifest["kind"] for manifest in deployed.manifests] == ["TrainingJob", "OnlineEndpoint"]
+
+
 def test_code_that_is_a_file_is_its_folder(tmp_path):
     """Azure takes one file as code; here its folder is, which a loss says."""
     (tmp_path / "load.py").write_text("print(1)")

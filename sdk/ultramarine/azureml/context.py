@@ -90,6 +90,7 @@ class Context:
     assets: dict[str, list[Asset]] = field(default_factory=dict)
     objects: dict[int, list[str]] = field(default_factory=dict)  # by id of a document
     runs: list[Document] = field(default_factory=list)  # files of jobs, sweeps and pipelines
+    inputs_only: set[int] = field(default_factory=set)  # ids of models' documents that need no registration
     imported: dict[tuple[str, ...], Any] = field(default_factory=dict)  # models by name, version and path
     parts: dict[Path, set[Path]] = field(default_factory=dict)  # files that other files read, with these
 

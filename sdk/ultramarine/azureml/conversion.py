@@ -84,6 +84,8 @@ def convert(
     recognized = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
     neighbors = _neighbors([path for path in named if path.is_file()], [document for document, _ in recognized])
     recognized += neighbors
+    if all(schema not in (ENDPOINT, DEPLOYMENT) for _, schema in recognized):
+        context.inputs_only |= {id(document) for document, schema in neighbors if schema == MODEL}
     for document, _ in recognized:
         for line, name in document.placeholders:
             problem = f"{{{{{name}}}}} is a placeholder, and became {name}"

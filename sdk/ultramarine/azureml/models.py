@@ -30,11 +30,14 @@ class ModelTarget:
 
 
 def define_model(context: Context, asset: Asset) -> None:
-    """Make the manifests of a model file."""
-    fields = context.fields(asset.document)
+    """Make the manifests of a model file; a model that is only an input of jobs beside it is just located."""
+    fields, count = context.fields(asset.document), len(context.manifests)
     asset.target = import_model(context, fields, asset.document, asset.name, described=True)
     asset.located = Located(asset.target.uri)
-    if id(asset.document) not in context.objects:  # another file has the same model
+    if id(asset.document) in context.inputs_only:
+        del context.manifests[count:]
+        context.objects[id(asset.document)] = [f"model {asset.name}: {asset.target.uri}"]
+    elif id(asset.document) not in context.objects:  # another file has the same model
         context.note(asset.document, f"model {asset.target.reference}")
 
 
