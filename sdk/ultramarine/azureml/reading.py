@@ -90,7 +90,8 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise Unreadable(f"cannot be read: {error}. Check the path and its rights") from error
+        cause = getattr(error, "strerror", None) or error
+        raise Unreadable(f"cannot be read: {cause}. Check the path and its rights") from error
     if len(data) > MAX_BYTES:
         raise Unreadable(f"has more than {MAX_BYTES} bytes. An Azure ML file is smaller; name another file")
     try:
