@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from ultramarine_cluster import archives
 from ultramarine_cluster.paths import REPOSITORY, State
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first time it builds three images
 
 IMAGES = REPOSITORY / "tests" / "images"
 
