@@ -11,6 +11,8 @@ from ultramarine_contract.meta import API_VERSION, Manifest, Resource
 from .kube.client import Cluster
 from .kube.errors import NotFound
 
+_MORE_NAMES = {"Dataset": ("ds",)}  # which kubectl takes for DaemonSets
+
 
 class UnknownKind(UltramarineError):
     """No kind has this name."""
@@ -79,4 +81,5 @@ def _kind(version: str, entry: Manifest) -> Kind | None:
         return None
     group, _, number = version.rpartition("/")
     names = (entry["name"], entry.get("singularName") or entry["kind"].lower(), *entry.get("shortNames", []))
+    names += _MORE_NAMES.get(entry["kind"], ()) if version == API_VERSION else ()
     return Kind(Resource(group, number, entry["name"], entry["kind"]), names, bool(entry.get("namespaced")))

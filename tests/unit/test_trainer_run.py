@@ -325,3 +325,11 @@ def test_the_command_runs_in_its_environment(pod: Pod, storage: Storage, bucket:
     code, record, _, _ = pod.run("own-tool", environment=archive)
     assert (code, record.reason) == (203, "DigestMismatch")
     assert record.message.startswith("environment: ")
+
+
+def test_an_optional_output_may_stay_empty(pod: Pod) -> None:
+    """It is not among the outputs then; any other empty output fails the job."""
+    outputs = {"data": "", "facts": ""}
+    script = f"echo 1 > {pod.base}/outputs/facts/a"
+    code, record, _, stderr = pod.run("sh", "-c", script, outputs=outputs, optional=("data",))
+    assert (code, list(record.outputs)) == (0, ["facts"]), stderr

@@ -136,14 +136,19 @@ def _second_pass(table: Table, group: tuple[Column, ...], profiles: list[ColumnP
     for column, profile, top in zip(group, profiles, tops, strict=True):
         if profile.edges:
             parts.append(f"map_values(histogram({_number(column)}, [{', '.join(map(repr, profile.edges[1:]))}]))")
-        parts += [f"count(*) FILTER (WHERE {_text(column)} = {literal(value)})" for value in top]
+        if top:
+            # The text is not empty, since the empty one counts all other values.
+            parts.append(
+                f"histogram_exact('=' || {_text(column)}, [{', '.join(literal(f'={value}') for value in top)}])"
+            )
     if not parts:
         return
     values = iter(table.row(f"SELECT {', '.join(parts)} FROM {NAME}"))
     for profile, top in zip(profiles, tops, strict=True):
         if profile.edges:
             profile.counts = [int(count) for count in next(values) or []][: len(profile.edges) - 1]
-        counted = [(value, int(next(values))) for value in top]
+        counts = next(values) if top else {}
+        counted = [(value, int(counts[f"={value}"])) for value in top]
         profile.top = sorted(counted, key=lambda item: (-item[1], item[0]))
 
 

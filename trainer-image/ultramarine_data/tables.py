@@ -104,6 +104,8 @@ def open_table(folder: Path) -> Iterator[Table]:
     if not format:
         ends = ", ".join(TABLE_FORMATS)
         raise DataError(f"the version is not a table: the names of all files must have one of these ends: {ends}")
+    if not any(path.stat().st_size for path in paths):
+        raise DataError("the table is empty: no file has a line with the names of its columns")
     with TemporaryDirectory(prefix="ultramarine-data-") as temporary:
         connection = duckdb.connect(str(Path(temporary, "data.duckdb")))
         try:

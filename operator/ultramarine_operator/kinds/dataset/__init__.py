@@ -14,7 +14,7 @@ from .version import plan_version, questions_version
 READERS = (TRAINING_JOB, SWEEP)
 
 DATASET_KIND = Kind(
-    short="ds",
+    short="dset",  # kubectl's ds are DaemonSets
     description="Dataset is a name under which versions of data are kept, with the requirements that they meet.",
     spec=DatasetSpec,
     status=DatasetStatus,
