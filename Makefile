@@ -131,6 +131,9 @@ release: .venv/ready  ## write images, chart, wheel, SBOMs and checksums of VERS
 sbom: .venv/ready  ## write what is in each image, as CycloneDX, into build/sbom
 	@$(BIN)/python -m ultramarine_cluster.sbom build/sbom
 
+cast: .venv/ready  ## record the tutorial in a terminal again, on the embedded cluster; two minutes
+	$(PYTEST) tests/e2e/test_tutorials.py -k recording --record-cast
+
 generate: .venv/ready  ## write crds/, the chart's copies and the reference again
 	$(BIN)/python -m ultramarine_operator.generate
 

@@ -24,8 +24,9 @@ left_out = pytest.StashKey[Counter[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`pytest tests/golden --update-golden` writes the golden files again."""
+    """Add the options that have tests write files of the repository again."""
     parser.addoption("--update-golden", action="store_true", help="write tests/golden/*.yaml as things are now")
+    parser.addoption("--record-cast", action="store_true", help="write the recording of the tutorial in a terminal")
 
 
 def pytest_configure(config: pytest.Config) -> None:

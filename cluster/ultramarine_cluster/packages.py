@@ -29,9 +29,12 @@ def missing(names: list[str]) -> list[str]:
     return [name for name in names if name not in there]
 
 
-def ensure() -> str:
-    """Install missing packages and print the command; fail with the command if that is not possible."""
-    lacking = missing(required())
+def ensure(*names: str) -> str:
+    """Install those of the packages that are missing, by default of the cluster's, and print the command.
+
+    Raises ClusterError with the command if that is not possible.
+    """
+    lacking = missing([*(names or required())])
     if not lacking:
         return "all there"
     install = ["apt-get", "install", "--yes", "--no-install-recommends", *lacking]

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import ROOT, missing, script
-from ultramarine_cluster import target
+from pages import ROOT, around_typed, is_printed, missing, script, typed
+from terminal import Shown, Terminal, picture
+from ultramarine_cluster import packages, target
 
-TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+FOLDER = ROOT / "docs" / "tutorials"
+TYPED = FOLDER / "from-a-folder.md"
+TUTORIALS = sorted(page for page in FOLDER.glob("*.md") if page != TYPED)
+PICTURES = {"train": slice(0, 2), "serve": slice(4, 7), "promote": slice(7, 10)}
 SECONDS = 1500
+MAX_PICTURE = 60_000  # bytes
 
 
 @pytest.fixture(scope="module")
 def clone(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that looks like the top of the clone, so that the tutorials' files do not get into the repository."""
-    assert shutil.which("curl"), "the tutorials ask endpoints with curl; install it with apt-get install curl"
+    packages.ensure("curl", "tmux")
     folder = tmp_path_factory.mktemp("clone")
     for path in ROOT.iterdir():
         if path.name != ".git":
@@ -85,3 +90,51 @@ def test_a_tutorial_does_what_it_shows(page: Path, clone: Path, demo: str) -> No
     """Every command of a tutorial succeeds in order, and prints the lines that the page shows."""
     output = run(clone, script(page))
     assert missing(page, output) == [], output
+
+
+@pytest.fixture(scope="module")
+def recorded(clone: Path, demo: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Terminal, list[Shown]]]:
+    """The terminal after all typed commands of a tutorial, and what it showed of each command."""
+    before, after = around_typed(TYPED)
+    folder = tmp_path_factory.mktemp("terminal")
+    state = folder / "state.bash"
+    run(clone, f"{script(before)}declare -px > {state}\nprintf 'cd %q' \"$PWD\" >> {state}\n")
+    try:
+        with Terminal(folder, f"source {state}", "From a folder to a served model") as terminal:
+            yield terminal, [terminal.type(command.command) for command in typed(TYPED)]
+    finally:
+        run(clone, f"source {state}\n{script(after)}")
+
+
+@pytest.mark.timeout(SECONDS)
+def test_ten_typed_commands_lead_to_a_promoted_model(recorded: tuple[Terminal, list[Shown]]) -> None:
+    """Each command of the page succeeds in a terminal, and the screen has the lines that the page shows."""
+    _, screens = recorded
+    for command, screen in zip(typed(TYPED), screens, strict=True):
+        assert screen.exit_code == 0, screen.text
+        assert [line for line in command.shown if not is_printed(line, screen.lines)] == [], screen.text
+    assert len(screens) == 10
+    doctor, *_, asked, _, _, deployed = (screen.text for screen in screens)
+    assert "FAILED" not in doctor
+    assert '"predict": [0, 1]' in asked
+    assert "vineyard is ready" in deployed
+
+
+def test_a_terminal_of_100_columns_has_colours_and_whole_lines(recorded: tuple[Terminal, list[Shown]]) -> None:
+    """States have colours, and no line is longer than the terminal or has a control character left in it."""
+    terminal, screens = recorded
+    assert [line for screen in screens for line in screen.broken] == []
+    assert "\x1b[32mok" in screens[0].colours
+    assert "\x1b[32mSucceeded" in screens[1].colours
+    assert re.findall(r"[\x00-\x08\x0b-\x1f\x7f]", "".join(screen.text for screen in screens)) == []
+
+
+def test_the_recording_is_kept(recorded: tuple[Terminal, list[Shown]], pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    """`make cast` writes the recording and the pictures of the page; every run makes them as small as they must be."""
+    terminal, screens = recorded
+    folder = FOLDER if pytestconfig.getoption("record_cast") else tmp_path
+    terminal.recording.write(folder / f"{TYPED.stem}.cast")
+    for name, part in PICTURES.items():
+        text = picture(screens[part], f"{TYPED.stem}-{name}", "ultramarine")
+        (folder / f"{TYPED.stem}-{name}.svg").write_text(text)
+        assert len(text) < MAX_PICTURE

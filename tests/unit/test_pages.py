@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from pages import MARK, ROOT, blocks, missing, script
+from pages import MARK, ROOT, blocks, missing, script, typed
 
 README = ROOT / "README.md"
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 FIRST = ROOT / "docs" / "tutorials" / "first-model.md"
+TYPED = ROOT / "docs" / "tutorials" / "from-a-folder.md"
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
@@ -61,3 +63,26 @@ def test_output_is_compared_without_ages(tmp_path: Path) -> None:
     assert missing(page, f"{MARK} 0\nNAME AGE\na    12m\n") == []
     assert len(missing(page, f"{MARK} 0\nNAME AGE\nb 12m\n")) == 1
     assert len(missing(page, "NAME AGE\na 12m\n")) == 2
+
+
+def test_the_recording_is_of_the_page() -> None:
+    """The recorded terminal has the typed commands of the page in their order; otherwise run `make cast`."""
+    facts, *events = map(json.loads, TYPED.with_suffix(".cast").read_text().splitlines())
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", "".join(text for _, _, text in events)).replace("\r", "")
+    lines = [f"{'$' if number == 0 else '>'} {line}"
+             for command in typed(TYPED) for number, line in enumerate(command.command.splitlines())]  # fmt: skip
+    recorded = [line for line in text.splitlines() if line.startswith(("$ ", "> ")) and line.strip() != "$"]
+
+    assert (facts["version"], facts["width"]) == (2, 100)
+    assert recorded == lines
+    assert [kind for _, kind, _ in events if kind != "o"] == []
+
+
+@pytest.mark.parametrize("file", sorted(TYPED.parent.glob("*.svg")), ids=lambda file: file.stem)
+def test_a_picture_is_small_and_loads_nothing(file: Path) -> None:
+    """A picture is shown by its page, is under 60 KB, and has no address that a reader's browser would fetch."""
+    text = file.read_text()
+
+    assert f"({file.name})" in TYPED.read_text()
+    assert len(text.encode()) < 60_000
+    assert re.findall(r"(?:href|url)\W*(https?:[^\s)]+)", text) == []

@@ -9,7 +9,7 @@ import typer
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import API_VERSION, POD, SECRET, TRAINING_JOB
 
-from .session import Session, session_of
+from .session import Session, coloured, session_of
 
 
 def register(app: typer.Typer) -> None:
@@ -23,10 +23,10 @@ def doctor(context: typer.Context) -> None:
     failed = 0
     for title, check, needed in _CHECKS:
         try:
-            typer.echo(f"ok      {title}: {check(session)}")
+            typer.echo(f"{coloured('ok')}      {title}: {check(session)}")
         except UltramarineError as error:
             failed += 1
-            typer.echo(f"FAILED  {title}: {error.message}")
+            typer.echo(f"{coloured('FAILED')}  {title}: {error.message}")
             if needed:
                 break
     if failed:

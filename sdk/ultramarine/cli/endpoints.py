@@ -142,7 +142,8 @@ def ensure_keys(session: Session, manifest: Manifest) -> None:
     name = manifest["metadata"]["name"]
     try:
         if session.client.endpoint(name).make_keys():
-            session.note(f"Made two keys in Secret {name}-keys; you keep them in {keys.file()}.")
+            file = f"{keys.file()}".replace(f"{Path.home()}/", "~/", 1)
+            session.note(f"Made two keys in Secret {name}-keys; you keep them in {file}.")
     except Forbidden:
         session.note(f"You may not create Secret {name}-keys; the operator makes the keys.")
 

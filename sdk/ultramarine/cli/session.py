@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -69,9 +70,9 @@ class Session:
 
         return Console(stderr=True, highlight=False, soft_wrap=True)
 
-    def note(self, text: str) -> None:
-        """Print a line beside the results, on standard error."""
-        typer.echo(text, err=True)
+    def note(self, text: str, state: str = "") -> None:
+        """Print a line beside the results, on standard error, perhaps after a state."""
+        typer.echo(f"{coloured(state)}: {text}" if state else text, err=True)
 
     def close(self) -> None:
         """Close all connections."""
@@ -84,6 +85,14 @@ def session_of(context: typer.Context) -> Session:
     session = context.find_object(Session)
     assert session is not None
     return session
+
+
+_COLOURS = {"ok": "green", "Succeeded": "green", "FAILED": "red", "Failed": "red", "Invalid": "red"}
+
+
+def coloured(state: str) -> str:
+    """Return a state in its colour, which typer.echo leaves out unless it prints to a terminal."""
+    return state if os.environ.get("NO_COLOR") else typer.style(state, fg=_COLOURS.get(state, "cyan"))
 
 
 def aligned(rows: list[list[str]]) -> list[str]:

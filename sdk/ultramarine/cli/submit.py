@@ -110,7 +110,7 @@ def follow(session: Session, run: Run) -> None:
                 typer.echo(f"{prefix}{update.text}")
             elif (line := update.text.removeprefix(f"{run.resource.kind} {run.name}: ")) != last:
                 last = line
-                session.note(f"{update.state}: {line}")
+                session.note(line, update.state)
             state = update.state
     except KeyboardInterrupt:
         session.note(f"\nDetached; the run goes on. Follow it again: ultramarine logs -f {run.reference}")
