@@ -81,7 +81,7 @@ def write(version: str, registry: str, folder: Path, names: Iterable[str]) -> No
     with step("chart"):
         _chart(version, folder, epoch)
     with step("wheel"):
-        _wheel(version, folder, epoch)
+        build_wheel(version, folder, epoch)
     (folder / f"values-{version}.yaml").write_text(values(version, registry, digests))
     files = sorted(path for path in folder.iterdir())
     (folder / SUMS).write_text("".join(f"{_digest(path)}  {path.name}\n" for path in files))
@@ -172,8 +172,8 @@ def _chart(version: str, folder: Path, epoch: int) -> None:
         pack_chart(scratch / f"ultramarine-{version}.tgz", folder / f"ultramarine-{version}.tgz", epoch)
 
 
-def _wheel(version: str, folder: Path, epoch: int) -> None:
-    """Build the wheel from the commit's files, which bear the release's version."""
+def build_wheel(version: str, folder: Path, epoch: int) -> Path:
+    """Build the wheel from the commit's files, which bear the release's version; return its file."""
     with buildah.scratch_folder() as scratch:
         source = scratch / "source"
         source.mkdir()
@@ -190,6 +190,7 @@ def _wheel(version: str, folder: Path, epoch: int) -> None:
         )
         (wheel,) = scratch.glob("*.whl")
         pack_wheel(wheel, folder / wheel.name, epoch)
+        return folder / wheel.name
 
 
 def _sign(folder: Path) -> None:

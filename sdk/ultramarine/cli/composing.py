@@ -281,3 +281,15 @@ def without_noise(manifest: Manifest) -> Manifest:
 def show(manifest: Manifest) -> None:
     """Print a manifest as YAML."""
     typer.echo(f"---\n{yaml_text(manifest)}", nl=False)
+
+
+def show_offline(manifests: list[Manifest], folder: Path) -> None:
+    """Print manifests that no server has seen, if they are valid. Raises InvalidSpec with the first fault."""
+    from ultramarine.files.reading import dotted
+    from ultramarine.files.validation import faults
+
+    for manifest in manifests:
+        for fault in faults(manifest, folder):
+            raise InvalidSpec(f"{manifest['kind']}: {dotted(fault.path)}: {fault.message}")
+    for manifest in manifests:
+        show(manifest)

@@ -52,6 +52,17 @@ class Session:
         return client
 
     @property
+    def is_offline(self) -> bool:
+        """True if no cluster is configured on this machine."""
+        from ultramarine.kube.config import NoConfiguration
+
+        try:
+            self.cluster  # noqa: B018
+        except NoConfiguration:
+            return True
+        return False
+
+    @property
     def cluster(self) -> Cluster:
         """The Kubernetes API of the chosen cluster."""
         return self.client.cluster

@@ -57,6 +57,7 @@ def submit(
     from . import composing
     from .bars import transfer_bar
     from .endpoints import ensure_keys
+    from .local import BUCKET, run_here
 
     session = session_of(context)
     composing.check_arguments(file, arguments or [])
@@ -64,10 +65,12 @@ def submit(
     if local and (detach or dry_run):
         raise typer.BadParameter("--local runs the command here; leave out --detach and --dry-run")
     if local:
-        from .local import BUCKET, run_here
-
         manifests = composing.manifests_of(file, options, session.note, lambda: BUCKET)
         run_here(session, manifests, file.parent)
+    if dry_run and session.is_offline:
+        composing.show_offline(composing.manifests_of(file, options, session.note, lambda: BUCKET), file.parent)
+        session.note("No cluster is configured: no server has checked this, and local paths stay as they are.")
+        return
     client = session.client
     manifests = composing.manifests_of(file, options, session.note, lambda: client.platform.prefix)
     run: Run | None = None

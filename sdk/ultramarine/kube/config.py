@@ -26,6 +26,10 @@ class NoAccess(UltramarineError):
     reason = "NoAccess"
 
 
+class NoConfiguration(NoAccess):
+    """No kubeconfig exists, and the process is not in a pod."""
+
+
 @dataclass
 class Access:
     """Address, trust and credentials of one cluster, and the namespace to work in."""
@@ -101,13 +105,13 @@ class Access:
 def load(context: str = "", namespace: str = "", kubeconfig: str = "") -> Access:
     """Return the access that kubectl would use: --kubeconfig, KUBECONFIG, ~/.kube/config, then the pod's account.
 
-    Raises NoAccess if no configuration exists, or if the context is not in it.
+    Raises NoConfiguration if no configuration exists, or NoAccess if the context is not in it.
     """
     files = _files(kubeconfig)
     if not files and not context and (SERVICE_ACCOUNT / "token").exists() and "KUBERNETES_SERVICE_HOST" in os.environ:
         return _of_pod(namespace)
     if not files:
-        raise NoAccess(
+        raise NoConfiguration(
             "no kubeconfig found: KUBECONFIG is not set and ~/.kube/config does not exist. Set KUBECONFIG to the file"
             " that your administrator gave you. On the embedded cluster, run `ultramarine-cluster env`."
         )
