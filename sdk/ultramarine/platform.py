@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,6 +80,11 @@ class Platform:
             storage_port=int(data.get("storagePort") or 0),
             mlflow_port=int(data.get("mlflowPort") or 0),
         )
+
+    def check(self) -> None:
+        """Raise NoPlatform if no installation watches the namespace, as far as the user may see that."""
+        with suppress(Forbidden):
+            self.facts  # noqa: B018
 
     def gateway_pod(self) -> str:
         """Return the name of a ready gateway pod, after up to 20 s if it only starts. Raises NoPlatform without one."""

@@ -273,3 +273,11 @@ def test_large_code_is_warned_of(namespace: Any, code: Path, monkeypatch: pytest
     assert "Warning: the code has 195.7 KiB" in notes[0]
     assert "weights.bin" in notes[0]
     assert ".ultramarineignore" in notes[0]
+
+
+def test_a_file_of_10_gb_is_no_code(code: Path) -> None:
+    """It is refused before a byte of it is read, with its name, its size and the ignore file."""
+    with (code / "huge.csv").open("wb") as stream:
+        stream.truncate(10 * 2**30)
+    with pytest.raises(FileInvalid, match=r"has 10\.0 GiB, such as .*huge\.csv.* Name data in .*ultramarineignore"):
+        names(code)

@@ -88,6 +88,7 @@ def submit(
             client.apply(manifest)
             session.note(f"{resource.kind} {manifest['metadata']['name']} applied.")
             continue
+        client.platform.check()
         made = client.cluster.create(resource, manifest)
         run = client.run(str(made["metadata"]["name"]), resource.plural)
         session.note(f"{resource.kind} {run.name} created in namespace {client.namespace}.")

@@ -111,11 +111,26 @@ def read(paths: Iterable[str | os.PathLike[str]]) -> Reading:
 
 
 def load(paths: Iterable[str | os.PathLike[str]]) -> list[Document]:
-    """Read manifests. Raises InvalidFiles with all problems if a file cannot be read."""
+    """Read manifests. Raises InvalidFiles with all problems if a file cannot be read or two objects have one name."""
     reading = read(paths)
-    if reading.problems:
-        raise InvalidFiles(reading.problems)
+    if problems := [*reading.problems, *doubles(reading.documents)]:
+        raise InvalidFiles(problems)
     return reading.documents
+
+
+def doubles(documents: Iterable[Document]) -> Iterator[Problem]:
+    """Yield a problem for each object whose kind, namespace and name an earlier one has."""
+    former: dict[tuple[str, ...], Document] = {}
+    for document in documents:
+        meta = document.manifest.get("metadata")
+        if not isinstance(meta, dict) or not meta.get("name") or not document.manifest.get("kind"):
+            continue
+        identity = (str(document.manifest["kind"]), str(meta.get("namespace")), str(meta["name"]))
+        first = former.setdefault(identity, document)
+        if first is not document:
+            place = f"{first.file}:{first.node.place.line}"
+            message = f"stands twice, first at {place}; rename or remove one of the two"
+            yield document.problem(("metadata", "name"), message)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -21,7 +21,7 @@ from ultramarine_contract.meta import (
 
 from .checking import Check, Fault, name_of
 from .metadata import head_faults, is_foreign, metadata_faults
-from .reading import STDIN, Document, Problem
+from .reading import STDIN, Document, Problem, doubles
 from .references import reference_faults
 from .rules import broken
 from .schemas import ANY, Keys, Kind, Schema, kinds
@@ -45,7 +45,7 @@ class Report:
 def validate(documents: Iterable[Document]) -> Report:
     """Validate objects of files, each by itself; two objects of one name are a problem too."""
     report = Report()
-    former: dict[tuple[str, ...], Document] = {}
+    named: list[Document] = []
     for document in documents:
         manifest = document.manifest
         if manifest.keys() == PROJECT or not (document.stated or manifest.keys() >= {"apiVersion", "kind"}):
@@ -58,16 +58,8 @@ def validate(documents: Iterable[Document]) -> Report:
             folder = Path() if document.file == STDIN else Path(document.file).parent
             for fault in faults(manifest, folder):
                 report.problems.append(document.problem(fault.path, fault.message, of_name=fault.of_name))
-        meta = manifest.get("metadata")
-        if isinstance(meta, dict) and meta.get("name"):
-            identity = (str(manifest.get("kind")), str(meta.get("namespace")), str(meta["name"]))
-            if identity in former:
-                first = former[identity]
-                message = (
-                    f"stands twice, first at {first.file}:{first.node.place.line}; rename or remove one of the two"
-                )
-                report.problems.append(document.problem(("metadata", "name"), message))
-            former.setdefault(identity, document)
+        named.append(document)
+    report.problems += doubles(named)
     report.problems.sort()
     return report
 

@@ -1,0 +1,128 @@
+"""Bad input of the command against a real API server: one sentence, the object, the remedy, exit code 1.
+
+Other tests have the rest: full disks, uploads that are cut off and files of 10 GB (tests/unit/test_data.py,
+tests/unit/test_uploads.py), YAML errors by line and column (tests/unit/test_files_reading.py), a wrong key and an
+endpoint that sleeps (tests/e2e/test_command_endpoints.py).
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from bare import Api
+from ports import free_port
+from ultramarine_cluster import pki
+from ultramarine_cluster.cluster import Cluster
+from ultramarine_contract.meta import API_VERSION
+
+COMMAND = Path(sys.executable).parent / "ultramarine"
+JOB = {"apiVersion": API_VERSION, "kind": "TrainingJob", "metadata": {"name": "churn"}, "spec": {"command": ["a"]}}
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(bare: Cluster, api: Api, tmp_path: Path) -> Refused:
+    """Runs the command, which must fail, and returns its sentence; `change` edits the kubeconfig before."""
+
+    def run(*words: str, change: Callable[[dict[str, dict[str, object]]], object] = lambda entries: None) -> str:
+        config = yaml.safe_load(bare.kubeconfig.read_text())
+        change({kind: config[f"{kind}s"][0][kind] for kind in ("cluster", "user", "context")})
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+        argv = [COMMAND, "--kubeconfig", tmp_path / "kubeconfig", "-n", api.namespace, *words]
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert done.stderr.startswith("Error: ")
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(JOB))
+    return run
+
+
+def test_a_cluster_that_does_not_answer(refused: Refused) -> None:
+    """The address, the context and the cause."""
+    server = f"https://127.0.0.1:{free_port()}"
+    err = refused("get", "tj", change=lambda entries: entries["cluster"].update(server=server))
+
+    assert re.fullmatch(
+        rf"Error: the cluster at {server} \(context .*\) does not answer: .*refused.*\. Check that it is up and that"
+        r" you have a network path to it, or choose another --context\.\n",
+        err,
+    )
+
+
+def test_no_cluster(tmp_path: Path) -> None:
+    """Where the kubeconfig is looked for, and who has one."""
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([COMMAND, "get"], env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert re.match(r"Error: no kubeconfig found: .*Set KUBECONFIG to the file that your administrator", done.stderr)
+
+
+def test_a_wrong_context(refused: Refused) -> None:
+    """The contexts that the file has."""
+    assert re.search("context 'prod' is not in .*kubeconfig. It has: .+", refused("--context", "prod", "get", "tj"))
+
+
+def test_an_expired_login(refused: Refused) -> None:
+    """The context, and the way to a new login."""
+
+    def token(entries: dict[str, dict[str, object]]) -> None:
+        entries["user"].clear()
+        entries["user"]["token"] = "expired"
+
+    assert "does not accept your login (context" in (err := refused("get", "tj", change=token))
+    assert "Log in again, or ask your administrator for a new kubeconfig." in err
+
+
+def test_a_missing_right(refused: Refused, bare: Cluster, api: Api, tmp_path: Path) -> None:
+    """User, verb, kind and namespace."""
+    authority = pki.Authority(bare.state.pki, "ca")
+    config = pki.kubeconfig(tmp_path / "of-eve", bare.url, authority, authority.issue("eve", pki.Leaf("eve")))
+    user = yaml.safe_load(config.read_text())["users"][0]["user"]
+    err = refused("get", "tj", change=lambda entries: entries["user"].update(user))
+
+    what = 'User "eve" cannot list resource "trainingjobs" in API group "ultramarine.dev"'
+    assert f'{what} in the namespace "{api.namespace}"' in err
+    assert "Ask your administrator for this right" in err
+
+
+def test_a_namespace_that_no_operator_watches(refused: Refused, api: Api) -> None:
+    """Nothing is created there, where it would wait without end."""
+    err = refused("submit", "job.yaml")
+
+    assert f"namespace {api.namespace} is not one of Ultramarine's" in err
+    assert "Choose another with -n" in err
+    assert api.run("get", "tj", "-o", "name") == ""
+
+
+def test_an_unknown_field(refused: Refused, tmp_path: Path) -> None:
+    """The server's words with the field."""
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(JOB | {"spec": {"command": ["a"], "nodez": 2}}))
+
+    assert "nodez" in refused("apply", "job.yaml")
+
+
+def test_yaml_that_is_none(refused: Refused, tmp_path: Path) -> None:
+    """File, line and column."""
+    (tmp_path / "job.yaml").write_text("kind: TrainingJob\nspec: {command: [a}\n")
+
+    assert "job.yaml:2:19: " in refused("submit", "job.yaml")
+
+
+def test_two_objects_of_one_name(refused: Refused, api: Api, tmp_path: Path) -> None:
+    """In a file neither is made; in the cluster the first stays."""
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump_all([JOB, JOB]))
+    assert "stands twice, first at two.yaml:1; rename or remove one of the two" in refused("apply", "two.yaml")
+    assert api.run("get", "tj", "-o", "name") == ""
+
+    api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ultramarine-platform"}, "data": {}}, JOB)
+    err = refused("submit", "job.yaml")
+    assert "churn already exists. Choose another name, or delete it first." in err
