@@ -81,7 +81,7 @@ def main() -> int:
     say("\nThree things to try next:")
     say(f"  ultramarine -n {NAMESPACE} describe tj {NAME}")
     say(f"  ultramarine -n {NAMESPACE} endpoints test {NAME}")
-    say(f"  ultramarine init wine && cd wine && ultramarine -n {NAMESPACE} submit")
+    say(f"  ultramarine init tumors && cd tumors && ultramarine -n {NAMESPACE} submit")
     if target.where == "context":
         say(f"\nTo remove it: helm uninstall ultramarine -n {NAMESPACE}; kubectl delete namespace {NAMESPACE};")
         say("kubectl delete crd trainingjobs.ultramarine.dev sweeps.ultramarine.dev models.ultramarine.dev "

@@ -29,8 +29,9 @@ set -g default-terminal xterm-256color
 # Seconds before each command, and the longest pause, in the recording.
 READING, LONGEST_PAUSE = 2.0, 2.0
 # Without the web font that rich would have a reader's browser fetch.
-SVG = CONSOLE_SVG_FORMAT[: CONSOLE_SVG_FORMAT.index("@font-face")] + (
-    CONSOLE_SVG_FORMAT[CONSOLE_SVG_FORMAT.index(".{unique_id}-matrix") :]
+SVG = (
+    CONSOLE_SVG_FORMAT[: CONSOLE_SVG_FORMAT.index("@font-face")]
+    + (CONSOLE_SVG_FORMAT[CONSOLE_SVG_FORMAT.index(".{unique_id}-matrix") :])
 )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import ROOT, around_typed, is_printed, missing, script, typed
+from pages import ROOT, around_typed, blocks, is_printed, missing, script, typed
 from terminal import Shown, Terminal, picture
 from ultramarine_cluster import packages, target
 
@@ -53,6 +53,13 @@ def run(clone: Path, commands: str) -> str:
     return done.stdout
 
 
+def forget(clone: Path, *names: str) -> None:
+    """Delete the objects whose names begin like this, for other pages that use the names too."""
+    kubectl = "kubectl -n ultramarine"
+    listed = f"{kubectl} get oe,tj,mv,mdl -o name | grep -E '/({'|'.join(names)})'"
+    run(clone, f'eval "$(.venv/bin/ultramarine-cluster env)"; {listed} | xargs -r {kubectl} delete')
+
+
 @pytest.fixture(scope="module")
 def demo(clone: Path) -> str:
     """The output of `make demo`."""
@@ -78,6 +85,20 @@ def test_the_demo_shows_what_exists_now(demo: str) -> None:
         assert words in demo
 
 
+def test_the_commands_that_the_demo_names_work(demo: str, clone: Path) -> None:
+    """The last lines name three commands, which succeed as they stand after the line that sets the shell up."""
+    _, _, end = demo.partition("Three things to try next:\n")
+    commands = [line.strip() for line in end.splitlines() if line.startswith("  ultramarine ")]
+    shell = re.search(r"To use it from this shell:\n  (.*)", demo)
+    assert shell
+    assert len(commands) == 3
+    output = run(clone, "\n".join(["set -e", shell[1], *commands]))
+    assert "TrainingJob ultramarine/breast-cancer: Succeeded" in output
+    assert '"predict"' in output
+    assert "Registered: tumors-" in output
+    forget(clone, "tumors")
+
+
 def test_the_demo_runs_under_restricted_pod_security(demo: str, embedded: target.Target) -> None:
     """The demo's namespace enforces `restricted`, and all of its pods came up in it."""
     namespace = embedded.json("get", "namespace", "ultramarine")
@@ -92,8 +113,19 @@ def test_a_tutorial_does_what_it_shows(page: Path, clone: Path, demo: str) -> No
     assert missing(page, output) == [], output
 
 
+@pytest.mark.timeout(SECONDS)
+def test_the_readme_does_what_it_shows(clone: Path, demo: str) -> None:
+    """The commands of the README's first sections succeed in order, from the demo to a model by YAML."""
+    readme = ROOT / "README.md"
+    end = readme.read_text().partition("\n## On a platform that runs\n")[0].count("\n")
+    run(clone, script(block for block in blocks(readme) if block.line <= end))
+    forget(clone, "tumors", "cancer")
+
+
 @pytest.fixture(scope="module")
-def recorded(clone: Path, demo: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Terminal, list[Shown]]]:
+def recorded(
+    clone: Path, demo: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Terminal, list[Shown]]]:
     """The terminal after all typed commands of a tutorial, and what it showed of each command."""
     before, after = around_typed(TYPED)
     folder = tmp_path_factory.mktemp("terminal")
@@ -122,14 +154,16 @@ def test_ten_typed_commands_lead_to_a_promoted_model(recorded: tuple[Terminal, l
 
 def test_a_terminal_of_100_columns_has_colours_and_whole_lines(recorded: tuple[Terminal, list[Shown]]) -> None:
     """States have colours, and no line is longer than the terminal or has a control character left in it."""
-    terminal, screens = recorded
+    _, screens = recorded
     assert [line for screen in screens for line in screen.broken] == []
     assert "\x1b[32mok" in screens[0].colours
     assert "\x1b[32mSucceeded" in screens[1].colours
     assert re.findall(r"[\x00-\x08\x0b-\x1f\x7f]", "".join(screen.text for screen in screens)) == []
 
 
-def test_the_recording_is_kept(recorded: tuple[Terminal, list[Shown]], pytestconfig: pytest.Config, tmp_path: Path) -> None:
+def test_the_recording_is_kept(
+    recorded: tuple[Terminal, list[Shown]], pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
     """`make cast` writes the recording and the pictures of the page; every run makes them as small as they must be."""
     terminal, screens = recorded
     folder = FOLDER if pytestconfig.getoption("record_cast") else tmp_path
