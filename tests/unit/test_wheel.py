@@ -105,6 +105,11 @@ def test_other_commands_work_offline(machine: Machine) -> None:
     assert json.loads(machine.ultramarine("schema", "tj").stdout)["title"] == "TrainingJob"
     assert machine.ultramarine("explain", "tj.spec.nodes").stdout.startswith("trainingjob.spec.nodes <whole number>")
     assert "_ULTRAMARINE_COMPLETE" in machine.ultramarine("completion", "bash").stdout
+    (machine.folder / "job.yml").write_text(
+        "type: command\ncommand: python train.py\nenvironment: azureml:sklearn@latest\n"
+    )
+    machine.ultramarine("convert", "azureml", "job.yml", "-o", "out", "--location", "s3://lake/ada")
+    assert [path.suffix for path in (machine.folder / "out").iterdir()] == [".yaml"]
 
 
 def test_a_fault_is_named_offline(machine: Machine) -> None:
