@@ -86,3 +86,12 @@ def test_a_picture_is_small_and_loads_nothing(file: Path) -> None:
     assert f"({file.name})" in TYPED.read_text()
     assert len(text.encode()) < 60_000
     assert re.findall(r"(?:href|url)\W*(https?:[^\s)]+)", text) == []
+
+
+def test_a_figure_has_its_date_and_its_machine() -> None:
+    """Each section of the benchmarks has a date; the page's first lines have what holds for all machines."""
+    first, *sections = re.split(r"^## ", (ROOT / "docs" / "benchmarks.md").read_text(), flags=re.MULTILINE)
+
+    assert [text.partition("\n")[0] for text in sections if not re.search(r"\b20\d\d-\d\d-\d\d\b", text)] == []
+    for fact in ("cores", "GiB", "Linux", "Kubernetes", "Python", "constraints.txt"):
+        assert fact in first
