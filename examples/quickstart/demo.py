@@ -13,17 +13,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
 from botocore.exceptions import BotoCoreError, ClientError
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
+from ultramarine import Client
 from ultramarine_cluster import target as targets
 from ultramarine_cluster.console import minutes, say
 from ultramarine_cluster.errors import ClusterError
 from ultramarine_cluster.target import Target
+from ultramarine_contract.errors import UltramarineError
 
 HERE = Path(__file__).parent
 NAMESPACE = "ultramarine"
@@ -37,8 +37,7 @@ metadata:
   name: {NAMESPACE}
   labels: {{pod-security.kubernetes.io/enforce: restricted}}
 """
-TRAINING_SECONDS = 300.0
-SERVING_SECONDS = 180.0
+SECONDS = 300.0
 
 
 def main() -> int:
@@ -59,9 +58,17 @@ def main() -> int:
         target.run("apply", "--server-side", "-f", "-", input=RESTRICTED)
         targets.install(target, NAMESPACE)
         held_out = chapter_data(target)
-        chapter_life(target)
-        accuracy = chapter_predictions(target, *held_out)
-    except (ClusterError, BotoCoreError, ClientError, httpx.HTTPError, subprocess.SubprocessError) as error:
+        with client_of(target) as client:
+            chapter_life(target, client)
+            accuracy = chapter_predictions(client, *held_out)
+    except (
+        ClusterError,
+        UltramarineError,
+        TimeoutError,
+        BotoCoreError,
+        ClientError,
+        subprocess.SubprocessError,
+    ) as error:
         say(f"\n{what_failed(error)}")
         if target is not None:
             say(f"  logs: {targets.leave_logs(target, NAMESPACE)}")
@@ -95,6 +102,8 @@ def what_failed(error: Exception) -> str:
     """Return the failed step, its cause and the remedy."""
     if isinstance(error, ClusterError):
         return str(error)
+    if isinstance(error, UltramarineError):
+        return f"{error.message}\n  what to do: ultramarine -n {NAMESPACE} describe tj {NAME}; the same for oe {NAME}"
     if isinstance(error, subprocess.CalledProcessError):
         failed = f"`{' '.join(map(str, error.cmd))}` failed: {str(error.stderr).strip()}"
         remedy = f"if an object of an earlier run conflicts, kubectl -n {NAMESPACE} delete tj,oe {NAME}"
@@ -133,132 +142,56 @@ def csv_table(names: list[str], features: np.ndarray, answers: np.ndarray) -> st
     return lines.getvalue()
 
 
-def chapter_life(target: Target) -> None:
-    """Apply the manifests, and show their objects until the endpoint is ready."""
+def client_of(target: Target) -> Client:
+    """Return the SDK's client for the demo's namespace."""
+    option, value = target.kubectl[-2:]
+    where = {"kubeconfig": value} if option == "--kubeconfig" else {"context": value}
+    return Client(namespace=NAMESPACE, **where)
+
+
+def chapter_life(target: Target, client: Client) -> None:
+    """Apply the manifests, and show job and endpoint until the endpoint is ready."""
     chapter("4. Train, register, serve")
-    state = subprocess.run(
-        [*target.kubectl, "get", "tj", NAME, "-n", NAMESPACE, "-o", "jsonpath={.status.state}"],
-        capture_output=True, text=True, check=False,
-    ).stdout  # fmt: skip
-    if state == "Failed":
+    jobs = {job["metadata"]["name"]: (job.get("status") or {}).get("state") for job in client.list("trainingjobs")}
+    if jobs.get(NAME) == "Failed":
         say("  the TrainingJob of an earlier run has failed; it is deleted and runs again")
         target.run("delete", "tj", NAME, "-n", NAMESPACE)
     for file in ("training.yaml", "endpoint.yaml"):
         output = target.run("apply", "-n", NAMESPACE, "-f", str(HERE / file)).strip()
         say(f"  $ kubectl apply -f examples/quickstart/{file}\n    {output}")
-    progress = Progress(target)
-    progress.follow("the training", "TrainingJob", TRAINING_SECONDS, _trained)
-    progress.follow("the endpoint", "OnlineEndpoint", SERVING_SECONDS, _serves)
+    start = time.monotonic()
+
+    def show(text: str) -> None:
+        say(f"  {time.monotonic() - start:5.1f} s  {text}")
+
+    run = client.run(NAME)
+    for update in run.stream():
+        show(f"{NAME} prints: {update.text}" if update.type == "log" else f"{update.state:<10} {update.text}")
+    run.wait(SECONDS)
+    version = client.models.wait(client.get("modelversions", run.model_version))
+    show(f"{'Ready':<10} ModelVersion {version['metadata']['name']}: {run.status.get('score', '')}")
+    client.endpoint(NAME).wait(SECONDS, lambda text: show(f"{'Pending':<10} OnlineEndpoint {NAME}: {text}"))
+    show(f"{'Ready':<10} OnlineEndpoint {NAME}")
 
 
-def _trained(job: Any) -> bool:
-    status = job.get("status") or {}
-    if status.get("state") in ("Failed", "Invalid"):
-        failure = status.get("failure") or {}
-        message = failure.get("message") or condition(job, "Accepted").get("message", "")
-        raise ClusterError(
-            f"the TrainingJob has failed: {message}\n{failure.get('tail', '')}",
-            failure.get("hint") or f"kubectl -n {NAMESPACE} describe tj {NAME}",
-            step="train",
-        )
-    return bool(status.get("state") == "Succeeded")
-
-
-def _serves(endpoint: Any) -> bool:
-    ready = condition(endpoint, "Ready")
-    generation = endpoint["metadata"]["generation"]
-    return (
-        ready.get("status") == "True"
-        and ready.get("observedGeneration") == generation
-        and not condition(endpoint, "Reconciling")
-    )
-
-
-def condition(manifest: Any, type: str) -> Any:
-    """Return the condition of that type, or an empty document."""
-    conditions = (manifest.get("status") or {}).get("conditions") or []
-    return next((c for c in conditions if c["type"] == type), {})
-
-
-class Progress:
-    """Output with a line for each change of an object."""
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.start = time.monotonic()
-        self.shown: dict[str, str] = {}
-
-    def follow(self, step: str, kind: str, seconds: float, done: Any) -> None:
-        """Show changes of all objects until `done` holds for the object of that kind."""
-        end = time.monotonic() + seconds
-        while True:
-            objects = self.target.json("get", "tj,mv,oe", "-n", NAMESPACE)["items"]
-            for manifest in objects:
-                self._show(manifest)
-            own = next((o for o in objects if o["kind"] == kind and o["metadata"]["name"] == NAME), None)
-            if own is not None and done(own):
-                return
-            if time.monotonic() > end:
-                last = self.shown.get(f"{kind}/{NAME}", "nothing")
-                raise ClusterError(
-                    f"{step} is not done after {seconds:.0f} s; last: {last}",
-                    f"kubectl -n {NAMESPACE} describe {kind.lower()} {NAME}; "
-                    f"kubectl -n {NAMESPACE} logs deployment/ultramarine-operator",
-                    step=step,
-                )
-            time.sleep(0.5)
-
-    def _show(self, manifest: Any) -> None:
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        status = manifest.get("status") or {}
-        if kind == "TrainingJob":
-            word, message = status.get("state", ""), condition(manifest, "Running").get("message", "")
-            if word == "Succeeded":
-                succeeded = condition(manifest, "Succeeded")["message"]
-                message = f"{status.get('score', '')}  {succeeded} ({status['duration']})"
-        elif kind == "ModelVersion":
-            word, message = status.get("state", ""), condition(manifest, "Ready").get("message", "")
-        else:
-            deployment = (status.get("deployments") or [{}])[0]
-            word = deployment.get("state", "")
-            message = deployment.get("message") or condition(manifest, "Ready").get("message", "")
-        line = f"{word:<10} {message}"
-        where = f"{kind}/{name}"
-        if word and self.shown.get(where) != line:
-            self.shown[where] = line
-            say(f"  {time.monotonic() - self.start:5.1f} s  {kind + ' ' + name:<30} {line}")
-
-
-def chapter_predictions(target: Target, rows: np.ndarray, answers: np.ndarray) -> float:
+def chapter_predictions(client: Client, rows: np.ndarray, answers: np.ndarray) -> float:
     """Send each held-out row to the endpoint in a request, and return the accuracy of the answers."""
     chapter("5. Predict rows that the model has never seen")
-    key = target.secret(NAMESPACE, f"{NAME}-keys")["primary"]
+    endpoint = client.endpoint(NAME)
     names = load_breast_cancer().target_names
     predicted, seconds = [], []
-    with (
-        target.reach(NAMESPACE, NAME, 80) as url,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=10) as client,
-    ):
-        for number, row in enumerate(rows):
-            tensor = {"name": "input", "datatype": "FP64", "shape": [1, len(row)], "data": row.tolist()}
-            before = time.perf_counter()
-            response = client.post(f"/v2/models/{NAME}/infer", json={"inputs": [tensor]})
-            seconds.append(time.perf_counter() - before)
-            if response.status_code != 200:
-                raise ClusterError(
-                    f"the endpoint answered {response.status_code}: {response.text}",
-                    f"kubectl -n {NAMESPACE} describe oe {NAME}",
-                    step="predict",
-                )
-            outputs = {output["name"]: output["data"] for output in response.json()["outputs"]}
-            predicted.append(int(outputs["predict"][0]))
-            if number < 5:
-                share = max(outputs["predict_proba"])
-                say(f"  row {number}: {names[predicted[-1]]:<9} ({share:.1%} sure), in truth {names[answers[number]]}")
+    for number, row in enumerate(rows):
+        before = time.perf_counter()
+        outputs = endpoint.infer(row[None])
+        seconds.append(time.perf_counter() - before)
+        predicted.append(int(outputs["predict"][0]))
+        if number < 5:
+            share = outputs["predict_proba"].max()
+            say(f"  row {number}: {names[predicted[-1]]:<9} ({share:.1%} sure), in truth {names[answers[number]]}")
     accuracy = float(np.mean(np.array(predicted) == answers))
     p50, p99 = np.percentile(np.array(seconds) * 1000, [50, 99])
-    path = "" if target.where == "embedded" else ", through kubectl port-forward, which is slow"
-    say(f"  {len(rows)} requests of one row: accuracy {accuracy:.4f}, latency p50 {p50:.1f} ms, p99 {p99:.1f} ms{path}")
+    say(f"  {len(rows)} requests of one row through the Kubernetes API: accuracy {accuracy:.4f},")
+    say(f"  latency p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     return accuracy
 
 
