@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from api.bare import RESOURCES, access_by, policies
+from api.bare import RESOURCES, policies
+from ultramarine.kube.client import Cluster
 from ultramarine_cluster import cluster, target
 from ultramarine_cluster.paths import REPOSITORY
-from ultramarine_contract.meta import Resource
 from ultramarine_operator.settings import Settings, parse
 
 NAMESPACE = "ultramarine-e2e"
@@ -29,7 +29,6 @@ OURS = ("sw", "tj", "oe", "env", "mv", "mdl")
 # The files that take longest: they begin first, so that no worker waits for another one in the end.
 SLOWEST = ("tutorials", "training_life", "serving", "rollout", "newcomer", "compile", "failures", "sources", "pool")
 SHORT = {"hpa": "horizontalpodautoscaler", "pdb": "poddisruptionbudget"}
-SELECTORS = {"-l": "labelSelector", "--field-selector": "fieldSelector"}
 Manifest = dict[str, Any]
 # When the suite began that several runs of pytest make up; `make e2e` sets it.
 BEGAN = "ULTRAMARINE_E2E_BEGAN"
@@ -42,7 +41,10 @@ class Platform:
     def __init__(self, to: target.Target, namespace: str) -> None:
         self.target = to
         self.namespace = namespace
-        self._http = _requests_to(to) if to.where == "embedded" else None
+        own = to.where == "embedded"
+        kubeconfig = to.kubectl[to.kubectl.index("--kubeconfig") + 1] if own else ""
+        # Without a process for each look: those took most of two cores while files ran side by side.
+        self._cluster = Cluster.connect(namespace=namespace, kubeconfig=kubeconfig) if own else None
 
     def kubectl(self, *words: str, input: str | None = None) -> str:
         """Run kubectl in the platform's namespace; a failure shows what it said."""
@@ -64,20 +66,11 @@ class Platform:
 
     def get(self, kind: str, name: str = "", *words: str) -> Any:
         """One object, or with no name the items of a list, by kubectl's words `-l` and `--field-selector`."""
-        if self._http is not None and (resource := RESOURCES.get(SHORT.get(kind, kind))) is not None:
-            return self._asked(self._http, resource, name, list(words))
-        found = json.loads(self.kubectl("get", kind, *([name] if name else []), *words, "-o", "json"))
-        return found if name else found["items"]
-
-    def _asked(self, http: httpx.Client, resource: Resource, name: str, words: list[str]) -> Any:
-        """As kubectl, without a process for each look: those took most of two cores while files ran side by side."""
-        pairs = [part for word in words for part in word.split("=", 1 if word.startswith("--") else 0)]
-        selectors = {SELECTORS[option]: value for option, value in zip(pairs[::2], pairs[1::2], strict=True)}
-        answer = http.get(resource.path(self.namespace, name), params=selectors)
-        found = answer.json()
-        assert answer.is_success, f"get {resource.plural} {name}: {found['message']}"
-        known = {"apiVersion": resource.api_version, "kind": resource.kind}
-        return found if name else [known | item for item in found["items"]]
+        resource = RESOURCES.get(SHORT.get(kind, kind))
+        if self._cluster is not None and resource is not None:
+            return self._cluster.get(resource, name) if name else self._cluster.list(resource, *_selectors(words))
+        document = json.loads(self.kubectl("get", kind, *([name] if name else []), *words, "-o", "json"))
+        return document if name else document["items"]
 
     def status(self, kind: str, name: str) -> Manifest:
         """An object's status."""
@@ -189,10 +182,12 @@ class Platform:
             self.kubectl("delete", "pod", *words)
 
 
-def _requests_to(to: target.Target) -> httpx.Client:
-    """Plain requests to the API server of a target that has a kubeconfig of its own."""
-    url, context = access_by(Path(to.kubectl[to.kubectl.index("--kubeconfig") + 1]))
-    return httpx.Client(base_url=url, verify=context, timeout=60)
+def _selectors(words: tuple[str, ...]) -> tuple[str, str]:
+    """Return the selectors of labels and of fields among words of kubectl."""
+    pairs = [part for word in words for part in word.split("=", 1 if word.startswith("--") else 0)]
+    selectors = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    assert selectors.keys() <= {"-l", "--field-selector"}
+    return selectors.get("-l", ""), selectors.get("--field-selector", "")
 
 
 def condition(status: Manifest, type: str) -> Manifest:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import boto3
 import pandas as pd
 import pytest
 import yaml
@@ -18,8 +17,8 @@ from conftest import NAMESPACE, Manifest, Platform, condition, restricted
 from load import OpenLoad
 from manifests import endpoint
 from sklearn.datasets import load_wine
+from ultramarine import Client
 from ultramarine_cluster import cluster, pki, target
-from ultramarine_contract.routes import STORAGE_FORWARD_PORT
 from ultramarine_operator.generate import people
 
 NAME, COLLEAGUE = "wine", "ada"
@@ -159,18 +158,11 @@ def colleague(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
 
 
 @pytest.mark.exclusive
-def test_a_data_scientist_in_a_second_namespace_needs_no_other_rights(cellar, colleague):
+def test_a_data_scientist_in_a_second_namespace_needs_no_other_rights(cellar, colleague, tmp_path):
     """With that role alone: her own CSV, a forest, an endpoint with her own key, and an answer; not the neighbour's."""
-    keys = colleague.secret("ultramarine-storage")
-    with colleague.by_gateway(STORAGE_FORWARD_PORT) as port:
-        storage = boto3.client(
-            "s3",
-            endpoint_url=f"http://127.0.0.1:{port}",
-            region_name="us-east-1",
-            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-        )
-        storage.put_object(Bucket="ultramarine", Key=f"{SECOND}/wine.csv", Body=wine().to_csv(index=False).encode())
+    wine().to_csv(tmp_path / "wine.csv", index=False)
+    with Client(kubeconfig=colleague.target.kubectl[-1], namespace=SECOND) as client:
+        client.data.put(tmp_path / "wine.csv")
     colleague.kubectl("create", "secret", "generic", "own-keys", "--from-literal=primary=" + "a-key-of-her-own" * 2)
     served = endpoint(NAME, f"{NAME}@latest", keysSecretRef={"name": "own-keys"})
     colleague.apply(forest(NAME, f"s3://ultramarine/{SECOND}/wine.csv", "--plain"), served)
