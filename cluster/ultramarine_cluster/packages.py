@@ -7,7 +7,7 @@ import shutil
 
 from .console import Progress, run, run_logged, say
 from .errors import ClusterError
-from .paths import CLUSTER_FOLDER, cache
+from .paths import CLUSTER_FOLDER, cache, lock
 
 LIST = CLUSTER_FOLDER / "debian-packages.txt"
 
@@ -34,7 +34,13 @@ def ensure(*names: str) -> str:
 
     Raises ClusterError with the command if that is not possible.
     """
-    lacking = missing([*(names or required())])
+    if not missing([*(names or required())]):
+        return "all there"
+    with lock("apt", wait=True, busy="another process installs Debian packages"):
+        return _install(missing([*(names or required())]))
+
+
+def _install(lacking: list[str]) -> str:
     if not lacking:
         return "all there"
     install = ["apt-get", "install", "--yes", "--no-install-recommends", *lacking]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import yaml
 from conftest import NAMESPACE, Platform
+from terminal import Terminal
 from ultramarine_cluster import cluster, pki
 
 COMMAND = Path(sys.executable).parent / "ultramarine"
@@ -48,6 +50,13 @@ class Person:
         out, err = process.communicate(timeout=300)
         assert process.returncode == code, f"{words}: {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(words, code, out, err)
+
+    def at_a_terminal(self, folder: Path) -> Terminal:
+        """Return a terminal with a shell in the user's folder; `folder` is for its own files."""
+        names = ("KUBECONFIG", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
+        variables = {name: self.environment[name] for name in names if name in self.environment}
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+        return Terminal(folder, "\n".join([*exports, f"PATH={COMMAND.parent}:$PATH", f"cd {self.folder}"]))
 
     def write(self, name: str, *manifests: object) -> str:
         """Write a file of manifests; return its name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import secrets
 import shlex
 import subprocess
 import threading
@@ -18,6 +19,7 @@ import pytest
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
+from ultramarine_cluster import packages
 
 PROMPT = "$"
 COLUMNS, ROWS = 100, 30
@@ -91,13 +93,14 @@ class Terminal:
 
     def __init__(self, folder: Path, setup: str, title: str = "") -> None:
         self._folder, self._setup = folder, setup
-        self._tmux = ["tmux", "-L", f"ultramarine-test-{os.getpid()}", "-f", str(folder / "tmux.conf")]
+        self._tmux = ["tmux", "-L", f"ultramarine-{secrets.token_hex(4)}", "-f", str(folder / "tmux.conf")]
         self._codes, self._pipe = folder / "codes", folder / "pipe"
         self.recording = Recording(title)
         self._reader = threading.Thread(target=self.recording.read, args=(self._pipe,), daemon=True)
         self._above = 0  # lines of earlier commands
 
     def __enter__(self) -> Self:
+        packages.ensure("tmux")
         settings = self._folder / "settings.bash"
         settings.write_text(
             f"until test -e {shlex.quote(str(self._folder / 'piped'))}; do sleep 0.1; done\n"

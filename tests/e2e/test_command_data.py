@@ -48,6 +48,19 @@ def test_a_file_goes_there_and_back(ada: Person) -> None:
     assert "does not exist" in ada.run("data", "get", "files/large.bin", code=1).stderr
 
 
+def test_a_transfer_has_a_bar_at_a_terminal(ada: Person, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The bar shows size and speed, and is gone at the end without a trace; an error is red."""
+    (ada.folder / "large.bin").write_bytes(random.Random(3).randbytes(64 * 2**20))
+    with ada.at_a_terminal(tmp_path_factory.mktemp("terminal")) as terminal:
+        sent = terminal.type("ultramarine data put large.bin bars/")
+        wrong = terminal.type("ultramarine data get bars/absent.bin")
+    assert sent.exit_code == 0
+    assert [line for line in sent.lines[1:] if "Uploaded" not in line and not line.startswith("s3://")] == []
+    assert re.search(r"Uploading.*━.*MiB.*/s", terminal.recording.text)
+    assert wrong.exit_code == 1
+    assert "\x1b[31mError: " in wrong.colours
+
+
 def test_a_folder_of_small_files_goes_there_and_back(ada: Person) -> None:
     """Each file arrives, and a second upload sends only what is new."""
     for number in range(200):

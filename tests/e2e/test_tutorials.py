@@ -24,7 +24,7 @@ MAX_PICTURE = 60_000  # bytes
 @pytest.fixture(scope="module")
 def clone(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that looks like the top of the clone, so that the tutorials' files do not get into the repository."""
-    packages.ensure("curl", "tmux")
+    packages.ensure("curl")
     folder = tmp_path_factory.mktemp("clone")
     for path in ROOT.iterdir():
         if path.name != ".git":
