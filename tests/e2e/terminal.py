@@ -84,8 +84,8 @@ class Shown:
 
     @property
     def broken(self) -> list[str]:
-        """Lines that the terminal had to break, since they are longer than its width."""
-        return [line for line in self.lines if len(line) > COLUMNS]
+        """Lines that the terminal broke although each of their words would fit."""
+        return [line for line in self.lines if len(line) > COLUMNS >= max(map(len, line.split()))]
 
 
 class Terminal:

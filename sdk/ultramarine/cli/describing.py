@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import typer
 from ultramarine_contract.errors import counted
 from ultramarine_contract.meta import EVENT, LABEL_KIND, LABEL_NAME, POD, Manifest, Resource
 
@@ -14,7 +13,7 @@ from ultramarine.files.writing import yaml_text
 from ultramarine.runs import reference_of, state_of
 
 from .details import details
-from .session import Session
+from .session import Session, echo
 
 _TAIL = 15  # lines of a failed command
 
@@ -27,47 +26,47 @@ def describe_object(session: Session, resource: Resource, name: str) -> None:
     head(object)
     for label, text in details(resource.kind, spec, status):
         if isinstance(text, str):
-            typer.echo(f"{label}: {text}")
+            echo(f"{label}: {text}")
         else:
-            typer.echo(f"{label}:")
+            echo(f"{label}:")
             for line in text:
-                typer.echo(f"  {line}")
+                echo(f"  {line}")
     _section("Spec", _short(spec))
     pods = cluster.list(POD, f"{LABEL_KIND}={resource.kind},{LABEL_NAME}={name}")
     if pods:
-        typer.echo("Pods:")
+        echo("Pods:")
         for pod in pods:
-            typer.echo(f"  {pod['metadata']['name']}: {_pod(pod)}")
+            echo(f"  {pod['metadata']['name']}: {_pod(pod)}")
     events = cluster.list(EVENT, fields=f"involvedObject.name={name},involvedObject.kind={resource.kind}")
     if events:
-        typer.echo("Events:")
+        echo("Events:")
         for event in sorted(events, key=_time)[-15:]:
             count = f" (x{event['count']})" if (event.get("count") or 1) > 1 else ""
-            typer.echo(f"  {_age(_time(event))} ago{count} {event.get('reason')}: {event.get('message', '').strip()}")
+            echo(f"  {_age(_time(event))} ago{count} {event.get('reason')}: {event.get('message', '').strip()}")
 
 
 def head(object: Manifest) -> None:
     """Print state and age of an object, what happened, why, and what to do."""
     status, meta = object.get("status") or {}, object["metadata"]
     kind, name, created = object["kind"], meta["name"], meta["creationTimestamp"]
-    typer.echo(f"{kind} {meta['namespace']}/{name}: {status.get('state') or _ready(status)}")
+    echo(f"{kind} {meta['namespace']}/{name}: {status.get('state') or _ready(status)}")
     by = f" by {status['requestedBy']}" if status.get("requestedBy") else ""
     took = f", took {status['duration']}" if status.get("duration") else ""
-    typer.echo(f"Created: {_age(created)} ago{by}{took}")
+    echo(f"Created: {_age(created)} ago{by}{took}")
     cause = diagnosis(object)
     if cause.what:
-        typer.echo(f"What happened: {cause.what}")
+        echo(f"What happened: {cause.what}")
     if cause.meaning:
-        typer.echo(f"Why: {cause.reason}: {cause.meaning}")
+        echo(f"Why: {cause.reason}: {cause.meaning}")
     if cause.remedy:
-        typer.echo(f"What to do: {cause.remedy}")
+        echo(f"What to do: {cause.remedy}")
     for warning in warnings(object):
-        typer.echo(f"Warning: {warning}")
+        echo(f"Warning: {warning}")
     if tail := (status.get("failure") or {}).get("tail"):
-        typer.echo("Last lines of the command:")
+        echo("Last lines of the command:")
         for line in tail.splitlines()[-_TAIL:]:
-            typer.echo(f"  {line}")
-        typer.echo(f"Whole log: ultramarine logs {reference_of(kind, name)}")
+            echo(f"  {line}")
+        echo(f"Whole log: ultramarine logs {reference_of(kind, name)}")
 
 
 def _short(spec: Any) -> Any:
@@ -90,9 +89,9 @@ def _ready(status: dict[str, Any]) -> str:
 
 
 def _section(title: str, content: Any) -> None:
-    typer.echo(f"{title}:")
+    echo(f"{title}:")
     text = yaml_text(content)
-    typer.echo("\n".join(f"  {line}" for line in text.splitlines()))
+    echo("\n".join(f"  {line}" for line in text.splitlines()))
 
 
 def _pod(pod: Manifest) -> str:
@@ -102,7 +101,9 @@ def _pod(pod: Manifest) -> str:
         for name in ("waiting", "terminated"):
             if name in state:
                 detail = state[name]
-                return f"{detail.get('reason', name)} {(detail.get('message') or '').strip()[:200]}".strip()
+                message = (detail.get("message") or "").strip()
+                shown = "" if message.startswith("{") else message[:200]  # a record for the operator
+                return f"{detail.get('reason', name)} {shown}".strip()
     return str(status.get("phase", "Unknown"))
 
 

@@ -9,7 +9,7 @@ import typer
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import API_VERSION, POD, SECRET, TRAINING_JOB
 
-from .session import Session, coloured, session_of
+from .session import Session, echo, session_of
 
 
 def register(app: typer.Typer) -> None:
@@ -23,10 +23,10 @@ def doctor(context: typer.Context) -> None:
     failed = 0
     for title, check, needed in _CHECKS:
         try:
-            typer.echo(f"{coloured('ok')}      {title}: {check(session)}")
+            echo(f"ok      {title}: {check(session)}", state="ok")
         except UltramarineError as error:
             failed += 1
-            typer.echo(f"{coloured('FAILED')}  {title}: {error.message}")
+            echo(f"FAILED  {title}: {error.message}", state="FAILED")
             if needed:
                 break
     if failed:
@@ -35,7 +35,7 @@ def doctor(context: typer.Context) -> None:
 
 def _configuration(session: Session) -> str:
     access = session.client.cluster.access
-    return f"context {access.context} of {access.source}, namespace {access.namespace}"
+    return f"context {access.context} of {access.source}"
 
 
 def _server(session: Session) -> str:
@@ -50,7 +50,7 @@ def _kinds(session: Session) -> str:
 
 def _namespace(session: Session) -> str:
     facts = session.client.platform.facts
-    return f"namespace {session.cluster.namespace} belongs to release {facts.release}, version {facts.version}"
+    return f"{session.cluster.namespace} belongs to release {facts.release}, version {facts.version}"
 
 
 def _rights(session: Session) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from ultramarine_contract.errors import UltramarineError
 
-from .session import Session
+from .session import Session, echo
 
 _HELP = """Train, register and serve models on Kubernetes.
 
@@ -114,7 +114,7 @@ def main() -> None:
     except UltramarineError as error:
         if debug:
             raise
-        typer.secho(f"Error: {_sentence(error.message)}", fg="red" if _colours() else None, err=True)
+        echo(f"Error: {_sentence(error.message)}", err=True, state="Error")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -131,7 +131,3 @@ def main() -> None:
 
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?", "`")) else f"{text}."
-
-
-def _colours() -> bool:
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -83,7 +84,7 @@ class Session:
 
     def note(self, text: str, state: str = "") -> None:
         """Print a line beside the results, on standard error, perhaps after a state."""
-        typer.echo(f"{coloured(state)}: {text}" if state else text, err=True)
+        echo(f"{state}: {text}" if state else text, err=True, state=state)
 
     def close(self) -> None:
         """Close all connections."""
@@ -98,12 +99,27 @@ def session_of(context: typer.Context) -> Session:
     return session
 
 
-_COLOURS = {"ok": "green", "Succeeded": "green", "FAILED": "red", "Failed": "red", "Invalid": "red"}
+_COLOURS = {"ok": "green", "Succeeded": "green", "FAILED": "red", "Failed": "red", "Invalid": "red", "Error": "red"}
 
 
-def coloured(state: str) -> str:
-    """Return a state in its colour, which typer.echo leaves out unless it prints to a terminal."""
-    return state if os.environ.get("NO_COLOR") else typer.style(state, fg=_COLOURS.get(state, "cyan"))
+def echo(text: str, err: bool = False, state: str = "") -> None:
+    """Print a text; a terminal gets lines that it need not break within words, and an opening `state` in its colour."""
+    stream = sys.stderr if err else sys.stdout
+    if stream.isatty():
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(_folded(line, width) for line in text.split("\n"))
+        if state and not os.environ.get("NO_COLOR"):
+            text = typer.style(state, fg=_COLOURS.get(state, "cyan")) + text.removeprefix(state)
+    typer.echo(text, err=err)
+
+
+def _folded(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    import textwrap
+
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
