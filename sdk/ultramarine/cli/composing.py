@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 from collections.abc import Callable
@@ -176,7 +177,7 @@ def _change(run: Manifest, options: Options, file: Path) -> None:
         name, equals, place = item.partition("=")
         if not equals or not name or not place:
             raise InvalidSpec(f"--data {item}: write NAME=PATH or NAME=s3://BUCKET/KEY.")
-        trial.setdefault("inputs", {})[name] = _data(place)
+        trial.setdefault("inputs", {})[name] = _data(place, file.parent)
     if options.register:
         trial.setdefault("outputs", {}).setdefault("model", {})["registerAs"] = options.register
     if options.env:
@@ -212,14 +213,15 @@ def _requirements(path: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def _data(place: str) -> Manifest:
-    """Return the input of a URI, of a version of a dataset such as churn@3, or of a local path."""
+def _data(place: str, folder: Path) -> Manifest:
+    """Return the input of a URI, of a version of a dataset such as churn@3, or of a local path from the folder on."""
     from ultramarine.resources.dataset import DATASET_REFERENCE
 
     if place.startswith("s3://"):
         return {"uri": place}
     is_version = re.fullmatch(DATASET_REFERENCE, place) and not Path(place).exists()
-    return {"dataset": place} if is_version else {"path": str(Path(place).absolute())}
+    path = place if Path(place).is_absolute() else os.path.relpath(place, folder)
+    return {"dataset": place} if is_version else {"path": path}
 
 
 def environment_of(text: str) -> Manifest:
