@@ -148,7 +148,7 @@ def test_ten_typed_commands_lead_to_a_promoted_model(recorded: tuple[Terminal, l
     assert len(screens) == 10
     doctor, *_, asked, _, _, deployed = (screen.text for screen in screens)
     assert "FAILED" not in doctor
-    assert '"predict": [0, 1]' in asked
+    assert '"predict": [0, 1, 2]' in asked
     assert "vineyard is ready" in deployed
 
 
