@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ultramarine.cli.describing import _pod
 from ultramarine.cli.details import details
 from ultramarine.cli.runs import table_of
+from ultramarine.cli.session import echo
 from ultramarine.sweeps import Trial
 
 COMMAND = Path(sys.executable).parent / "ultramarine"
@@ -137,3 +140,56 @@ def test_commands_are_completed() -> None:
 def test_completion_explains_itself() -> None:
     """Without a shell the command names each one."""
     assert run("completion").count("ultramarine completion ") == 4
+
+
+class Screen(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("Failed: one two three four", ["Failed: one two", "  three four"]),
+        ("  model: s3://bucket/a-long-name (2 B)", ["  model:", "    s3://bucket/a-long-name", "    (2 B)"]),
+        ("as wide as it is\nnext", ["as wide as it is", "next"]),
+    ],
+)
+def test_a_terminal_breaks_no_words(monkeypatch: pytest.MonkeyPatch, text: str, lines: list[str]) -> None:
+    """Lines end between words, the rest is indented, and a URI stays whole; a pipe gets each line as it is."""
+    monkeypatch.setenv("COLUMNS", "16")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", screen := Screen())
+    monkeypatch.setattr(sys, "stderr", pipe := io.StringIO())
+    echo(text)
+    echo(text, err=True)
+
+    assert screen.getvalue().splitlines() == lines
+    assert pipe.getvalue() == f"{text}\n"
+
+
+def test_a_state_has_a_colour_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe gets no control characters, and NO_COLOR leaves them out."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys, "stdout", screen := Screen())
+    monkeypatch.setattr(sys, "stderr", pipe := io.StringIO())
+    echo("Failed: KeyError", state="Failed")
+    echo("Failed: KeyError", err=True, state="Failed")
+    monkeypatch.setenv("NO_COLOR", "1")
+    echo("Failed: KeyError", state="Failed")
+
+    assert screen.getvalue() == "\x1b[31mFailed\x1b[0m: KeyError\nFailed: KeyError\n"
+    assert pipe.getvalue() == "Failed: KeyError\n"
+
+
+def test_a_record_for_the_operator_is_not_shown() -> None:
+    """A pod that has ended has its reason, and a message in words; JSON is left out."""
+    ended = {"reason": "Completed", "message": '{"cpu_seconds": 2.7}'}
+    states = [{"terminated": ended}, {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}]
+
+    assert [_pod({"status": {"containerStatuses": [{"state": state}]}}) for state in states] == [
+        "Completed",
+        "ImagePullBackOff not found",
+    ]
