@@ -130,7 +130,8 @@ def recorded(
     before, after = around_typed(TYPED)
     folder = tmp_path_factory.mktemp("terminal")
     state = folder / "state.bash"
-    run(clone, f"{script(before)}declare -px > {state}\nprintf 'cd %q' \"$PWD\" >> {state}\n")
+    setup = script(before).replace("make demo\n", "")  # the fixture `demo` has run it
+    run(clone, f"{setup}declare -px > {state}\nprintf 'cd %q' \"$PWD\" >> {state}\n")
     try:
         with Terminal(folder, f"source {state}", "From a folder to a served model") as terminal:
             yield terminal, [terminal.type(command.command) for command in typed(TYPED)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .session import Session, session_of
+from .session import Session, echo, session_of
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -111,7 +111,7 @@ def follow(session: Session, run: Run) -> None:
             if update.type == "log":
                 pods.add(update.pod)
                 prefix = f"[{update.pod}] " if len(pods) > 1 else ""
-                typer.echo(f"{prefix}{update.text}")
+                echo(f"{prefix}{update.text}")
             elif (line := update.text.removeprefix(f"{run.resource.kind} {run.name}: ")) != last:
                 last = line
                 session.note(line, update.state)
