@@ -37,7 +37,7 @@ def describe_object(session: Session, resource: Resource, name: str) -> None:
         echo("Pods:")
         for pod in pods:
             echo(f"  {pod['metadata']['name']}: {_pod(pod)}")
-    events = cluster.list(EVENT, fields=f"involvedObject.name={name},involvedObject.kind={resource.kind}")
+    events = cluster.list(EVENT, fields=f"involvedObject.uid={object['metadata']['uid']}")
     if events:
         echo("Events:")
         for event in sorted(events, key=_time)[-15:]:
