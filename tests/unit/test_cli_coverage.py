@@ -15,8 +15,8 @@ from ultramarine.cli.main import app
 
 TESTS = ROOT / "tests"
 METHODS = ("run", "begin", "ultramarine")
-# Groups that have no story on the cluster yet.
-PENDING = ("run ", "schedule ")
+# Beginnings of the commands of later kinds, which have no story on the cluster yet.
+PENDING = ("run ", "schedule ", "audit ", "lineage", "data show", "data diff", "data promote", "data croissant")
 OFFLINE = {"validate", "schema", "explain", "completion", "convert azureml"}
 
 
