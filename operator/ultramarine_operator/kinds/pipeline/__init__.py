@@ -39,7 +39,7 @@ RUN_KIND = Kind(
         Column("Progress", ".status.progress"),
         Column("Cached", ".status.counts.cached", "integer"),
         Column("Failed", ".status.counts.failed", "integer"),
-        Column("Pipeline", ".spec.pipeline", priority=1),
+        Column("Pipeline", ".status.pipeline.name", priority=1),
     ),
     plan=plan_run,
     questions=questions_run,
