@@ -66,9 +66,23 @@ _FAILING = {
     "steps": _uncached([{**step, "trainingJob": {**step["trainingJob"], "backoffLimit": 0}} for step in _chain(3)]),
     "finally": [{"name": "last", "cache": False, "trainingJob": _job("last")}],
 }
-PIPELINE_LIVES = (Life("is checked", (applied("Pipeline", "churn", pipeline()),), _is_checked),)
+PIPELINE_LIVES = (
+    Life(
+        "is checked",
+        (applied("Pipeline", "churn", pipeline()),),
+        _is_checked,
+        edits=({"description": "edited"},),
+        refused=(({"steps": []}, "steps"),),
+    ),
+)
 LIVES = (
-    Life("succeeds", (applied_run(NAME, _uncached(_chain(3))),), _succeeds, edits=({"ttlSecondsAfterFinished": 3600},)),
+    Life(
+        "succeeds",
+        (applied_run(NAME, _uncached(_chain(3))),),
+        _succeeds,
+        edits=({"ttlSecondsAfterFinished": 3600},),
+        refused=(({"parameters": {"rate": 0.5}}, "cannot be changed"),),
+    ),
     Life("fails", (applied_run(NAME, _FAILING["steps"], **{"finally": _FAILING["finally"]}),), _fails),
     Life("is suspended", (applied_run(NAME, _uncached(_chain(1))),), _is_suspended),
     Life("is cancelled", (applied_run(NAME, _uncached(_chain(2))),), _is_cancelled),
