@@ -11,16 +11,26 @@ KIND, NAME = "PipelineRun", "nightly"
 
 
 def _job(step: str) -> Manifest:
-    return {"command": [step], "outputs": {"out": {}}}
+    return {"command": [step], "outputs": {"model": {}}}
 
 
 def _chain(count: int) -> list[Manifest]:
     """Steps each of which reads the output of the one before."""
     steps = [{"name": "s0", "trainingJob": _job("s0")}]
     for number in range(1, count):
-        inputs = {"before": {"uri": f"$(steps.s{number - 1}.outputs.out)"}}
+        inputs = {"before": {"uri": f"$(steps.s{number - 1}.outputs.model)"}}
         steps.append({"name": f"s{number}", "trainingJob": {**_job(f"s{number}"), "inputs": inputs}})
     return steps
+
+
+def _layers(layers: int, width: int) -> list[Manifest]:
+    """Layers of steps, each of which begins after all of the layer before."""
+    names = [[f"l{layer}-{number}" for number in range(width)] for layer in range(layers)]
+    return [
+        {"name": name, "after": names[layer - 1] if layer else [], "trainingJob": _job(name)}
+        for layer in range(layers)
+        for name in names[layer]
+    ]
 
 
 def _uncached(steps: list[Manifest]) -> list[Manifest]:
@@ -34,6 +44,12 @@ async def _is_checked(world: World) -> None:
 async def _succeeds(world: World) -> None:
     for step in ("s0", "s1", "s2"):
         world.decide(f"{NAME}-{step}", "succeeds")
+    await until_state(world, KIND, NAME, "Succeeded")
+
+
+async def _runs_twenty_steps(world: World) -> None:
+    for step in _layers(4, 5):
+        world.decide(f"{NAME}-{step['name']}", "succeeds")
     await until_state(world, KIND, NAME, "Succeeded")
 
 
@@ -86,6 +102,7 @@ LIVES = (
     Life("fails", (applied_run(NAME, _FAILING["steps"], **{"finally": _FAILING["finally"]}),), _fails),
     Life("is suspended", (applied_run(NAME, _uncached(_chain(1))),), _is_suspended),
     Life("is cancelled", (applied_run(NAME, _uncached(_chain(2))),), _is_cancelled),
+    Life("runs twenty steps", (applied_run(NAME, _uncached(_layers(4, 5))),), _runs_twenty_steps),
     Life(
         "follows a pipeline",
         (applied("Pipeline", "churn", {"steps": _uncached(_chain(3))}), applied(KIND, NAME, {"pipeline": "churn"})),
