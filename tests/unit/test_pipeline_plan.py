@@ -425,8 +425,24 @@ def test_a_run_keeps_the_pipeline_that_it_began_with():
     first = story.look()
     assert kinds_of(first.apply) == ["ControllerRevision/nightly-pipeline"]
     assert first.status["pipeline"]["generation"] == 3
-    churn["spec"] = pipeline([step("other")])
-    assert kinds_of(story.look().apply) == ["TrainingJob/nightly-a"]
+    spec, churn["spec"] = churn["spec"], pipeline([step("other")])
+    assert kinds_of(story.look().apply) == ["ControllerRevision/nightly-pipeline", "TrainingJob/nightly-a"]
+
+    del story.children["nightly-pipeline"]
+    with pytest.raises(InvalidSpec, match="Pipeline churn has another spec by now; start a new run"):
+        story.look()
+    churn["spec"] = spec
+    assert kinds_of(story.look().apply) == ["ControllerRevision/nightly-pipeline"]
+    assert states(story.look()) == {"a": "Running"}
+
+
+def test_an_ended_run_goes_after_its_time():
+    """ttlSecondsAfterFinished deletes an ended run, whose jobs go with it."""
+    story = Story(run_of([step("a")], ttlSecondsAfterFinished=0))
+    story.look()
+    story.end("nightly-a")
+    assert story.look().after == timedelta()
+    assert [gone.name for gone in planned(story.run).delete] == ["nightly"]
 
 
 def test_a_parameter_of_the_wrong_type_starts_nothing():

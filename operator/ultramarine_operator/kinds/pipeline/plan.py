@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -34,6 +35,7 @@ from .work import Run
 
 MAX_DEPTH = 5  # of pipelines that run pipelines
 Pipeline = Obj[PipelineSpec]
+_KEEPING = states.pending("Beginning", "the spec of the Pipeline is being kept")
 
 
 def plan_pipeline(pipeline: Pipeline, seen: Seen, now: datetime) -> Plan:
@@ -66,6 +68,7 @@ def plan_run(run: Run, seen: Seen, now: datetime) -> Plan:
         return runs.planned(run, board.state, status, now, apply=board.apply, after=board.after)
     status.start_time = status.start_time or timestamp(now)
     board.advance()
+    apply = (*_kept_revision(run, seen), *board.apply)
     status.steps = list(board.states.values())
     status.counts = _counts(status.steps)
     ended = sum(state.state in ENDED for state in status.steps if state.items is None)
@@ -73,7 +76,7 @@ def plan_run(run: Run, seen: Seen, now: datetime) -> Plan:
     status.outputs = _outputs(board)
     if board.is_over:
         return replace(_ended(run, board, status, now), delete=tuple(board.delete))
-    planned = runs.planned(run, _state(run, board), status, now, apply=tuple(board.apply), after=board.after)
+    planned = runs.planned(run, _state(run, board), status, now, apply=apply, after=board.after)
     return replace(planned, delete=tuple(board.delete))
 
 
@@ -129,9 +132,11 @@ def _pinned(run: Run, seen: Seen) -> Graph | Waits:
         return _graph((revision.get("data") or {}).get("spec"), run)
     pipeline = seen.look("Pipeline", run.spec.pipeline or "")
     if run.status.get("startTime"):
-        raise InvalidSpec(
-            f"ControllerRevision {name} was deleted, and with it the pipeline of this run; start a new run"
-        )
+        digest = (run.status.get("pipeline") or {}).get("digest")
+        if pipeline is not None and digest == _digest(pipeline["spec"]):
+            return Waits(_KEEPING, (_revision(run, name, pipeline["spec"]),), after=timedelta())
+        message = f"ControllerRevision {name} was deleted, and Pipeline {run.spec.pipeline} has another spec by now"
+        raise InvalidSpec(f"{message}; start a new run")
     if pipeline is None:
         message = f"Pipeline {run.spec.pipeline} does not exist yet; apply it, or correct spec.pipeline"
         return Waits(states.pending("PipelineMissing", message))
@@ -139,8 +144,7 @@ def _pinned(run: Run, seen: Seen) -> Graph | Waits:
     digest = _digest(pipeline["spec"])
     generation = int(pipeline["metadata"].get("generation", 0))
     pin = PipelinePin(name=str(run.spec.pipeline), generation=generation, digest=digest, revision=name)
-    state = states.pending("Beginning", f"the spec of Pipeline {run.spec.pipeline} is being kept")
-    return Waits(state, (_revision(run, name, pipeline["spec"]),), pin, timedelta())
+    return Waits(_KEEPING, (_revision(run, name, pipeline["spec"]),), pin, timedelta())
 
 
 def _graph(spec: Any, run: Run) -> Graph:
@@ -167,6 +171,13 @@ def _revision(run: Run, name: str, spec: Manifest) -> Manifest:
         "revision": 1,
         "data": {"spec": spec},
     }
+
+
+def _kept_revision(run: Run, seen: Seen) -> Iterator[Manifest]:
+    """Yield the ControllerRevision as it was made: a user may have changed its labels."""
+    name = _revision_name(run)
+    if run.spec.pipeline and (revision := seen.child(CONTROLLER_REVISION.kind, name)) is not None:
+        yield _revision(run, name, (revision.get("data") or {}).get("spec"))
 
 
 def _digest(spec: Any) -> str:
