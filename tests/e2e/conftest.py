@@ -25,7 +25,7 @@ from ultramarine_operator.settings import Settings, parse
 NAMESPACE = "ultramarine-e2e"
 HERE = Path(__file__).parent
 CRDS = REPOSITORY / "charts" / "ultramarine" / "files" / "crds.yaml"
-OURS = ("sw", "tj", "oe", "env", "mv", "mdl")
+OURS = ("plr", "pl", "sw", "tj", "oe", "env", "mv", "mdl")
 # The files that take longest: they begin first, so that no worker waits for another one in the end.
 SLOWEST = ("tutorials", "training_life", "serving", "rollout", "newcomer", "compile", "failures", "sources", "pool")
 SHORT = {"hpa": "horizontalpodautoscaler", "pdb": "poddisruptionbudget"}
