@@ -77,8 +77,9 @@ def _run(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[Fact]
     record = status.get("provenance") or {}
     template = ((spec.get("trialTemplate") or {}).get("spec")) or spec
     outputs = status.get("outputs") or {}
+    fetched, pins = status.get("inputs") or {}, status.get("datasets") or {}
     inputs = {
-        name: (given, (status.get("inputs") or {}).get(name) or {})
+        name: (given, (fetched.get(name) or {}) | (pins.get(name) or {}))
         for name, given in (template.get("inputs") or {}).items()
     }
     details = {
@@ -138,7 +139,7 @@ def _source(source: Manifest, record: Manifest) -> Part | None:
 
 def _input(name: str, given: Manifest, fetched: Manifest) -> Part | None:
     digest = str(fetched.get("digest") or given.get("digest") or "")
-    if version := fetched.get("datasetVersion"):
+    if version := fetched.get("version"):  # of a Dataset, to which the run was pinned
         return Part(reference("DatasetVersion", str(version)), name, digest)
     return Part(str(given.get("uri") or ""), name, digest)
 

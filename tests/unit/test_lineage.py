@@ -77,6 +77,21 @@ def test_a_run_tells_what_it_used_and_made():
     )  # fmt: skip
 
 
+def test_a_version_of_a_dataset_leads_to_endpoints():
+    """A run that was pinned to a version of a Dataset used that version, whatever the reference in its spec."""
+    manifest = job()
+    manifest["spec"]["inputs"] = {"table": {"dataset": "raw@latest"}}
+    manifest["status"]["datasets"] = {"table": {"version": "raw-3", "uri": DATA, "digest": DIGEST}}
+    graph = Graph(fact for some in (manifest, version(), model(), endpoint()) for fact in facts(some))
+
+    assert [fact.kind for fact in graph.consequences("DatasetVersion/raw-3")] == [
+        "TrainingJob",
+        "ModelVersion",
+        "Model",
+        "OnlineEndpoint",
+    ]
+
+
 def test_a_run_tells_who_started_it():
     """A run of a Schedule, of a sweep or of a pipeline leads to that object."""
     owner = {"apiVersion": "ultramarine.dev/v1alpha1", "kind": "Schedule", "name": "nightly", "controller": True}
