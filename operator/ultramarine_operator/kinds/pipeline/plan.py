@@ -177,7 +177,7 @@ def _kept_revision(run: Run, seen: Seen) -> Iterator[Manifest]:
     """Yield the ControllerRevision as it was made: a user may have changed its labels."""
     name = _revision_name(run)
     if run.spec.pipeline and (revision := seen.child(CONTROLLER_REVISION.kind, name)) is not None:
-        yield _revision(run, name, (revision.get("data") or {}).get("spec"))
+        yield _revision(run, name, (revision.get("data") or {}).get("spec") or {})
 
 
 def _digest(spec: Any) -> str:
