@@ -5,7 +5,7 @@ A pass may need answers of the storage: `asked` are the questions of a pass, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,12 +24,12 @@ from ...shared.plan import Seen
 from ...shared.questions import CacheAnswer, LookUpStep, Question
 from . import results
 from .graph import Graph, Node
-from .repetitions import RETRY, repeat
 from .results import ENDED, MAX_MESSAGE, Unresolved, Values, may_pass
 from .work import Run, Work, child_name, child_of, parts_of, pipeline_of, with_suspend
 
 MAX_LOOK_UPS = 64  # questions about the cache in one pass
 MAX_INPUTS = 32  # of a TrainingJob
+RETRY = timedelta(seconds=5)  # after the storage did not answer
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Board:
     seen: Seen
     now: datetime
     states: dict[str, StepStatus]
+    repeat: Callable[[Board, Node], None]  # brings the repetitions of a step as far as they go
     reused: Mapping[str, StepStatus] = field(default_factory=dict)  # results of an earlier run, by name
     children: dict[str, Manifest] = field(default_factory=dict)
     apply: list[Manifest] = field(default_factory=list)
@@ -88,7 +89,7 @@ class Board:
             self.advance_work(node, step.name, None)
             return
         try:
-            repeat(self, node)
+            self.repeat(self, node)
         except Unresolved as error:
             self.end(step.name, "Failed", str(error))
 

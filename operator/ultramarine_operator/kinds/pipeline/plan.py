@@ -30,6 +30,7 @@ from ...shared.plan import Obj, Plan, Seen
 from ...shared.questions import Question
 from .board import Board
 from .graph import Graph, graph_of
+from .repetitions import repeat
 from .results import ENDED
 from .work import Run
 
@@ -120,7 +121,7 @@ def _board(run: Run, seen: Seen, now: datetime, status: PipelineRunStatus) -> Bo
     if isinstance(reused, Waits):
         return reused
     steps = {state.name: state for state in status.steps}
-    return Board(run, graph, params, seen, now, steps, reused=reused)
+    return Board(run, graph, params, seen, now, steps, repeat, reused=reused)
 
 
 def _pinned(run: Run, seen: Seen) -> Graph | Waits:

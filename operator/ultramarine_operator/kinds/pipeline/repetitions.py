@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ultramarine.resources import pipeline_conditions as conditions
 from ultramarine.resources.pipeline import MAX_ITEMS, MAX_STATES, Step
@@ -14,13 +14,10 @@ from ultramarine_contract.errors import UltramarineError
 from ...shared.conditions import timestamp
 from ...shared.questions import ReadText
 from . import results
+from .board import RETRY, Board
 from .graph import Node
 from .results import ENDED, Unresolved, may_pass
 
-if TYPE_CHECKING:
-    from .board import Board
-
-RETRY = timedelta(seconds=5)  # after the storage did not answer
 ITEMS_NAME = "items.json"
 
 
