@@ -58,7 +58,7 @@ def test_problems_have_place_object_field_and_remedy(tmp_path: Path) -> None:
         "job.yaml:11:13: TrainingJob/churn: spec.outputs.model.registerAS: unknown field; did you mean registerAs?",
         "job.yaml:12:5: TrainingJob/churn: spec.outputs.report: must be an object, not a list; "
         "write FIELD: VALUE without '- '",
-        "job.yaml:14:5: TrainingJob/churn: spec.inputs.data.uri: required; add it",
+        "job.yaml:14:5: TrainingJob/churn: spec.inputs.data: give either uri or dataset, not both",
     ]
 
 
@@ -82,7 +82,7 @@ def test_references_are_checked_beside_other_faults(tmp_path: Path) -> None:
         "job.yaml:8:7: TrainingJob/churn: spec.command[1]: $(inputs.e) names no input",
         "job.yaml:11:26: TrainingJob/churn: spec.args[4]: $(params.lr) names no parameter",
     ]
-    assert len(problems(tmp_path, text)) == 7
+    assert len(problems(tmp_path, text)) == 6
 
 
 @pytest.mark.parametrize(

@@ -324,7 +324,7 @@ VERSION_MATERIAL = Material(
         lambda name, artifact: applied(
             "DatasetVersion",
             f"{name}-1",
-            {"dataset": name, "version": "1", "uri": artifact["uri"], "digest": artifact["digest"]},
+            {"dataset": name, "version": "1", "uri": artifact.get("uri"), "digest": artifact.get("digest")},
         ),
         ready=True,
     ),
