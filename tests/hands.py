@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 from ultramarine_contract import common as contract
+from ultramarine_contract.dataset_records import PROFILE, SUMMARY_NAME, ColumnFacts, ProfileSummary
 from ultramarine_contract.environment_records import ARCHIVE_NAME, LOCK_NAME, BuildRecord, BuildTask
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.storage import Storage
@@ -92,6 +93,13 @@ def put(storage: Storage, prefix: str, content: str) -> contract.OutputRecord:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / MODEL_FILE).write_text(content)
         return storage.upload_folder(Path(folder), prefix, "sklearn")
+
+
+def profile_and_store(storage: Storage, job: Manifest) -> contract.OutputRecord:
+    """Do the work of a pod that profiles a table: store the summary of a good one."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / SUMMARY_NAME).write_text(ProfileSummary("csv", 10, 1, (ColumnFacts("age", "int64"),)).to_json())
+        return storage.upload_folder(Path(folder), f"{task_of(job).output_prefix}{PROFILE}")
 
 
 def uri_to_delete(job: Manifest) -> str:

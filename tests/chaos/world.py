@@ -21,6 +21,7 @@ from gateway_hands import Gateway
 from sweep_hands import Tokens
 from trial_hands import ACCOUNT, Coordinators
 from ultramarine_contract import common as contract
+from ultramarine_contract.dataset_records import PROFILE
 from ultramarine_contract.environment_records import BuildRecord, BuildTask
 from ultramarine_contract.meta import (
     CHILD_SELECTOR,
@@ -475,9 +476,11 @@ class World:
         return {job["metadata"]["uid"] for job in self.all("Job")}
 
     async def _upload(self, job: Manifest) -> dict[str, contract.OutputRecord]:
-        if not hands.task_of(job).outputs:
+        outputs, uid = hands.task_of(job).outputs, job["metadata"]["uid"]
+        if not outputs:
             return {}
-        uid = job["metadata"]["uid"]
+        if PROFILE in outputs:
+            return {PROFILE: await asyncio.to_thread(hands.profile_and_store, self.storage, job)}
         if uid not in self._records:
             content = f"the weights of {job['metadata']['name']}"
             self._records[uid] = await asyncio.to_thread(hands.upload, self.storage, job, content)
