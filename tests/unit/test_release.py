@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import shutil
 import sys
 import tarfile
 import zipfile
@@ -13,14 +15,14 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from ultramarine_cluster import release
+from ultramarine_cluster import buildah, release, sbom
 from ultramarine_cluster.paths import CLUSTER_FOLDER
 
 sys.path.insert(0, str(CLUSTER_FOLDER))
 import install
 
 
-def image(path: Path, created: str, *, backwards: bool) -> Path:
+def image(path: Path, created: str, *, backwards: bool, layer: bytes = b"a layer") -> Path:
     """Write an archive as buildah does, of an image that was built at a time."""
     blobs: dict[str, bytes] = {}
 
@@ -29,14 +31,14 @@ def image(path: Path, created: str, *, backwards: bool) -> Path:
         blobs[f"blobs/sha256/{digest}"] = content
         return {"digest": f"sha256:{digest}", "size": len(content)}
 
-    layer = put(gzip.compress(b"a layer", mtime=0))
+    packed = put(layer if layer.startswith(b"\x1f\x8b") else gzip.compress(layer, mtime=0))
     config = {
         "created": created,
         "history": [{"created": created, "comment": f"FROM {created}"}],
         "config": {"Cmd": ["a"]},
         "rootfs": {},
     }
-    manifest = {"config": put(json.dumps(config).encode()), "layers": [layer], "annotations": {"base": created}}
+    manifest = {"config": put(json.dumps(config).encode()), "layers": [packed], "annotations": {"base": created}}
     index = {"manifests": [put(json.dumps(manifest).encode())]}
     blobs |= {"index.json": json.dumps(index).encode(), "oci-layout": b"{}"}
     with tarfile.open(path, "w") as archive:
@@ -92,6 +94,82 @@ def test_chart_and_wheel_do_not_tell_when_they_were_packed(tmp_path: Path) -> No
     assert (tmp_path / "wheel1.whl").read_bytes() == (tmp_path / "wheel2.whl").read_bytes()
     with tarfile.open(tmp_path / "chart1.tgz") as chart, zipfile.ZipFile(tmp_path / "wheel1.whl") as wheel:
         assert chart.getnames() == wheel.namelist() == ["a", "b"]
+
+
+def test_a_wheel_of_a_commit_before_1980_is_packed(tmp_path: Path) -> None:
+    """A zip file cannot hold an earlier time, such as that of a repository without dates."""
+    with zipfile.ZipFile(tmp_path / "wheel", "w") as wheel:
+        wheel.writestr("a", "a")
+    release.pack_wheel(tmp_path / "wheel", tmp_path / "wheel.whl", 0)
+
+    with zipfile.ZipFile(tmp_path / "wheel.whl") as wheel:
+        assert wheel.getinfo("a").date_time == (1980, 1, 1, 0, 0, 0)
+
+
+def test_the_list_of_components_does_not_depend_on_the_order_in_a_layer(tmp_path: Path) -> None:
+    """An image that was unpacked and packed again keeps its list."""
+    files = {f"usr/lib/{name}-1.dist-info/METADATA": f"Name: {name}\nVersion: 1\n".encode() for name in "cab"}
+    documents = set()
+    for order in (files, dict(reversed(files.items()))):
+        layer = io.BytesIO()
+        with tarfile.open(fileobj=layer, mode="w:gz") as archive:
+            for name, content in order.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        source = image(tmp_path / "image.tar", "2026-01-01T00:00:00Z", backwards=False, layer=layer.getvalue())
+        documents.add(sbom.document("r.example.com/x:1.2.0", source))
+
+    (document,) = documents
+    assert [entry["name"] for entry in json.loads(document)["components"]] == ["a", "b", "c"]
+
+
+def test_installed_packages_are_the_same_bytes_at_any_time(tmp_path: Path) -> None:
+    """Bytecode names the time of its source, so all new files get the same time; those of the base image stay."""
+    site = tmp_path / "site"
+    trees = []
+    for begin in (1_700_000_000, 1_800_000_000):
+        site.mkdir()
+        for name in ("base.py", "module.py", "sklearn/tests/test_it.py"):
+            file = site / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("IS_LISTED = 'a' in {'a', 'b', 'c'}\n")
+            os.utime(file, (begin + 1, begin + 1))
+        os.utime(site / "base.py", (begin - 100, begin - 100))
+        install.finish(site, begin)
+        assert (site / "base.py").stat().st_mtime == begin - 100
+        files = [path for path in sorted(site.rglob("*")) if path.is_file() and path.name != "base.py"]
+        assert {path.stat().st_mtime for path in files if path.suffix == ".py"} == {0}
+        trees.append({path.relative_to(site): path.read_bytes() for path in files})
+        shutil.rmtree(site)
+
+    assert trees[0] == trees[1]
+    assert [path.suffix for path in trees[0]] == [".pyc", ".py"]
+
+
+def test_the_base_image_does_not_tell_when_or_where_it_was_made(tmp_path: Path) -> None:
+    """Files of the installation lose time, machine and day; files of packages keep the time that they have."""
+    contents = {
+        "etc/machine-id": "5eb1",
+        "etc/passwd-": "root",
+        "etc/shadow": "root:*:20424:0:99999:7:::\n_apt:*:20424:0:99999:7:::\n",
+        "var/lib/dpkg/status-old": "",
+        "var/lib/dpkg/status": "",
+        "usr/bin/tool": "",
+    }
+    for name, content in contents.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+        os.utime(file, (2_000, 2_000))
+    os.utime(tmp_path / "usr/bin/tool", (500, 500))
+
+    buildah._clamp(tmp_path, 1_000)
+
+    left = {path.relative_to(tmp_path).as_posix(): path for path in tmp_path.rglob("*") if path.is_file()}
+    times = {name: path.stat().st_mtime for name, path in left.items()}
+    assert times == {"etc/shadow": 0, "var/lib/dpkg/status": 0, "usr/bin/tool": 500}
+    assert left["etc/shadow"].read_text() == "root:*:0:0:99999:7:::\n_apt:*:0:0:99999:7:::\n"
 
 
 def test_values_pin_images_by_digest() -> None:
