@@ -55,10 +55,10 @@ def task_of(got):
     return ServingTask.from_json(made["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"])
 
 
-def lacking(config_map, secret, *, known=True, pods=1):
+def lacking(config_map, secret, *, is_loaded=True, pods=1):
     """Gateway pods that miss a Secret, and go on with these routes where they knew them."""
     reason = f"Secret {secret} does not exist; create it"
-    was = routes_in(config_map).version if known else ""
+    was = routes_in(config_map).version if is_loaded else ""
     return GatewayFacts((RouteState(was, reason, ready={"blue": 1}, missing_secret=secret),) * pods)
 
 
@@ -79,13 +79,13 @@ def test_the_gateway_asks_for_keys_and_the_pods_too():
 
 def test_a_secret_that_is_not_there_is_named():
     """Routes that no gateway pod can use for want of a Secret: the condition names it, and nothing leads there."""
-    one = endpoint(keysSecretRef={"name": "mine"})
-    config_map = kept(one, after(one, related=ONE))
-    got = after(one, *blue(one), config_map, says=lacking(config_map, "mine", known=False), related=ONE)
-    told = condition(got, "RoutesReady")
+    owner = endpoint(keysSecretRef={"name": "mine"})
+    config_map = kept(owner, after(owner, related=ONE))
+    got = after(owner, *blue(owner), config_map, says=lacking(config_map, "mine", is_loaded=False), related=ONE)
+    reported = condition(got, "RoutesReady")
 
-    assert (told["status"], told["reason"]) == ("False", "SecretMissing")
-    assert told["message"] == "Secret mine not found in team-a. Create it with the keys primary and secondary"
+    assert (reported["status"], reported["reason"]) == ("False", "SecretMissing")
+    assert reported["message"] == "Secret mine not found in team-a. Create it with the keys primary and secondary"
     assert "Service/churn" not in kinds_of(got.apply)
     assert got.effects == ()
     assert "SecretMissing" not in [event.reason for event in got.events], "the pods tell it"
@@ -93,13 +93,13 @@ def test_a_secret_that_is_not_there_is_named():
 
 def test_a_deleted_secret_locks_nobody_out_and_is_told():
     """The keys are deleted while requests are answered: all goes on, the condition says so, no new keys are made."""
-    one = endpoint(KEYS | ANSWERS)
-    at_rest = settled(one, *blue(one), related=ONE)
-    got = after(one, *blue(one), *at_rest, says=lacking(at_rest[0], "churn-keys"), related=ONE)
-    told = condition(got, "RoutesReady")
+    owner = endpoint(KEYS | ANSWERS)
+    at_rest = settled(owner, *blue(owner), related=ONE)
+    got = after(owner, *blue(owner), *at_rest, says=lacking(at_rest[0], "churn-keys"), related=ONE)
+    reported = condition(got, "RoutesReady")
 
-    assert (told["status"], told["reason"]) == ("False", "SecretMissing")
-    assert "Secret churn-keys not found in team-a" in told["message"]
+    assert (reported["status"], reported["reason"]) == ("False", "SecretMissing")
+    assert "Secret churn-keys not found in team-a" in reported["message"]
     assert "the gateway uses the former content" in condition(got, "Ready")["message"]
     assert condition(got, "Ready")["status"] == "True"
     assert got.status["traffic"] == {"blue": 100}
@@ -108,14 +108,14 @@ def test_a_deleted_secret_locks_nobody_out_and_is_told():
 
 
 def test_keys_are_made_again_when_no_gateway_pod_knows_the_old_ones():
-    """When none is left, new keys lock nobody out who is not; as long as one gateway pod knows the old, none are."""
-    one = endpoint(KEYS | ANSWERS)
-    at_rest = settled(one, *blue(one), related=ONE)
-    lost = lacking(at_rest[0], "churn-keys", known=False)
+    """New keys are made once no gateway pod has the old ones; until then they would lock clients out."""
+    owner = endpoint(KEYS | ANSWERS)
+    at_rest = settled(owner, *blue(owner), related=ONE)
+    lost = lacking(at_rest[0], "churn-keys", is_loaded=False)
     some = GatewayFacts((*lost.proxies, *lacking(at_rest[0], "churn-keys").proxies))
 
-    assert after(one, *blue(one), *at_rest, says=some, related=ONE).effects == ()
-    (made,) = after(one, *blue(one), *at_rest, says=lost, related=ONE).effects
+    assert after(owner, *blue(owner), *at_rest, says=some, related=ONE).effects == ()
+    (made,) = after(owner, *blue(owner), *at_rest, says=lost, related=ONE).effects
     assert made.metadata["name"] == "churn-keys"
 
 
@@ -125,65 +125,65 @@ def test_keys_are_made_again_when_no_gateway_pod_knows_the_old_ones():
 @pytest.mark.attack("client/around-the-gateway")
 def test_pods_that_answer_the_gateway_alone_are_made_behind_a_policy():
     """With tokens the routes carry the issuer; the policy comes first, and pods that ask for proof when it was seen."""
-    one = endpoint(**BY_TOKEN)
-    first = after(one, related=ONE)
+    owner = endpoint(**BY_TOKEN)
+    first = after(owner, related=ONE)
     assert kinds_of(first.apply) == [
-        f"NetworkPolicy/{policy_name(one)}",
+        f"NetworkPolicy/{policy_name(owner)}",
         "Service/churn-blue-pods",
         "ConfigMap/churn-routes",
     ]
     assert first.after is not None
     assert first.effects[0].metadata["name"] == PROOF
-    wanted = RouteAuth("token", issuer=TOKEN["issuer"], audiences=("churn",), jwks=KEY_SET, proof_secret=PROOF)
-    assert routes_of(first).auth == wanted
+    expected = RouteAuth("token", issuer=TOKEN["issuer"], audiences=("churn",), jwks=KEY_SET, proof_secret=PROOF)
+    assert routes_of(first).auth == expected
 
-    got = after(one, policy(one), related=ONE)
+    got = after(owner, policy(owner), related=ONE)
     (made,) = (m for m in got.apply if m["kind"] == "Deployment")
     labels = made["spec"]["template"]["metadata"]["labels"]
     assert task_of(got).auth == "gateway"
-    mounted = [each["secret"]["secretName"] for each in made["spec"]["template"]["spec"]["volumes"] if "secret" in each]
+    mounted = [volume["secret"]["secretName"] for volume in made["spec"]["template"]["spec"]["volumes"] if "secret" in volume]
     assert mounted == [PROOF]
-    assert network_policy(one)["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
-    assert made["spec"]["selector"]["matchLabels"] == selector(one, "blue"), "a selector cannot be changed later"
+    assert network_policy(owner)["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert made["spec"]["selector"]["matchLabels"] == selector(owner, "blue"), "a selector cannot be changed later"
     assert "keysSecret" not in got.status
 
 
 @pytest.mark.attack("client/around-the-gateway")
 def test_pods_ask_for_proof_when_every_gateway_pod_gives_it():
     """Pods of an earlier release ask for nothing: they go on until new ones would be answered, and so would a retry."""
-    one = endpoint(ANSWERS, **BY_TOKEN)
-    before, pod = guarded(one)
+    owner = endpoint(ANSWERS, **BY_TOKEN)
+    before, pod = guarded(owner)
     before["spec"]["template"]["spec"]["volumes"] = []
-    early = replace(routes_of(after(one, related=ONE)), auth=replace(route_auth(one), proof_secret=""))
-    map_of = kept(one, Plan({}, apply=(routes_config_map(one, early),)))
-    waiting = after(one, before, pod, map_of, policy(one), says=having(map_of), related=ONE)
+    early = replace(routes_of(after(owner, related=ONE)), auth=replace(route_auth(owner), proof_secret=""))
+    map_of = kept(owner, Plan({}, apply=(routes_config_map(owner, early),)))
+    waiting = after(owner, before, pod, map_of, policy(owner), says=having(map_of), related=ONE)
     assert "Deployment/churn-blue" not in kinds_of(waiting.apply)
     assert routes_of(waiting).auth.proof_secret == PROOF
     assert waiting.effects[0].metadata["name"] == PROOF
 
-    shown = kept(one, waiting)
+    shown = kept(owner, waiting)
     (new,) = having(shown).proxies
     for since, replaced in ((NOW - timedelta(seconds=70), False), (NOW - timedelta(seconds=80), True)):
         says = GatewayFacts((new, replace(new, since=since.isoformat())))
-        got = after(one, before, pod, shown, policy(one), says=says, related=ONE)
+        got = after(owner, before, pod, shown, policy(owner), says=says, related=ONE)
         assert ("Deployment/churn-blue" in kinds_of(got.apply)) == replaced, "a gateway pod that ends has left"
-    proven = after(one, before, pod, shown, policy(one), says=having(shown), related=ONE)
+    proven = after(owner, before, pod, shown, policy(owner), says=having(shown), related=ONE)
     assert "Deployment/churn-blue" in kinds_of(proven.apply)
     assert proven.effects == ()
-    (made,) = after(one, before, pod, shown, policy(one), says=lacking(shown, PROOF), related=ONE).effects
-    assert made.metadata["name"] == PROOF, "it was deleted, and is made anew"
+    (made,) = after(owner, before, pod, shown, policy(owner), says=lacking(shown, PROOF), related=ONE).effects
+    assert made.metadata["name"] == PROOF, "it was deleted, and is made again"
 
 
 def test_a_key_set_that_cannot_be_had_is_told():
     """The endpoint goes on, for those whose tokens the last one opens, and the condition says what is wrong."""
     uri = "https://id.example.com/keys"
-    one = endpoint(ANSWERS, authMode="token", token={"issuer": "id", "audiences": ["churn"], "jwksUri": uri})
-    at_rest = settled(one, policy(one), *guarded(one), related=ONE)
+    owner = endpoint(ANSWERS, authMode="token", token={"issuer": "id", "audiences": ["churn"], "jwksUri": uri})
+    at_rest = settled(owner, policy(owner), *guarded(owner), related=ONE)
     says = GatewayFacts((replace(having(at_rest[0]).proxies[0], no_key_set="it answers 500"),))
-    got = after(one, *guarded(one), *at_rest, policy(one), says=says, related=ONE)
-    told = condition(got, "RoutesReady")
-    assert (told["status"], told["reason"]) == ("False", "NoKeySet")
-    assert told["message"] == f"cannot fetch the key set at {uri}: it answers 500"
+    got = after(owner, *guarded(owner), *at_rest, policy(owner), says=says, related=ONE)
+    reported = condition(got, "RoutesReady")
+    assert (reported["status"], reported["reason"]) == ("False", "NoKeySet")
+    assert reported["message"] == f"cannot fetch the key set at {uri}: it answers 500"
     assert got.status["traffic"] == {"blue": 100}
 
 
@@ -191,15 +191,15 @@ def test_tokens_are_asked_for_when_no_pod_asks_for_keys():
     """From keys to tokens: the gateway asks for keys until the last pod that checks them has gone."""
     before = endpoint(KEYS | ANSWERS)
     at_rest = settled(before, *blue(before), related=ONE)
-    one = endpoint(KEYS | ANSWERS, **BY_TOKEN)
-    rolling = after(one, *blue(before), *at_rest, policy(one), says=having(at_rest[0]), related=ONE)
+    owner = endpoint(KEYS | ANSWERS, **BY_TOKEN)
+    rolling = after(owner, *blue(before), *at_rest, policy(owner), says=having(at_rest[0]), related=ONE)
     assert routes_of(rolling).auth == RouteAuth("key", keys_secret="churn-keys", proof_secret=PROOF)
     assert condition(rolling, "Reconciling") != {}
-    shown = kept(one, rolling)
-    waiting = after(one, *blue(before), shown, at_rest[1], policy(one), says=having(shown), related=ONE)
+    shown = kept(owner, rolling)
+    waiting = after(owner, *blue(before), shown, at_rest[1], policy(owner), says=having(shown), related=ONE)
     assert "checks keys instead of tokens" in condition(waiting, "RoutesReady")["message"]
 
-    rolled = after(one, *guarded(one), *at_rest, policy(one), says=having(at_rest[0]), related=ONE)
+    rolled = after(owner, *guarded(owner), *at_rest, policy(owner), says=having(at_rest[0]), related=ONE)
     assert routes_of(rolled).auth.mode == "token"
 
 
@@ -207,21 +207,21 @@ def test_tokens_are_asked_for_when_no_pod_asks_for_keys():
 def test_the_policy_stays_as_long_as_pods_need_it():
     """From tokens to keys: the gateway asks for keys at once; the policy goes after the last pod without a check."""
     before = endpoint(ANSWERS, **BY_TOKEN)
-    one = endpoint(KEYS | ANSWERS)
+    owner = endpoint(KEYS | ANSWERS)
     at_rest = settled(before, policy(before), *guarded(before), related=ONE)
-    turning = after(one, *guarded(before), *at_rest, policy(before), says=having(at_rest[0]), related=ONE)
+    turning = after(owner, *guarded(before), *at_rest, policy(before), says=having(at_rest[0]), related=ONE)
     assert routes_of(turning).auth == RouteAuth("key", keys_secret="churn-keys", proof_secret=PROOF)
     assert turning.delete == ()
 
     leaving = {**guarded(before)[1], "status": {"phase": "Running"}}
     leaving["metadata"] = {**leaving["metadata"], "name": "churn-blue-old"}
-    unseen = deployment(one, 1, rolled=False)
-    assert after(one, unseen, *at_rest, policy(before), says=having(at_rest[0]), related=ONE).delete == ()
-    rolled = (*blue(one), *settled(one, *blue(one), related=ONE))
-    assert after(one, *rolled, leaving, policy(before), says=having(rolled[2]), related=ONE).delete == ()
-    assert routes_of(after(one, *rolled, says=having(rolled[2]), related=ONE)).auth.proof_secret == ""
-    last = after(one, *rolled, policy(before), says=having(rolled[2]), related=ONE)
-    assert [ref.name for ref in last.delete] == [policy_name(one)]
+    unseen = deployment(owner, 1, rolled=False)
+    assert after(owner, unseen, *at_rest, policy(before), says=having(at_rest[0]), related=ONE).delete == ()
+    rolled = (*blue(owner), *settled(owner, *blue(owner), related=ONE))
+    assert after(owner, *rolled, leaving, policy(before), says=having(rolled[2]), related=ONE).delete == ()
+    assert routes_of(after(owner, *rolled, says=having(rolled[2]), related=ONE)).auth.proof_secret == ""
+    last = after(owner, *rolled, policy(before), says=having(rolled[2]), related=ONE)
+    assert [ref.name for ref in last.delete] == [policy_name(owner)]
 
 
 @pytest.mark.attack("client/around-the-gateway")
@@ -234,10 +234,10 @@ def test_the_policy_stays_as_long_as_pods_need_it():
     ],
 )
 def test_what_only_a_gateway_can_do_is_not_done_without_one(spec, words):
-    """Without a gateway nobody is let in unasked, and nothing answers by plain HTTP instead: nothing is changed."""
-    one = endpoint(**spec)
-    for children in ((), (*blue(endpoint()), address(one, "blue"))):
-        got = plan(one, seen(*children, related=ONE), NOW)
+    """Without a gateway no request is accepted unchecked or by plain HTTP: nothing is changed."""
+    owner = endpoint(**spec)
+    for children in ((), (*blue(endpoint()), address(owner, "blue"))):
+        got = plan(owner, seen(*children, related=ONE), NOW)
         assert (got.apply, got.delete) == ((), ())
         assert (condition(got, "Ready")["status"], condition(got, "RoutesReady")["reason"]) == ("False", "NoGateway")
         assert words in condition(got, "Stalled")["message"]
@@ -246,7 +246,7 @@ def test_what_only_a_gateway_can_do_is_not_done_without_one(spec, words):
 @pytest.mark.attack(
     "client/private-key",
     asset="tokens",
-    threat="made by somebody who reads a private key in a spec",
+    threat="made by an attacker who reads a private key in a spec",
     control="a key set with private or symmetric keys is refused",
 )
 @pytest.mark.parametrize(
@@ -281,22 +281,22 @@ def service_of(got):
 
 def test_an_endpoint_with_a_certificate_is_asked_by_https():
     """The routes name the Secret; when every gateway pod has them the Service has port 443, and the url says https."""
-    one = endpoint(KEYS, **TLS)
-    first = after(one, *blue(one), related=ONE)
-    config_map = kept(one, first)
+    owner = endpoint(KEYS, **TLS)
+    first = after(owner, *blue(owner), related=ONE)
+    config_map = kept(owner, first)
     assert routes_of(first).tls_secret == "churn-tls"
     assert first.status["url"] == "https://churn.team-a.svc"
 
-    missing = after(one, *blue(one), config_map, says=lacking(config_map, "churn-tls", known=False), related=ONE)
+    missing = after(owner, *blue(owner), config_map, says=lacking(config_map, "churn-tls", is_loaded=False), related=ONE)
     assert (
         "Secret churn-tls not found in team-a. Create it with tls.crt" in condition(missing, "RoutesReady")["message"]
     )
     assert [event.type for event in missing.events if event.reason == "SecretMissing"] == ["Warning"]
 
-    made = service_of(after(one, *blue(one), config_map, says=having(config_map), related=ONE))
+    made = service_of(after(owner, *blue(owner), config_map, says=having(config_map), related=ONE))
     assert {port["name"]: port["port"] for port in made["spec"]["ports"]} == {"https": 443, "grpc": 9000}
-    at_rest = secured(one, routes_in(config_map).port)
-    last = after(one, *blue(one), config_map, at_rest, says=having(config_map), related=ONE)
+    at_rest = secured(owner, routes_in(config_map).port)
+    last = after(owner, *blue(owner), config_map, at_rest, says=having(config_map), related=ONE)
     assert condition(last, "RoutesReady")["status"] == "True"
     assert condition(last, "Reconciling") == {}
 
@@ -305,18 +305,18 @@ def test_an_endpoint_with_a_certificate_is_asked_by_https():
 def test_the_service_changes_its_scheme_when_the_gateway_has(to_tls):
     """Turned to TLS, or back: Service and url stay as they are until every gateway pod speaks the other way."""
     before = endpoint(KEYS | ANSWERS, **({} if to_tls else TLS))
-    one = endpoint(KEYS | ANSWERS, **(TLS if to_tls else {}))
+    owner = endpoint(KEYS | ANSWERS, **(TLS if to_tls else {}))
     old = kept(before, after(before, *blue(before), related=ONE))
     port = routes_in(old).port
     service = address(before, port) if to_tls else secured(before, port)
-    edited = after(one, *blue(one), old, service, says=having(old), related=ONE)
+    edited = after(owner, *blue(owner), old, service, says=having(old), related=ONE)
     assert is_secure(service_of(edited)) is not to_tls
-    new = kept(one, edited)
+    new = kept(owner, edited)
 
-    waiting = after(one, *blue(one), new, service, says=having(old), related=ONE)
+    waiting = after(owner, *blue(owner), new, service, says=having(old), related=ONE)
     assert is_secure(service_of(waiting)) is not to_tls
     assert waiting.status["url"].startswith("http:" if to_tls else "https:")
-    got = after(one, *blue(one), new, service, says=having(new), related=ONE)
+    got = after(owner, *blue(owner), new, service, says=having(new), related=ONE)
     assert is_secure(service_of(got)) is to_tls
     assert got.status["url"].startswith("https:" if to_tls else "http:")
     assert got.status["traffic"] == {"blue": 100}

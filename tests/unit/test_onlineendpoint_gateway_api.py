@@ -31,8 +31,8 @@ def after(owner, *children, related=BOTH, platform=HERE):
 
 def route(got, kind="HTTPRoute"):
     """The route of that kind that a plan wants."""
-    (found,) = (made for made in got.apply if made["kind"] == kind)
-    return found
+    (manifest,) = (made for made in got.apply if made["kind"] == kind)
+    return manifest
 
 
 def weights(got):
@@ -45,9 +45,9 @@ def pins(got):
     return [rule["matches"][0]["headers"][0]["value"] for rule in route(got)["spec"]["rules"][:-1]]
 
 
-def said(parent=PUBLIC, generation=1, **conditions):
+def parent_status(parent=PUBLIC, generation=1, **conditions):
     """One Gateway's word on a route: Accepted and ResolvedRefs, unless `conditions` say otherwise."""
-    known = {"Accepted": "True", "ResolvedRefs": "True", **conditions}
+    statuses = {"Accepted": "True", "ResolvedRefs": "True", **conditions}
     reference = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": parent.name}
     optional = {"namespace": parent.namespace, "sectionName": parent.section_name, "port": parent.port}
     return {
@@ -55,30 +55,30 @@ def said(parent=PUBLIC, generation=1, **conditions):
         "controllerName": "example.com/controller",
         "conditions": [
             {"type": type, "status": status, "reason": "Why", "message": "words", "observedGeneration": generation}
-            for type, status in known.items()
+            for type, status in statuses.items()
         ],
     }
 
 
 def kept(owner, got, *parents):
     """The routes of a plan, as they are seen later: in generation 1, with these words of Gateways."""
-    found = []
-    for made in (each for each in got.apply if each["kind"] in ("HTTPRoute", "GRPCRoute")):
-        one = child(made["kind"], made["metadata"]["name"], owner, made["spec"], {"parents": list(parents)})
-        one["metadata"]["annotations"] = made["metadata"]["annotations"]
-        found.append(one)
-    return tuple(found)
+    routes = []
+    for made in (manifest for manifest in got.apply if manifest["kind"] in ("HTTPRoute", "GRPCRoute")):
+        route = child(made["kind"], made["metadata"]["name"], owner, made["spec"], {"parents": list(parents)})
+        route["metadata"]["annotations"] = made["metadata"]["annotations"]
+        routes.append(route)
+    return tuple(routes)
 
 
 def at_rest(owner, *pods):
     """The endpoint as its Gateway has accepted it, and its Service."""
-    return (*kept(owner, after(owner, *pods), said()), address(owner, "blue"))
+    return (*kept(owner, after(owner, *pods), parent_status()), address(owner, "blue"))
 
 
 def test_a_new_endpoint_is_ready_when_its_gateway_has_accepted_its_routes():
-    """Routes are written at once; that somebody answers is told when pods are ready and every route is accepted."""
-    one = endpoint(KEYS)
-    first = after(one, related=(version(1),))
+    """Routes are written at once; the endpoint is Ready when pods are ready and every route is accepted."""
+    owner = endpoint(KEYS)
+    first = after(owner, related=(version(1),))
     assert kinds_of(first.apply) == [
         "Deployment/churn-blue",
         "Service/churn-blue-pods",
@@ -90,13 +90,13 @@ def test_a_new_endpoint_is_ready_when_its_gateway_has_accepted_its_routes():
     assert "gatewayPort" not in first.status
     assert first.status["traffic"] == {}
 
-    silent = after(one, *blue(one), *kept(one, first), related=(version(1),))
+    silent = after(owner, *blue(owner), *kept(owner, first), related=(version(1),))
     assert condition(silent, "Ready")["status"] == "False"
     assert condition(silent, "RoutesReady")["message"] == (
         "Gateway public of namespace infra has not reported on HTTPRoute churn yet. "
         "Check that it and its controller exist, and that its listeners allow routes of namespace team-a"
     )
-    last = after(one, *blue(one), *kept(one, first, said()), address(one, "blue"), related=(version(1),))
+    last = after(owner, *blue(owner), *kept(owner, first, parent_status()), address(owner, "blue"), related=(version(1),))
     assert (condition(last, "RoutesReady")["status"], condition(last, "Ready")["status"]) == ("True", "True")
     assert condition(last, "RoutesReady")["message"] == "every Gateway has accepted the routes"
     assert (last.status["traffic"], condition(last, "Reconciling"), last.after) == ({"blue": 100}, {}, None)
@@ -134,26 +134,26 @@ def test_a_route_attaches_to_every_gateway_and_names_no_more_than_was_said():
 @pytest.mark.parametrize(
     ("parents", "done", "words"),
     [
-        ([said(PUBLIC), said(INNER)], True, "every Gateway has accepted the routes"),
-        ([said(PUBLIC)], False, "Gateway inner of namespace team-a has not reported on HTTPRoute churn yet"),
-        ([said(PUBLIC), said(replace(INNER, port=80))], False, "Gateway inner of namespace team-a has not reported"),
-        ([said(PUBLIC), said(replace(INNER, namespace="team-a"))], True, "every Gateway"),
-        ([said(PUBLIC, generation=0), said(INNER)], False, "has not processed the newest HTTPRoute churn yet"),
+        ([parent_status(PUBLIC), parent_status(INNER)], True, "every Gateway has accepted the routes"),
+        ([parent_status(PUBLIC)], False, "Gateway inner of namespace team-a has not reported on HTTPRoute churn yet"),
+        ([parent_status(PUBLIC), parent_status(replace(INNER, port=80))], False, "Gateway inner of namespace team-a has not reported"),
+        ([parent_status(PUBLIC), parent_status(replace(INNER, namespace="team-a"))], True, "every Gateway"),
+        ([parent_status(PUBLIC, generation=0), parent_status(INNER)], False, "has not processed the newest HTTPRoute churn yet"),
         (
-            [said(PUBLIC), said(INNER, Accepted="False")],
+            [parent_status(PUBLIC), parent_status(INNER, Accepted="False")],
             False,
             "inner of namespace team-a refuses HTTPRoute churn",
         ),
-        ([said(PUBLIC, ResolvedRefs="False"), said(INNER)], False, "refuses HTTPRoute churn: Why: words"),
-        ([said(PUBLIC), {"parentRef": {"name": "inner", "port": 8080}}], False, "has not processed the newest"),
+        ([parent_status(PUBLIC, ResolvedRefs="False"), parent_status(INNER)], False, "refuses HTTPRoute churn: Why: words"),
+        ([parent_status(PUBLIC), {"parentRef": {"name": "inner", "port": 8080}}], False, "has not processed the newest"),
     ],
 )
 def test_routes_are_confirmed_when_every_gateway_has_accepted_them_as_they_are(parents, done, words):
     """Accepted and ResolvedRefs of each parent, both of the newest generation; anything less says who and why."""
     two = replace(HERE, gateway_api=replace(GATEWAY, parents=(PUBLIC, INNER)))
-    one = endpoint(KEYS | {"traffic": {"blue": 100}})
-    routes = kept(one, after(one, *blue(one), platform=two, related=(version(1),)), *parents)
-    got = after(one, *blue(one), *routes, address(one, "blue"), platform=two, related=(version(1),))
+    owner = endpoint(KEYS | {"traffic": {"blue": 100}})
+    routes = kept(owner, after(owner, *blue(owner), platform=two, related=(version(1),)), *parents)
+    got = after(owner, *blue(owner), *routes, address(owner, "blue"), platform=two, related=(version(1),))
 
     assert condition(got, "RoutesReady")["status"] == str(done)
     assert words in condition(got, "RoutesReady")["message"]
@@ -162,24 +162,24 @@ def test_routes_are_confirmed_when_every_gateway_has_accepted_them_as_they_are(p
 
 def test_a_route_of_grpc_that_is_refused_or_behind_holds_changes_back():
     """Both routes have to be accepted, and to be made of the same."""
-    one = endpoint(KEYS | {"traffic": {"blue": 100}})
-    http, _ = kept(one, after(one, *blue(one)), said())
-    _, refused = kept(one, after(one, *blue(one)), said(Accepted="False"))
-    got = after(one, *blue(one), http, refused, address(one, "blue"))
+    owner = endpoint(KEYS | {"traffic": {"blue": 100}})
+    http, _ = kept(owner, after(owner, *blue(owner)), parent_status())
+    _, refused = kept(owner, after(owner, *blue(owner)), parent_status(Accepted="False"))
+    got = after(owner, *blue(owner), http, refused, address(owner, "blue"))
     assert "refuses GRPCRoute churn" in condition(got, "RoutesReady")["message"]
 
     other = endpoint(KEYS, deployments=TWO, traffic=HALVES)
-    _, behind = kept(one, after(other), said())
-    got = after(one, *blue(one), http, behind, address(one, "blue"))
+    _, behind = kept(owner, after(other), parent_status())
+    got = after(owner, *blue(owner), http, behind, address(owner, "blue"))
     assert condition(got, "RoutesReady")["message"] == "GRPCRoute churn is being written"
 
 
 def test_without_grpc_there_is_no_such_route_and_one_from_before_goes():
-    """grpc: false, for Gateways that take no GRPCRoute: nobody waits for it, and what was written is deleted."""
-    one = endpoint(KEYS | {"traffic": {"blue": 100}})
+    """With grpc: false, for Gateways without GRPCRoute, the operator does not wait for it and deletes an old one."""
+    owner = endpoint(KEYS | {"traffic": {"blue": 100}})
     plain = replace(HERE, gateway_api=replace(GATEWAY, grpc=False))
-    http, grpc = kept(one, after(one, *blue(one), related=(version(1),)), said())
-    got = after(one, *blue(one), http, grpc, address(one, "blue"), platform=plain, related=(version(1),))
+    http, grpc = kept(owner, after(owner, *blue(owner), related=(version(1),)), parent_status())
+    got = after(owner, *blue(owner), http, grpc, address(owner, "blue"), platform=plain, related=(version(1),))
 
     assert "GRPCRoute/churn" not in kinds_of(got.apply)
     assert condition(got, "RoutesReady")["status"] == "True"
@@ -189,20 +189,20 @@ def test_without_grpc_there_is_no_such_route_and_one_from_before_goes():
 def test_a_split_waits_for_every_deployment_whose_share_rises():
     """From blue alone to halves: not before green is ready, and told only when the Gateway has accepted it."""
     before = endpoint(KEYS, deployments=TWO, traffic={"blue": 100})
-    one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic=HALVES)
+    owner = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic=HALVES)
     rest = at_rest(before, *blue(before))
 
-    early = after(one, *blue(one), *green(one, rolled=False), *rest)
+    early = after(owner, *blue(owner), *green(owner, rolled=False), *rest)
     assert weights(early) == {"churn-blue-pods": 100}
     assert pins(early) == ["blue", "green"]
 
-    ready = after(one, *blue(one), *green(one), *rest)
+    ready = after(owner, *blue(owner), *green(owner), *rest)
     assert weights(ready) == {"churn-blue-pods": 50, "churn-green-pods": 50}
     assert ready.status["traffic"] == {"blue": 100}
 
-    late = after(one, *blue(one), *green(one), *kept(one, ready, said(generation=0)), rest[-1])
+    late = after(owner, *blue(owner), *green(owner), *kept(owner, ready, parent_status(generation=0)), rest[-1])
     assert late.status["traffic"] == {"blue": 100}
-    last = after(one, *blue(one), *green(one), *kept(one, ready, said()), rest[-1])
+    last = after(owner, *blue(owner), *green(owner), *kept(owner, ready, parent_status()), rest[-1])
     assert last.status["traffic"] == HALVES
 
 
@@ -217,9 +217,9 @@ def test_a_rollout_goes_by_time_alone():
 
     status, children, shares = KEYS, resting, []
     for _ in range(3):
-        one = endpoint(status, deployments=TWO, traffic={"blue": 100}, rollout=rollout)
-        got = after(one, *blue(one), *green(one), *children)
-        status, children = got.status, (*kept(one, got, said()), address(one, "blue"))
+        owner = endpoint(status, deployments=TWO, traffic={"blue": 100}, rollout=rollout)
+        got = after(owner, *blue(owner), *green(owner), *children)
+        status, children = got.status, (*kept(owner, got, parent_status()), address(owner, "blue"))
         shares.append(weights(got).get("churn-green-pods", 0))
     assert shares == [0, 10, 10]
     assert (status["rollout"]["phase"], status["traffic"]) == ("Progressing", {"blue": 90, "green": 10})
@@ -231,18 +231,18 @@ def test_what_leaves_the_spec_goes_step_by_step():
     The Service beside the routes has to have left it, too.
     """
     before = endpoint(KEYS, deployments=TWO, traffic={"blue": 100})
-    one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO[1:])
-    pods = (*blue(before), *green(one))
+    owner = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO[1:])
+    pods = (*blue(before), *green(owner))
     *routes, where = at_rest(before, *blue(before), *green(before))
 
     steps = []
     for _ in range(4):
-        got = after(one, *pods, *routes, where)
+        got = after(owner, *pods, *routes, where)
         steps.append((weights(got), pins(got), [ref.name for ref in got.delete]))
-        unconfirmed = kept(one, got, said(generation=0))
+        unconfirmed = kept(owner, got, parent_status(generation=0))
         if model_in(unconfirmed[0]) != model_in(routes[0]):
-            assert after(one, *pods, *unconfirmed, address(one, "green")).delete == ()
-        routes, where = kept(one, got, said()), address(one, service_target(got.apply[-1]))
+            assert after(owner, *pods, *unconfirmed, address(owner, "green")).delete == ()
+        routes, where = kept(owner, got, parent_status()), address(owner, service_target(got.apply[-1]))
 
     green_alone = {"churn-green-pods": 100}
     assert steps == [
@@ -251,7 +251,7 @@ def test_what_leaves_the_spec_goes_step_by_step():
         (green_alone, ["green"], ["churn-blue"]),
         (green_alone, ["green"], ["churn-blue"]),
     ]
-    still = after(one, *pods, *routes, address(one, "blue"))
+    still = after(owner, *pods, *routes, address(owner, "blue"))
     assert still.delete == (), "the Service still leads to blue"
 
 
@@ -262,40 +262,40 @@ def test_who_loses_a_share_keeps_its_pods_until_that_is_confirmed():
     big = deployment(before, 1)
     big["spec"]["replicas"] = 4
     rest = at_rest(before, big, server_pod(before, 1))
-    one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic=HALVES)
-    pods = (big, server_pod(one, 1), *green(one))
+    owner = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic=HALVES)
+    pods = (big, server_pod(owner, 1), *green(owner))
 
-    turning = after(one, *pods, *rest)
+    turning = after(owner, *pods, *rest)
     assert turning.apply[0]["spec"]["replicas"] == 4
-    waiting = after(one, *pods, *kept(one, turning, said(generation=0)), rest[-1])
+    waiting = after(owner, *pods, *kept(owner, turning, parent_status(generation=0)), rest[-1])
     assert waiting.apply[0]["spec"]["replicas"] == 4
-    assert after(one, *pods, *kept(one, turning, said()), rest[-1]).apply[0]["spec"]["replicas"] == 1
+    assert after(owner, *pods, *kept(owner, turning, parent_status()), rest[-1]).apply[0]["spec"]["replicas"] == 1
 
 
 def test_who_the_service_leads_to_keeps_its_pods():
     """blue is scaled to nothing, and no Gateway asks it any more: it stays while the Service was not seen turned."""
     before = endpoint(KEYS, deployments=TWO, traffic={"green": 100})
     none = [{**TWO[0], "replicas": 0}, TWO[1]]
-    one = endpoint(KEYS | {"traffic": {"green": 100}}, deployments=none, traffic={"green": 100})
-    pods = (*blue(before), *green(one))
-    routes = kept(one, after(one, *pods), said())
+    owner = endpoint(KEYS | {"traffic": {"green": 100}}, deployments=none, traffic={"green": 100})
+    pods = (*blue(before), *green(owner))
+    routes = kept(owner, after(owner, *pods), parent_status())
 
-    assert after(one, *pods, *routes, address(one, "blue")).apply[0]["spec"]["replicas"] == 1
-    assert after(one, *pods, *routes, address(one, "green")).apply[0]["spec"]["replicas"] == 0
+    assert after(owner, *pods, *routes, address(owner, "blue")).apply[0]["spec"]["replicas"] == 1
+    assert after(owner, *pods, *routes, address(owner, "green")).apply[0]["spec"]["replicas"] == 0
 
 
 def test_an_endpoint_from_our_gateway_is_taken_over_with_its_shares():
     """Routes begin with who answered; the Service, which led to our gateway, leads to the largest share's pods."""
     status = KEYS | {"traffic": {"blue": 90, "green": 10}, "gatewayPort": 10_000}
-    one = endpoint(status, deployments=TWO, traffic={"green": 100})
-    ours = child("Service", "churn", one, {"selector": {"app.kubernetes.io/name": "ultramarine"}})
-    got = after(one, *blue(one), *green(one, rolled=False), ours)
+    owner = endpoint(status, deployments=TWO, traffic={"green": 100})
+    ours = child("Service", "churn", owner, {"selector": {"app.kubernetes.io/name": "ultramarine"}})
+    got = after(owner, *blue(owner), *green(owner, rolled=False), ours)
 
     assert weights(got) == {"churn-blue-pods": 100, "churn-green-pods": 0}, "green has no pod yet"
     assert service_target(got.apply[-1]) == "blue"
     assert got.delete == ()
-    without_pods = after(one, *blue(one)[:1], *green(one, rolled=False), ours)
-    assert weights(without_pods) == {"churn-blue-pods": 90, "churn-green-pods": 10}, "as long as nobody has a pod"
+    without_pods = after(owner, *blue(owner)[:1], *green(owner, rolled=False), ours)
+    assert weights(without_pods) == {"churn-blue-pods": 90, "churn-green-pods": 10}, "as long as no deployment has a pod"
 
 
 def test_copies_go_to_mirrors_with_their_percent_and_not_from_pinned_requests():
@@ -329,26 +329,26 @@ def test_a_route_has_no_more_rules_than_gateway_api_allows():
     """However many deployments are still leaving, the rule by which requests are shared is among the sixteen."""
     eight = {letter: [{"name": f"{letter}{n}", "model": "churn@1"} for n in range(8)] for letter in "de"}
     before = endpoint(KEYS, deployments=eight["e"], traffic={"e0": 100})
-    old = [deployment(before, 1, each["name"]) for each in eight["e"]]
-    routes = kept(before, after(before, *old, related=(version(1),)), said(generation=0))
-    one = endpoint(KEYS | {"traffic": {"e0": 100}}, deployments=eight["d"], traffic={"d0": 100})
-    got = after(one, *old, *routes, address(one, "e0"), related=(version(1),))
+    old = [deployment(before, 1, deployment_["name"]) for deployment_ in eight["e"]]
+    routes = kept(before, after(before, *old, related=(version(1),)), parent_status(generation=0))
+    owner = endpoint(KEYS | {"traffic": {"e0": 100}}, deployments=eight["d"], traffic={"d0": 100})
+    got = after(owner, *old, *routes, address(owner, "e0"), related=(version(1),))
 
     assert len(route(got)["spec"]["rules"]) == 16
-    assert weights(got) == {pods_service_name(one, "e0"): 100}
+    assert weights(got) == {pods_service_name(owner, "e0"): 100}
     assert route(got)["spec"]["rules"][0]["matches"] == [{"headers": [{"name": PIN_HEADER, "value": "d0"}]}]
 
 
 @pytest.mark.parametrize("broken", [{}, {"annotations": {"ultramarine.dev/route-model": "{"}}])
 def test_routes_that_lost_their_model_are_written_anew_and_nothing_is_deleted(broken):
-    """Without it nobody knows what the Gateway goes by: the status tells who answered, and pods stay."""
+    """Without the routes the Gateway's state is unknown: the status names the deployment that answered, and pods stay."""
     before = endpoint(KEYS, deployments=TWO, traffic={"green": 100})
-    one = endpoint(KEYS | {"traffic": {"green": 100}}, deployments=TWO[1:])
+    owner = endpoint(KEYS | {"traffic": {"green": 100}}, deployments=TWO[1:])
     routes = [
-        {**found, "metadata": {**found["metadata"], "annotations": {}, **broken}}
-        for found in kept(before, after(before), said())
+        {**routed, "metadata": {**routed["metadata"], "annotations": {}, **broken}}
+        for routed in kept(before, after(before), parent_status())
     ]
-    got = after(one, *blue(before), *green(one), *routes, address(one, "green"))
+    got = after(owner, *blue(before), *green(owner), *routes, address(owner, "green"))
 
     assert weights(got) == {"churn-green-pods": 100}
     assert got.status["traffic"] == {"green": 100}
@@ -375,7 +375,7 @@ class World:
         self.held = False  # whether the API server refuses to have the endpoint's Service changed
 
     def routes(self):
-        return [found for kind in ("HTTPRoute", "GRPCRoute") if (found := self.children.get((kind, "churn")))]
+        return [route for kind in ("HTTPRoute", "GRPCRoute") if (route := self.children.get((kind, "churn")))]
 
     def do(self, what):
         match what:
@@ -396,14 +396,14 @@ class World:
     def _accept(self, number):
         for route in self.routes():
             gateway, parent = self.gateways[number], (PUBLIC, INNER)[number]
-            gateway["says"][route["kind"]] = said(parent, route["metadata"]["generation"])
+            gateway["says"][route["kind"]] = parent_status(parent, route["metadata"]["generation"])
             refs = route["spec"]["rules"][-1]["backendRefs"]
             gateway["shares"][route["kind"]] = {ref["name"]: ref["weight"] for ref in refs}
 
     def _pass(self):
         owner = endpoint(self.status, **self.spec)
         for route in self.routes():
-            says = [each["says"][route["kind"]] for each in self.gateways if route["kind"] in each["says"]]
+            says = [gateway["says"][route["kind"]] for gateway in self.gateways if route["kind"] in gateway["says"]]
             route["status"] = {"parents": says}
         numbers = {"blue": 1, "green": 2}
         pods = [server_pod(owner, numbers[n], n) for n in self.ready if ("Deployment", f"churn-{n}") in self.children]
@@ -427,7 +427,7 @@ class World:
         self.status = got.status
 
     def check(self):
-        """Neither a Gateway nor the Service sends a request where no pod is."""
+        """Neither a Gateway nor the Service leads to a deployment without pods."""
         there = {f"churn-{name}-pods" for name in self.ready}
         for gateway in self.gateways:
             for kind, shares in gateway["shares"].items():

@@ -22,9 +22,9 @@ TWO = [{"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@2
 
 def deployment(owner, number, name="blue", *, rolled=True):
     """The Deployment of one deployment that serves that version of churn; `rolled` when all its pods are new."""
-    wanted = next(d for d in owner.spec.deployments if d.name == name)
-    found = resolve(f"churn@{number}", seen(related=(version(number),)))
-    built = server_deployment(owner, wanted, found.spec, PLATFORM, None)
+    spec = next(d for d in owner.spec.deployments if d.name == name)
+    resolved = resolve(f"churn@{number}", seen(related=(version(number),)))
+    built = server_deployment(owner, spec, resolved.spec, PLATFORM, None)
     counts = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
     status = {"observedGeneration": 1, **counts} if rolled else {"observedGeneration": 1}
     made = child("Deployment", f"churn-{name}", owner, built["spec"], status)
@@ -34,16 +34,16 @@ def deployment(owner, number, name="blue", *, rolled=True):
 
 def server_pod(owner, number, name="blue", *, ready=True, **status):
     """A pod of one deployment that serves that version of churn."""
-    said = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True" if ready else "False"}], **status}
-    made = child("Pod", f"churn-{name}-x", owner, {}, said)
+    state = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True" if ready else "False"}], **status}
+    made = child("Pod", f"churn-{name}-x", owner, {}, state)
     made["metadata"]["labels"] = selector(owner, name)
     made["metadata"]["annotations"] = {"ultramarine.dev/model-version": f"churn-{number}"}
     made["metadata"]["ownerReferences"] = [{"uid": "a ReplicaSet", "controller": True}]
     return made
 
 
-def told(reason, message):
-    """The last words of a container of ours."""
+def last_words(reason, message):
+    """Return the termination message of a container of the platform."""
     return TerminationRecord(reason=reason, message=message).to_json()
 
 
@@ -60,8 +60,8 @@ def address(owner, name):
 
 def test_an_endpoint_waits_for_its_model_and_says_so():
     """Before the model exists there is a Service, there are keys, and a message that says how to get the model."""
-    one = endpoint()
-    got = plan(one, seen(), NOW)
+    owner = endpoint()
+    got = plan(owner, seen(), NOW)
 
     assert kinds_of(got.apply) == ["Service/churn"]
     assert condition(got, "Ready")["status"] == "False"
@@ -91,8 +91,8 @@ def test_an_alias_leads_where_the_model_says():
 
 def test_ready_means_that_pods_of_the_wanted_version_answer():
     """The endpoint is Ready with its URL and version when its pods are."""
-    one = endpoint({"keysSecret": "churn-keys"})
-    got = plan(one, seen(deployment(one, 1), server_pod(one, 1), address(one, "blue"), related=(version(1),)), NOW)
+    owner = endpoint({"keysSecret": "churn-keys"})
+    got = plan(owner, seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"), related=(version(1),)), NOW)
 
     assert condition(got, "Ready")["status"] == "True"
     assert got.status["url"] == "http://churn.team-a.svc"
@@ -103,17 +103,17 @@ def test_ready_means_that_pods_of_the_wanted_version_answer():
 
 def test_an_endpoint_that_was_not_looked_at_yet_is_not_lost():
     """The condition of the API server's own, before the first look, makes no event of a loss."""
-    one = endpoint({"conditions": [UNSEEN]})
+    owner = endpoint({"conditions": [UNSEEN]})
 
-    assert condition(plan(one, seen(), NOW), "Ready")["status"] == "False"
-    assert "NotReady" not in [event.reason for event in plan(one, seen(), NOW).events]
+    assert condition(plan(owner, seen(), NOW), "Ready")["status"] == "False"
+    assert "NotReady" not in [event.reason for event in plan(owner, seen(), NOW).events]
 
 
 def test_a_rolling_update_is_no_outage():
     """While new pods come up the endpoint stays Ready, and says which version answers until then."""
-    one = endpoint({"keysSecret": "churn-keys"})
-    moving = seen(deployment(one, 1), server_pod(one, 1), address(one, "blue"), related=(version(1), version(2)))
-    got = plan(one, moving, NOW)
+    owner = endpoint({"keysSecret": "churn-keys"})
+    moving = seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"), related=(version(1), version(2)))
+    got = plan(owner, moving, NOW)
 
     assert condition(got, "Ready")["status"] == "True"
     assert got.status["modelVersion"] == "churn-1"
@@ -125,16 +125,16 @@ def test_a_rolling_update_is_no_outage():
 
 def test_a_version_that_cannot_be_loaded_is_explained_and_the_old_one_stays():
     """A new pod that fails tells why in the deployment's message, while the old one goes on answering."""
-    one = endpoint({"keysSecret": "churn-keys"})
-    record = told("ModelCorrupt", "model.skops is not a skops file")
+    owner = endpoint({"keysSecret": "churn-keys"})
+    record = last_words("ModelCorrupt", "model.skops is not a skops file")
     broken = server_pod(
-        one, 2, ready=False, phase="Pending",
+        owner, 2, ready=False, phase="Pending",
         initContainerStatuses=[{"name": "fetch", "ready": False, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
         "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": record}}}],
     )  # fmt: skip
     broken["metadata"]["name"] = "churn-blue-y"
-    live = deployment(one, 2, rolled=False)
-    got = plan(one, seen(live, server_pod(one, 1), broken, address(one, "blue"), related=(version(2),)), NOW)
+    live = deployment(owner, 2, rolled=False)
+    got = plan(owner, seen(live, server_pod(owner, 1), broken, address(owner, "blue"), related=(version(2),)), NOW)
 
     assert got.status["deployments"][0]["state"] == "Failing"
     assert "model.skops is not a skops file" in got.status["deployments"][0]["message"]
@@ -144,7 +144,7 @@ def test_a_version_that_cannot_be_loaded_is_explained_and_the_old_one_stays():
 
 def crashing(owner, number, reason):
     """A pod that the server has ended for that reason."""
-    ended = {"exitCode": 1, "reason": "Error", "message": told(reason, "...")}
+    ended = {"exitCode": 1, "reason": "Error", "message": last_words(reason, "...")}
     waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
     status = {"name": "server", "ready": False, "state": waiting, "lastState": {"terminated": ended}}
     return server_pod(owner, number, ready=False, containerStatuses=[status])
@@ -194,15 +194,15 @@ def test_an_invalid_version_stalls_the_endpoint():
 
 def test_traffic_turns_only_to_ready_pods():
     """Giving green 100 leaves the Service at blue until green is ready, then turns it."""
-    one = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"green": 100})
-    blue = (deployment(one, 1), server_pod(one, 1), address(one, "blue"))
+    owner = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"green": 100})
+    blue = (deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"))
     both = (version(1), version(2))
-    early = plan(one, seen(*blue, deployment(one, 2, "green", rolled=False), related=both), NOW)
+    early = plan(owner, seen(*blue, deployment(owner, 2, "green", rolled=False), related=both), NOW)
     assert early.status["traffic"] == {"blue": 100}
     assert early.apply[-1]["spec"]["selector"]["ultramarine.dev/deployment"] == "blue"
 
-    ready = (deployment(one, 2, "green"), server_pod(one, 2, "green"))
-    late = plan(one, seen(*blue, *ready, related=both), NOW)
+    ready = (deployment(owner, 2, "green"), server_pod(owner, 2, "green"))
+    late = plan(owner, seen(*blue, *ready, related=both), NOW)
     assert late.status["traffic"] == {"green": 100}
     assert late.after is not None
     assert late.apply[-1]["spec"]["selector"]["ultramarine.dev/deployment"] == "green"
@@ -212,21 +212,21 @@ def test_a_removed_deployment_goes_when_nobody_is_sent_to_it():
     """blue leaves the spec: it is kept while the Service is turned to it, and deleted afterwards."""
     before = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"blue": 100})
     blue = (deployment(before, 1), server_pod(before, 1))
-    one = endpoint({"keysSecret": "churn-keys"}, deployments=TWO[1:])
-    ready = (deployment(one, 2, "green"), server_pod(one, 2, "green"))
+    owner = endpoint({"keysSecret": "churn-keys"}, deployments=TWO[1:])
+    ready = (deployment(owner, 2, "green"), server_pod(owner, 2, "green"))
 
-    still = plan(one, seen(*blue, *ready, address(one, "blue"), related=(version(2),)), NOW)
+    still = plan(owner, seen(*blue, *ready, address(owner, "blue"), related=(version(2),)), NOW)
     assert still.delete == ()
     assert still.status["traffic"] == {"green": 100}
 
-    after = plan(one, seen(*blue, *ready, address(one, "green"), related=(version(2),)), NOW)
+    after = plan(owner, seen(*blue, *ready, address(owner, "green"), related=(version(2),)), NOW)
     assert [ref.name for ref in after.delete] == ["churn-blue"]
 
 
 def test_an_alias_to_nowhere_does_not_end_what_serves():
     """When the reference no longer resolves, the Deployment is neither changed nor deleted."""
-    one = endpoint({"keysSecret": "churn-keys"})
-    got = plan(one, seen(deployment(one, 1), server_pod(one, 1), address(one, "blue")), NOW)
+    owner = endpoint({"keysSecret": "churn-keys"})
+    got = plan(owner, seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue")), NOW)
 
     assert kinds_of(got.apply) == ["Service/churn"]
     assert got.delete == ()
@@ -234,11 +234,11 @@ def test_an_alias_to_nowhere_does_not_end_what_serves():
     assert "meanwhile churn-1 is served" in condition(got, "Ready")["message"]
 
 
-def served(one, *related):
+def served(owner, *related):
     """The plan of an endpoint that serves version 1 and knows it, beside these objects."""
-    first = plan(one, seen(deployment(one, 1), server_pod(one, 1), address(one, "blue"), related=(version(1),)), NOW)
-    after = replace(one, manifest={**one.manifest, "status": {**first.status, "keysSecret": "churn-keys"}})
-    around = seen(deployment(one, 1), server_pod(one, 1), address(one, "blue"), related=related)
+    first = plan(owner, seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"), related=(version(1),)), NOW)
+    after = replace(owner, manifest={**owner.manifest, "status": {**first.status, "keysSecret": "churn-keys"}})
+    around = seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"), related=related)
     return plan(after, around, NOW)
 
 
@@ -259,9 +259,9 @@ def served(one, *related):
 )
 def test_what_was_served_and_is_gone_is_told_so(reference, related, words):
     """Its pods go on; the condition says what is gone, what becomes of a new pod, and what a user can do."""
-    one = endpoint(deployments=[{"name": "blue", "model": "churn@1"}])
-    one = endpoint({**served(one, version(1)).status}, deployments=[{"name": "blue", "model": reference}])
-    got = served(one, *related)
+    owner = endpoint(deployments=[{"name": "blue", "model": "churn@1"}])
+    owner = endpoint({**served(owner, version(1)).status}, deployments=[{"name": "blue", "model": reference}])
+    got = served(owner, *related)
     message = condition(got, "Ready")["message"]
     assert message.startswith(f"churn-1 answers; {words}")
     assert message.endswith(
@@ -273,11 +273,11 @@ def test_what_was_served_and_is_gone_is_told_so(reference, related, words):
 
 def test_a_version_that_never_was_is_not_said_to_be_gone():
     """Another number is asked for than the one that is served."""
-    one = endpoint(deployments=[{"name": "blue", "model": "churn@1"}])
-    one = endpoint({**served(one, version(1)).status}, deployments=[{"name": "blue", "model": "churn@9"}])
+    owner = endpoint(deployments=[{"name": "blue", "model": "churn@1"}])
+    owner = endpoint({**served(owner, version(1)).status}, deployments=[{"name": "blue", "model": "churn@9"}])
     assert (
         "ModelVersion churn-9 does not exist yet (there are: 1)"
-        in served(one, version(1)).status["deployments"][0]["message"]
+        in served(owner, version(1)).status["deployments"][0]["message"]
     )
 
 
@@ -304,33 +304,33 @@ def test_waiting_that_only_a_person_can_end_is_a_warning(reference, related, lev
 
 def test_a_new_release_of_the_platform_does_not_restart_what_serves():
     """A live Deployment keeps its server image until its own spec or model changes."""
-    one = endpoint({"keysSecret": "churn-keys"})
-    world = seen(deployment(one, 1), server_pod(one, 1), address(one, "blue"), related=(version(1),))
+    owner = endpoint({"keysSecret": "churn-keys"})
+    world = seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"), related=(version(1),))
     newer = replace(world, platform=replace(PLATFORM, server_image="ultramarine/server:2"))
-    container = plan(one, newer, NOW).apply[0]["spec"]["template"]["spec"]["containers"][0]
+    container = plan(owner, newer, NOW).apply[0]["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "ultramarine/server:1"
 
     moved = replace(newer, related=(version(1), version(2)))
-    container = plan(one, moved, NOW).apply[0]["spec"]["template"]["spec"]["containers"][0]
+    container = plan(owner, moved, NOW).apply[0]["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "ultramarine/server:2"
 
 
 def test_a_new_release_may_cure_what_does_not_serve():
     """A Deployment without ready pods takes the new release's image at once."""
-    one = endpoint({"keysSecret": "churn-keys"})
-    world = seen(deployment(one, 1, rolled=False), address(one, "blue"), related=(version(1),))
+    owner = endpoint({"keysSecret": "churn-keys"})
+    world = seen(deployment(owner, 1, rolled=False), address(owner, "blue"), related=(version(1),))
     newer = replace(world, platform=replace(PLATFORM, server_image="ultramarine/server:2"))
-    container = plan(one, newer, NOW).apply[0]["spec"]["template"]["spec"]["containers"][0]
+    container = plan(owner, newer, NOW).apply[0]["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "ultramarine/server:2"
 
 
 def test_keys_that_a_pod_misses_are_made_again():
-    """Nobody may read Secrets: that one is gone is known from the pod that waits for it."""
-    one = endpoint({"keysSecret": "churn-keys"})
-    ended = {"exitCode": 1, "reason": "Error", "message": told("KeysMissing", "no key in …")}
+    """The operator may not read Secrets: the pod that waits for a deleted one reports it."""
+    owner = endpoint({"keysSecret": "churn-keys"})
+    ended = {"exitCode": 1, "reason": "Error", "message": last_words("KeysMissing", "no key in …")}
     crashed = {"name": "server", "ready": False, "state": {"terminated": ended}}
-    pod = server_pod(one, 1, ready=False, containerStatuses=[crashed])
-    got = plan(one, seen(deployment(one, 1, rolled=False), pod, related=(version(1),)), NOW)
+    pod = server_pod(owner, 1, ready=False, containerStatuses=[crashed])
+    got = plan(owner, seen(deployment(owner, 1, rolled=False), pod, related=(version(1),)), NOW)
     (made,) = got.effects
     assert made.event is not None
     assert made.event.reason == "KeysReplaced"
@@ -370,35 +370,35 @@ def test_who_answers_keeps_its_pods_until_the_turn():
     """Scaling blue down in the edit that gives green 100 takes nothing from blue while it still answers."""
     before = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"blue": 100})
     down = [{**TWO[0], "replicas": 0}, TWO[1]]
-    one = endpoint({"keysSecret": "churn-keys"}, deployments=down, traffic={"green": 100})
+    owner = endpoint({"keysSecret": "churn-keys"}, deployments=down, traffic={"green": 100})
     blue = (deployment(before, 1), server_pod(before, 1), address(before, "blue"))
-    got = plan(one, seen(*blue, deployment(one, 2, "green", rolled=False), related=(version(1), version(2))), NOW)
+    got = plan(owner, seen(*blue, deployment(owner, 2, "green", rolled=False), related=(version(1), version(2))), NOW)
 
     assert got.status["traffic"] == {"blue": 100}
     assert got.apply[0]["spec"]["replicas"] == 1
 
 
 def test_traffic_does_not_turn_to_another_version_than_the_one_asked_for():
-    """green still runs 1 and cannot load 2: its ready old pods are no reason to turn to it."""
-    one = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"green": 100})
-    blue = (deployment(one, 1), server_pod(one, 1), address(one, "blue"))
-    ended = {"exitCode": 1, "reason": "Error", "message": told("ModelCorrupt", "broken")}
-    broken = server_pod(one, 2, "green", ready=False, containerStatuses=[{"state": {"terminated": ended}}])
+    """green still runs 1 and cannot load 2: its old ready pods do not count for it."""
+    owner = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"green": 100})
+    blue = (deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"))
+    ended = {"exitCode": 1, "reason": "Error", "message": last_words("ModelCorrupt", "broken")}
+    broken = server_pod(owner, 2, "green", ready=False, containerStatuses=[{"state": {"terminated": ended}}])
     broken["metadata"]["name"] = "churn-green-new"
-    green = (deployment(one, 2, "green", rolled=False), server_pod(one, 1, "green"), broken)
-    got = plan(one, seen(*blue, *green, related=(version(1), version(2))), NOW)
+    green = (deployment(owner, 2, "green", rolled=False), server_pod(owner, 1, "green"), broken)
+    got = plan(owner, seen(*blue, *green, related=(version(1), version(2))), NOW)
 
     assert got.status["deployments"][1]["state"] == "Failing"
     assert got.status["traffic"] == {"blue": 100}
 
 
 def test_a_service_deleted_in_the_middle_of_a_switch_comes_back_where_it_was():
-    """Without the Service the status knows who answered; nobody is deleted in such a pass."""
+    """Without the Service the status names the deployment that answered; such a pass deletes nothing."""
     before = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"blue": 100})
     status = {"keysSecret": "churn-keys", "traffic": {"blue": 100}}
-    one = endpoint(status, deployments=TWO[1:])
-    world = (deployment(before, 1), server_pod(before, 1), deployment(one, 2, "green", rolled=False))
-    got = plan(one, seen(*world, related=(version(2),)), NOW)
+    owner = endpoint(status, deployments=TWO[1:])
+    world = (deployment(before, 1), server_pod(before, 1), deployment(owner, 2, "green", rolled=False))
+    got = plan(owner, seen(*world, related=(version(2),)), NOW)
 
     assert got.apply[-1]["spec"]["selector"]["ultramarine.dev/deployment"] == "blue"
     assert got.delete == ()
@@ -407,9 +407,9 @@ def test_a_service_deleted_in_the_middle_of_a_switch_comes_back_where_it_was():
 def test_a_renamed_deployment_is_no_outage():
     """blue, which the spec no longer has, answers until green is ready: the endpoint stays Ready and says so."""
     before = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"blue": 100})
-    one = endpoint({"keysSecret": "churn-keys"}, deployments=TWO[1:])
+    owner = endpoint({"keysSecret": "churn-keys"}, deployments=TWO[1:])
     blue = (deployment(before, 1), server_pod(before, 1), address(before, "blue"))
-    got = plan(one, seen(*blue, deployment(one, 2, "green", rolled=False), related=(version(2),)), NOW)
+    got = plan(owner, seen(*blue, deployment(owner, 2, "green", rolled=False), related=(version(2),)), NOW)
 
     assert condition(got, "Ready")["status"] == "True"
     assert got.status["modelVersion"] == "churn-1"
@@ -427,22 +427,22 @@ def test_scaling_after_an_upgrade_restarts_nobody():
 
 def test_an_edit_is_not_done_before_its_rollout():
     """Changed resources make the endpoint Reconciling at once, though the old pods are all ready."""
-    one = endpoint({"keysSecret": "churn-keys"})
+    owner = endpoint({"keysSecret": "churn-keys"})
     limits = {"limits": {"memory": "1Gi"}}
     edited = endpoint(
         {"keysSecret": "churn-keys"}, deployments=[{"name": "blue", "model": "churn@1", "resources": limits}]
     )
-    got = plan(edited, seen(deployment(one, 1), server_pod(one, 1), address(one, "blue"), related=(version(1),)), NOW)
+    got = plan(edited, seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"), related=(version(1),)), NOW)
     assert condition(got, "Reconciling")["status"] == "True"
     assert condition(got, "Ready")["status"] == "True"
 
 
 def test_pods_that_kubernetes_does_not_make_are_told_with_its_words():
     """A quota or an admission policy that refuses the pods is in the deployment's message."""
-    one = endpoint()
-    live = deployment(one, 1, rolled=False)
+    owner = endpoint()
+    live = deployment(owner, 1, rolled=False)
     live["status"]["conditions"] = [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods"}]
-    got = plan(one, seen(live, address(one, "blue"), related=(version(1),)), NOW)
+    got = plan(owner, seen(live, address(owner, "blue"), related=(version(1),)), NOW)
 
     assert got.status["deployments"][0]["state"] == "Failing"
     assert "exceeded quota: pods" in got.status["deployments"][0]["message"]
@@ -451,9 +451,9 @@ def test_pods_that_kubernetes_does_not_make_are_told_with_its_words():
 def test_pods_get_the_secrets_of_a_private_registry():
     """Images that were pushed to a private registry can be pulled by pods that serve and that train."""
     platform = replace(PLATFORM, image_pull_secrets=("registry",))
-    found = replace(seen(related=(version(1),)), platform=platform)
-    serving = next(m for m in plan(endpoint(), found, NOW).apply if m["kind"] == "Deployment")
-    training = plan_training(training_job(), found, NOW).apply[-1]
+    observed = replace(seen(related=(version(1),)), platform=platform)
+    serving = next(m for m in plan(endpoint(), observed, NOW).apply if m["kind"] == "Deployment")
+    training = plan_training(training_job(), observed, NOW).apply[-1]
 
     for child_ in (serving, training):
         assert child_["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
@@ -472,8 +472,8 @@ def test_the_fields_that_place_a_pod_are_named(kind, authors):
     labels = {"ultramarine.dev/kind": kind}
     pod = {"metadata": {"name": "churn", "labels": labels}, "status": {"conditions": [unplaced]}}
 
-    assert (found := pods.trouble(pod))
-    assert found.message.endswith(f"; correct {authors}the chart's serving.nodeSelector, or add a node")
+    assert (trouble := pods.trouble(pod))
+    assert trouble.message.endswith(f"; correct {authors}the chart's serving.nodeSelector, or add a node")
 
 
 def test_an_address_that_is_too_long_is_cut():

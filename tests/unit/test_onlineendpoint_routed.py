@@ -50,8 +50,8 @@ def after(owner, *before, says=None, related=BOTH):
 
 def routes_of(got):
     """The routes that a plan wants."""
-    (found,) = (made for made in got.apply if made["kind"] == "ConfigMap")
-    return routes_in(found)
+    (config_map,) = (made for made in got.apply if made["kind"] == "ConfigMap")
+    return routes_in(config_map)
 
 
 def weights(got):
@@ -61,12 +61,12 @@ def weights(got):
 
 def kept(owner, got):
     """The ConfigMap of a plan, as it is seen later."""
-    (found,) = (made for made in got.apply if made["kind"] == "ConfigMap")
-    return child("ConfigMap", found["metadata"]["name"], owner) | {"data": found["data"]}
+    (config_map,) = (made for made in got.apply if made["kind"] == "ConfigMap")
+    return child("ConfigMap", config_map["metadata"]["name"], owner) | {"data": config_map["data"]}
 
 
 def having(config_map, pods=1, **ready):
-    """Gateway pods that have these routes, and so many addresses of each deployment (one where nothing is said)."""
+    """Return gateway pods that have these routes, with a number of addresses of each deployment, 1 by default."""
     routes = routes_in(config_map)
     state = RouteState(routes.version, ready={d.name: ready.get(d.name, 1) for d in routes.deployments})
     return GatewayFacts((state,) * pods)
@@ -98,27 +98,27 @@ def settled(owner, *pods, related=BOTH):
 
 
 def test_a_new_endpoint_has_routes_first_and_an_address_when_the_gateway_has_them():
-    """The Service is made only when every gateway pod has the first routes: its port may belong to somebody else."""
-    one = endpoint(KEYS)
-    first = after(one, related=(version(1),))
+    """The Service is made only when every gateway pod has the first routes: its port may belong to another endpoint."""
+    owner = endpoint(KEYS)
+    first = after(owner, related=(version(1),))
     assert kinds_of(first.apply) == ["Deployment/churn-blue", "Service/churn-blue-pods", "ConfigMap/churn-routes"]
     assert weights(first) == {"blue": 100}
     assert condition(first, "RoutesReady")["status"] == "False"
     assert first.status["traffic"] == {}
 
-    config_map = kept(one, first)
+    config_map = kept(owner, first)
     half = GatewayFacts((*having(config_map).proxies, RouteState()))
-    waiting = after(one, *blue(one), config_map, says=half, related=(version(1),))
+    waiting = after(owner, *blue(owner), config_map, says=half, related=(version(1),))
     assert "Service/churn" not in kinds_of(waiting.apply)
     assert condition(waiting, "RoutesReady")["message"] == "1 of 2 gateway pods have the newest routes"
     assert condition(waiting, "Ready")["status"] == "False"
 
-    turning = after(one, *blue(one), config_map, says=having(config_map, 2), related=(version(1),))
+    turning = after(owner, *blue(owner), config_map, says=having(config_map, 2), related=(version(1),))
     made = next(m for m in turning.apply if m["metadata"]["name"] == "churn")
     assert made["spec"]["selector"] == GATEWAY_PODS
     assert {port["targetPort"] for port in made["spec"]["ports"]} == {first.status["gatewayPort"]}
 
-    last = after(one, *blue(one), *settled(one, *blue(one)), says=having(config_map, 2), related=(version(1),))
+    last = after(owner, *blue(owner), *settled(owner, *blue(owner)), says=having(config_map, 2), related=(version(1),))
     assert (condition(last, "RoutesReady")["status"], condition(last, "Ready")["status"]) == ("True", "True")
     assert condition(last, "Ready")["message"] == "churn-1 answers"
     assert last.status["traffic"] == {"blue": 100}
@@ -139,8 +139,8 @@ def test_the_first_routes_cost_one_status_until_they_are_confirmed():
 
 def test_the_gateway_finds_what_the_routes_name():
     """The ConfigMap has the label that the gateway follows, and each deployment in it a Service of that name."""
-    one = endpoint(KEYS, deployments=TWO, traffic=HALVES)
-    got = after(one)
+    owner = endpoint(KEYS, deployments=TWO, traffic=HALVES)
+    got = after(owner)
     (config_map,) = (m for m in got.apply if m["kind"] == "ConfigMap")
     services = {m["metadata"]["name"]: m["spec"] for m in got.apply if m["kind"] == "Service"}
 
@@ -155,26 +155,26 @@ def test_the_gateway_finds_what_the_routes_name():
 def test_a_split_waits_for_every_deployment_whose_share_rises():
     """From blue alone to halves: nothing changes until green is ready and every gateway pod has an address of it."""
     before = endpoint(KEYS, deployments=TWO, traffic={"blue": 100})
-    one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic=HALVES)
+    owner = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic=HALVES)
     at_rest = settled(before, *blue(before))
 
-    early = after(one, *blue(one), *green(one, rolled=False), *at_rest, says=having(at_rest[0]))
+    early = after(owner, *blue(owner), *green(owner, rolled=False), *at_rest, says=having(at_rest[0]))
     assert weights(early) == {"blue": 100, "green": 0}
     assert early.status["traffic"] == {"blue": 100}
     words = "blue answers until blue (50 %) and green (50 %) take over: green: 0 of 1 pods of churn-2 are ready"
     assert condition(early, "Ready")["message"].startswith(words)
 
-    unknown = after(one, *blue(one), *green(one), *at_rest, says=having(at_rest[0], green=0))
+    unknown = after(owner, *blue(owner), *green(owner), *at_rest, says=having(at_rest[0], green=0))
     assert weights(unknown) == {"blue": 100, "green": 0}
     assert "an address of green" in condition(unknown, "Ready")["message"]
     assert unknown.after is not None
 
-    ready = after(one, *blue(one), *green(one), *at_rest, says=having(at_rest[0]))
+    ready = after(owner, *blue(owner), *green(owner), *at_rest, says=having(at_rest[0]))
     assert weights(ready) == HALVES
     assert ready.status["traffic"] == {"blue": 100}, "only what every gateway pod has confirmed is told"
 
-    routes = kept(one, ready)
-    last = after(one, *blue(one), *green(one), routes, at_rest[1], says=having(routes))
+    routes = kept(owner, ready)
+    last = after(owner, *blue(owner), *green(owner), routes, at_rest[1], says=having(routes))
     assert last.status["traffic"] == HALVES
     assert last.status["modelVersion"] == "churn-1 and churn-2"
     assert condition(last, "Ready")["message"] == "blue (50 %, churn-1) and green (50 %, churn-2) answer"
@@ -185,9 +185,9 @@ def test_traffic_leaves_a_deployment_that_is_ill():
     """blue fails an update, and its share falls: only green, whose share rises, has to be ready for that."""
     before = endpoint(KEYS, deployments=TWO, traffic=HALVES)
     at_rest = settled(before, *blue(before), *green(before))
-    one = endpoint(KEYS | {"traffic": HALVES}, deployments=TWO, traffic={"blue": 10, "green": 90})
-    ill = (deployment(one, 1, rolled=False), server_pod(one, 1, ready=False))
-    got = after(one, *ill, *green(one), *at_rest, says=having(at_rest[0], blue=0))
+    owner = endpoint(KEYS | {"traffic": HALVES}, deployments=TWO, traffic={"blue": 10, "green": 90})
+    ill = (deployment(owner, 1, rolled=False), server_pod(owner, 1, ready=False))
+    got = after(owner, *ill, *green(owner), *at_rest, says=having(at_rest[0], blue=0))
 
     assert weights(got) == {"blue": 10, "green": 90}
 
@@ -196,19 +196,19 @@ def test_what_leaves_the_spec_goes_step_by_step():
     """blue leaves: its weight goes when green is ready, then its routes, then its pods; each after the one before."""
     before = endpoint(KEYS, deployments=TWO, traffic={"blue": 100})
     at_rest = settled(before, *blue(before), *green(before))
-    one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO[1:])
-    pods = (*blue(before), *green(one))
+    owner = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO[1:])
+    pods = (*blue(before), *green(owner))
 
-    routes, wanted = at_rest[0], []
+    routes, expected = at_rest[0], []
     for _ in range(4):
-        got = after(one, *pods, routes, at_rest[1], says=having(routes))
-        wanted.append((weights(got), [ref.name for ref in got.delete]))
-        late = after(one, *pods, kept(one, got), at_rest[1], says=having(routes))
-        if kept(one, got) != routes:
+        got = after(owner, *pods, routes, at_rest[1], says=having(routes))
+        expected.append((weights(got), [ref.name for ref in got.delete]))
+        late = after(owner, *pods, kept(owner, got), at_rest[1], says=having(routes))
+        if kept(owner, got) != routes:
             assert late.delete == (), "nothing is deleted before every gateway pod has confirmed"
-        routes = kept(one, got)
+        routes = kept(owner, got)
 
-    assert wanted == [
+    assert expected == [
         ({"green": 100, "blue": 0}, []),
         ({"green": 100}, []),
         ({"green": 100}, ["churn-blue"]),
@@ -219,10 +219,10 @@ def test_what_leaves_the_spec_goes_step_by_step():
 def test_the_service_of_a_deployment_that_left_goes_with_it():
     """When blue's pods may go, so may the Service by which the gateway found them."""
     before = endpoint(KEYS, deployments=TWO, traffic={"green": 100})
-    one = endpoint(KEYS, deployments=TWO[1:])
-    at_rest = settled(one, *green(one))
+    owner = endpoint(KEYS, deployments=TWO[1:])
+    at_rest = settled(owner, *green(owner))
     listed = child("Service", pods_service_name(before, "blue"), before)
-    got = after(one, *blue(before), *green(one), listed, *at_rest, says=having(at_rest[0]))
+    got = after(owner, *blue(before), *green(owner), listed, *at_rest, says=having(at_rest[0]))
 
     assert [(ref.resource.kind, ref.name) for ref in got.delete] == [
         ("Deployment", "churn-blue"),
@@ -237,53 +237,53 @@ def test_who_loses_a_share_keeps_its_pods_until_that_is_confirmed():
     big = deployment(before, 1)
     big["spec"]["replicas"] = 4
     at_rest = settled(before, big, server_pod(before, 1))
-    one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic=HALVES)
-    pods = (big, server_pod(one, 1), *green(one))
+    owner = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic=HALVES)
+    pods = (big, server_pod(owner, 1), *green(owner))
 
-    turning = after(one, *pods, *at_rest, says=having(at_rest[0]))
+    turning = after(owner, *pods, *at_rest, says=having(at_rest[0]))
     assert turning.apply[0]["spec"]["replicas"] == 4
-    routes = kept(one, turning)
-    assert after(one, *pods, routes, at_rest[1], says=having(at_rest[0])).apply[0]["spec"]["replicas"] == 4
-    assert after(one, *pods, routes, at_rest[1], says=having(routes)).apply[0]["spec"]["replicas"] == 1
+    routes = kept(owner, turning)
+    assert after(owner, *pods, routes, at_rest[1], says=having(at_rest[0])).apply[0]["spec"]["replicas"] == 4
+    assert after(owner, *pods, routes, at_rest[1], says=having(routes)).apply[0]["spec"]["replicas"] == 1
 
 
 def test_an_endpoint_from_before_the_gateway_is_turned_without_a_gap():
     """The Service stays at blue's pods until every gateway pod has the routes, and the routes begin with blue."""
     status = KEYS | {"traffic": {"blue": 100}}
-    one = endpoint(status, deployments=TWO, traffic={"green": 100})
-    pods = (*blue(one), *green(one))
-    first = after(one, *pods, address(one, "blue"))
+    owner = endpoint(status, deployments=TWO, traffic={"green": 100})
+    pods = (*blue(owner), *green(owner))
+    first = after(owner, *pods, address(owner, "blue"))
     assert weights(first) == {"blue": 100, "green": 0}
     assert service_target(first.apply[-1]) == "blue"
 
-    routes = kept(one, first)
-    turning = after(one, *pods, routes, address(one, "blue"), says=having(routes))
+    routes = kept(owner, first)
+    turning = after(owner, *pods, routes, address(owner, "blue"), says=having(routes))
     assert service_target(turning.apply[-1]) == routes_in(routes).port
     assert weights(turning) == {"blue": 100, "green": 0}
     assert turning.status["traffic"] == {"blue": 100}
 
-    turned = address(one, routes_in(routes).port)
-    assert weights(after(one, *pods, routes, turned, says=having(routes))) == {"blue": 0, "green": 100}
+    turned = address(owner, routes_in(routes).port)
+    assert weights(after(owner, *pods, routes, turned, says=having(routes))) == {"blue": 0, "green": 100}
 
 
 def test_a_gateway_that_is_gone_gives_the_service_back():
     """Without a gateway the Service returns to the pods of the last champion, and the list of pods goes."""
-    one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic={"blue": 100})
-    at_rest = settled(one, *blue(one), *green(one))
-    got = plan(one, seen(*blue(one), *green(one), *at_rest, related=BOTH), NOW)
+    owner = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic={"blue": 100})
+    at_rest = settled(owner, *blue(owner), *green(owner))
+    got = plan(owner, seen(*blue(owner), *green(owner), *at_rest, related=BOTH), NOW)
     assert service_target(got.apply[-1]) == "blue"
     assert got.delete == ()
 
-    listed = child("Service", pods_service_name(one, "blue"), one)
-    last = plan(one, seen(*blue(one), *green(one), listed, at_rest[0], address(one, "blue"), related=BOTH), NOW)
+    listed = child("Service", pods_service_name(owner, "blue"), owner)
+    last = plan(owner, seen(*blue(owner), *green(owner), listed, at_rest[0], address(owner, "blue"), related=BOTH), NOW)
     assert [ref.name for ref in last.delete] == ["churn-blue-pods"]
     assert condition(last, "RoutesReady") == {}
 
 
 def test_a_split_without_a_gateway_says_what_it_needs():
     """The larger part answers everything, and the object is stalled until the gateway is there or the split is not."""
-    one = endpoint(KEYS, deployments=TWO, traffic={"blue": 10, "green": 90})
-    got = plan(one, seen(*blue(one), *green(one), address(one, "green"), related=BOTH), NOW)
+    owner = endpoint(KEYS, deployments=TWO, traffic={"blue": 10, "green": 90})
+    got = plan(owner, seen(*blue(owner), *green(owner), address(owner, "green"), related=BOTH), NOW)
 
     assert got.status["traffic"] == {"green": 100}
     assert (condition(got, "RoutesReady")["reason"], condition(got, "Ready")["status"]) == ("NoGateway", "True")
@@ -298,26 +298,26 @@ def test_a_split_without_a_gateway_says_what_it_needs():
 )
 def test_a_taken_port_is_left_for_another():
     """If another endpoint has the port, the next one is tried once; no Service points to the taken port."""
-    one = endpoint(KEYS)
-    first = after(one, *blue(one), related=(version(1),))
-    routes, port = kept(one, first), first.status["gatewayPort"]
+    owner = endpoint(KEYS)
+    first = after(owner, *blue(owner), related=(version(1),))
+    routes, port = kept(owner, first), first.status["gatewayPort"]
     taken = GatewayFacts((RouteState(reason="port taken", port=port, port_taken_by="other"),))
-    got = after(one, *blue(one), routes, says=taken, related=(version(1),))
+    got = after(owner, *blue(owner), routes, says=taken, related=(version(1),))
 
-    assert got.status["gatewayPort"] == next_port(one, port) == routes_of(got).port
+    assert got.status["gatewayPort"] == next_port(owner, port) == routes_of(got).port
     assert "OnlineEndpoint other" in condition(got, "RoutesReady")["message"]
     assert "Service/churn" not in kinds_of(got.apply)
-    again = after(one, *blue(one), kept(one, got), says=taken, related=(version(1),))
-    assert routes_of(again).port == next_port(one, port), "what is said of an older port is over"
+    again = after(owner, *blue(owner), kept(owner, got), says=taken, related=(version(1),))
+    assert routes_of(again).port == next_port(owner, port), "what is said of an older port is over"
 
 
 def test_every_port_is_tried():
     """From any port the next ones come to all of them, so an endpoint finds one as long as there is one."""
-    one, seen_ports = endpoint(), set()
-    port = first_port(one)
+    owner, seen_ports = endpoint(), set()
+    port = first_port(owner)
     for _ in range(PORTS):
         seen_ports.add(port)
-        port = next_port(one, port)
+        port = next_port(owner, port)
 
     assert seen_ports == set(range(FIRST_PORT, FIRST_PORT + PORTS))
 
@@ -332,9 +332,9 @@ def test_every_port_is_tried():
 )
 def test_trouble_with_the_gateway_is_told(says, ready, words):
     """Routes that are not confirmed are not ready; the endpoint is, while gateway pods are there and pods answer."""
-    one = endpoint(KEYS | {"traffic": {"blue": 100}})
-    at_rest = settled(one, *blue(one), related=(version(1),))
-    got = after(one, *blue(one), *at_rest, says=says, related=(version(1),))
+    owner = endpoint(KEYS | {"traffic": {"blue": 100}})
+    at_rest = settled(owner, *blue(owner), related=(version(1),))
+    got = after(owner, *blue(owner), *at_rest, says=says, related=(version(1),))
 
     assert condition(got, "RoutesReady")["status"] == "False"
     assert words in condition(got, "RoutesReady")["message"]
@@ -349,13 +349,13 @@ def test_mirrors_and_bounds_reach_the_gateway_and_the_server():
     batching = {"maxBatchSize": 32, "maxLatencyMilliseconds": 2}
     request = json.dumps({"inputs": []})
     first = {**TWO[0], "requestSettings": settings, "batching": batching, "warmup": {"request": request}}
-    one = endpoint(KEYS, deployments=[first, TWO[1]], traffic={"blue": 100}, mirrorTraffic={"green": 20})
-    got = after(one)
-    one_, two = routes_of(got).deployments
+    owner = endpoint(KEYS, deployments=[first, TWO[1]], traffic={"blue": 100}, mirrorTraffic={"green": 20})
+    got = after(owner)
+    blue, two = routes_of(got).deployments
     env = got.apply[0]["spec"]["template"]["spec"]["containers"][0]["env"]
     task = ServingTask.from_json(env[0]["value"])
 
-    assert (one_.weight, one_.mirror_percent, one_.timeout_seconds) == (100, 0, 6.25)
+    assert (blue.weight, blue.mirror_percent, blue.timeout_seconds) == (100, 0, 6.25)
     assert (two.weight, two.mirror_percent) == (0, 20)
     bounds = (task.timeout_seconds, task.max_concurrent_requests, task.max_queue_milliseconds)
     assert bounds == (5, 8, 250)
@@ -382,9 +382,9 @@ def test_a_gateway_of_another_namespace_is_none():
 
 def test_names_of_services_fit():
     """The longest names of an endpoint and of two of its deployments give two names that a Service may have."""
-    one = endpoint()
-    one.manifest["metadata"]["name"] = "a" * 40
-    names = {pods_service_name(one, "b" * 39 + last) for last in "xy"}
+    owner = endpoint()
+    owner.manifest["metadata"]["name"] = "a" * 40
+    names = {pods_service_name(owner, "b" * 39 + last) for last in "xy"}
 
     assert len(names) == 2
     assert all(len(name) <= 63 and name.strip("-") == name for name in names)
@@ -423,10 +423,10 @@ class Cluster:
     def says(self):
         states = [
             RouteState(
-                each["routes"].version if each["routes"] else "",
-                ready={name: int(name in each["pods"]) for name in ("blue", "green")},
+                gateway["routes"].version if gateway["routes"] else "",
+                ready={name: int(name in gateway["pods"]) for name in ("blue", "green")},
             )
-            for each in self.gateways
+            for gateway in self.gateways
         ]
         return GatewayFacts(tuple(states))
 
@@ -464,9 +464,9 @@ class Cluster:
         self.status = got.status
 
     def check(self):
-        """Nobody who can be asked sends a request where no pod is; pods without a check are behind their policy."""
-        made = [each["spec"]["template"] for (kind, _), each in self.children.items() if kind == "Deployment"]
-        if any(LABEL_GATEWAY_ONLY in each["metadata"]["labels"] for each in made):
+        """Neither Service nor gateway leads to a deployment without pods; pods without a check are behind their policy."""
+        made = [child["spec"]["template"] for (kind, _), child in self.children.items() if kind == "Deployment"]
+        if any(LABEL_GATEWAY_ONLY in child["metadata"]["labels"] for child in made):
             assert ("NetworkPolicy", "churn-gateway-only") in self.children
         if service_target(self.children.get(("Service", "churn"))) is None or not self.served:
             return
@@ -500,13 +500,13 @@ def with_tls(pod):
 @pytest.mark.parametrize("on", [True, False])
 def test_pods_are_asked_by_tls_as_soon_as_one_of_the_new_ones_is_ready(monkeypatch, on):
     """Turned on and off alike: routes and Services follow the pods, not the installation, for pods come one by one."""
-    one = endpoint(KEYS)
-    plain, by_tls = blue(one), (blue(one)[0], with_tls(blue(one)[1]))
+    owner = endpoint(KEYS)
+    plain, by_tls = blue(owner), (blue(owner)[0], with_tls(blue(owner)[1]))
     old, new = (plain, by_tls) if on else (by_tls, plain)
     monkeypatch.setitem(globals(), "HERE", replace(HERE, tls=on))
 
     def asked(*before):
-        return [route.tls for route in routes_of(after(one, *before, related=(version(1),))).deployments]
+        return [route.tls for route in routes_of(after(owner, *before, related=(version(1),))).deployments]
 
     assert asked() == asked(*new) == [on]
     assert asked(*old) == [not on]
@@ -515,11 +515,11 @@ def test_pods_are_asked_by_tls_as_soon_as_one_of_the_new_ones_is_ready(monkeypat
     # Plain pods stay until every gateway pod knows the authority of the others.
     for knows in (False, True):
         says = GatewayFacts((RouteState(tls=True), RouteState(tls=knows)))
-        replaced = "Deployment/churn-blue" in kinds_of(after(one, *plain, says=says, related=(version(1),)).apply)
+        replaced = "Deployment/churn-blue" in kinds_of(after(owner, *plain, says=says, related=(version(1),)).apply)
         assert replaced == (knows or not on)
 
-    alone = replace(seen(*new, address(one, "blue"), related=(version(1),)), platform=replace(PLATFORM, tls=on))
-    direct = plan(one, alone, NOW)
+    alone = replace(seen(*new, address(owner, "blue"), related=(version(1),)), platform=replace(PLATFORM, tls=on))
+    direct = plan(owner, alone, NOW)
     (made,) = (m for m in direct.apply if m["metadata"]["name"] == "churn")
     assert [port["port"] for port in made["spec"]["ports"]] == [443 if on else 80, 9000]
     assert direct.status["url"].startswith("https:" if on else "http:")
@@ -584,11 +584,11 @@ def away(config_map, *names, pods=1, others=()):
 
 def test_a_deployment_that_never_was_ready_leaves_its_share_to_the_others():
     """The endpoint is Ready, since every request is answered; traffic, Ready and an event say what became of blue."""
-    one = endpoint(KEYS, deployments=TWO, traffic=EIGHTY)
-    pods = (*refused(one), *green(one))
-    at_rest = settled(one, *pods)
+    owner = endpoint(KEYS, deployments=TWO, traffic=EIGHTY)
+    pods = (*refused(owner), *green(owner))
+    at_rest = settled(owner, *pods)
 
-    got = after(one, *pods, *at_rest, says=away(at_rest[0], "blue"))
+    got = after(owner, *pods, *at_rest, says=away(at_rest[0], "blue"))
     assert weights(got) == EIGHTY, "the gateway's agent knows of pods sooner than the operator"
     assert got.status["traffic"] == {"green": 100}
     assert got.status["modelVersion"] == "churn-2"
@@ -597,16 +597,16 @@ def test_a_deployment_that_never_was_ready_leaves_its_share_to_the_others():
     words = "green answers all requests; blue has no ready pod and gets none of its 80 %: churn-1: "
     assert ready["message"].startswith(words)
     assert condition(got, "Reconciling")["message"] == ready["message"]
-    told = {event.reason: (event.type, event.message) for event in got.events}
-    assert told["Ready"] == ("Normal", "churn-2 answers")
-    assert told["TrafficDiverted"] == ("Warning", "blue has no ready pod: green answers its requests")
+    events = {event.reason: (event.type, event.message) for event in got.events}
+    assert events["Ready"] == ("Normal", "churn-2 answers")
+    assert events["TrafficDiverted"] == ("Warning", "blue has no ready pod: green answers its requests")
 
     later = endpoint(got.status, deployments=TWO, traffic=EIGHTY)
     again = after(later, *pods, *at_rest, says=away(at_rest[0], "blue"))
     assert again.status == got.status
     assert again.events == ()
 
-    back = after(later, *blue(one), *green(one), *at_rest, says=away(at_rest[0]))
+    back = after(later, *blue(owner), *green(owner), *at_rest, says=away(at_rest[0]))
     assert back.status["traffic"] == EIGHTY
     assert [event.message for event in back.events if event.reason == "TrafficTurned"] == [
         "blue (80 %) and green (20 %) now answer"
@@ -615,17 +615,17 @@ def test_a_deployment_that_never_was_ready_leaves_its_share_to_the_others():
 
 def test_only_who_gets_nothing_from_any_gateway_pod_is_left_out_of_the_status():
     """While one gateway pod still asks blue, it answers; and the gateway is asked again soon."""
-    one = endpoint(KEYS | {"traffic": EIGHTY}, deployments=TWO, traffic=EIGHTY)
-    pods = (*refused(one), *green(one))
-    at_rest = settled(one, *pods)
+    owner = endpoint(KEYS | {"traffic": EIGHTY}, deployments=TWO, traffic=EIGHTY)
+    pods = (*refused(owner), *green(owner))
+    at_rest = settled(owner, *pods)
     got = after(
-        one, *pods, *at_rest, says=GatewayFacts((*away(at_rest[0], "blue").proxies, *having(at_rest[0]).proxies))
+        owner, *pods, *at_rest, says=GatewayFacts((*away(at_rest[0], "blue").proxies, *having(at_rest[0]).proxies))
     )
     assert got.status["traffic"] == EIGHTY
     assert got.after is not None
     assert got.after.total_seconds() <= 5
 
-    nobody = after(one, *refused(one), *green(one, rolled=False), *at_rest, says=having(at_rest[0], blue=0, green=0))
+    nobody = after(owner, *refused(owner), *green(owner, rolled=False), *at_rest, says=having(at_rest[0], blue=0, green=0))
     assert nobody.status["traffic"] == EIGHTY
     assert condition(nobody, "Ready")["status"] == "False"
 
@@ -636,16 +636,16 @@ def test_requests_do_not_wait_for_pods_that_fail():
         {**TWO[0], "autoscale": {"metric": "concurrency", "target": 1, "minReplicas": 0, "maxReplicas": 2}},
         TWO[1],
     ]
-    one = endpoint(KEYS, deployments=sleepy, traffic=EIGHTY)
+    owner = endpoint(KEYS, deployments=sleepy, traffic=EIGHTY)
 
     def holds(*pods, before=()):
-        return next(d.hold for d in routes_of(after(one, *pods, *green(one), *before)).deployments if d.name == "blue")
+        return next(d.hold for d in routes_of(after(owner, *pods, *green(owner), *before)).deployments if d.name == "blue")
 
-    starting = deployment(one, 1, rolled=False)
+    starting = deployment(owner, 1, rolled=False)
     assert holds()
-    failing = after(one, *refused(one), *green(one))
-    assert not holds(*refused(one))
-    assert not holds(starting, before=[kept(one, failing)]), (
+    failing = after(owner, *refused(owner), *green(owner))
+    assert not holds(*refused(owner))
+    assert not holds(starting, before=[kept(owner, failing)]), (
         "its pod is started again, and nothing says that it is well"
     )
-    assert holds(*blue(one), before=[kept(one, failing)])
+    assert holds(*blue(owner), before=[kept(owner, failing)])
