@@ -1,4 +1,4 @@
-"""What the gateway decides without Envoy: the contract, which addresses take requests, in which order it tells."""
+"""Decisions of the gateway without Envoy: the contract, the addresses of requests, the order of responses."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ endpoints = st.builds(
     endpoint=names,
     namespace=names,
     port=st.integers(10_000, 65_535),
-    deployments=st.lists(deployments, max_size=4, unique_by=lambda one: one.name).map(tuple),
+    deployments=st.lists(deployments, max_size=4, unique_by=lambda deployment: deployment.name).map(tuple),
     auth=auths,
     limits=st.builds(RouteLimits, max_requests=st.integers(1, 10**6), max_connections=st.integers(1, 10**6)),
     tls_secret=st.one_of(st.just(""), names),
@@ -68,11 +68,11 @@ endpoints = st.builds(
 
 @given(endpoints)
 def test_routes_are_read_as_they_were_written(routes: EndpointRoutes) -> None:
-    """What is written is read, its version is that of its content, and Envoy has words for all of it."""
+    """Written routes are read again, their version follows from their content, and all can be rendered."""
     assert EndpointRoutes.from_json(routes.to_json()) == routes
     assert structs.replace(routes, port=9_999).version != routes.version
 
-    held = frozenset(one.name for one in routes.deployments if one.hold)
+    held = frozenset(deployment.name for deployment in routes.deployments if deployment.hold)
     rendered = render(routes, Secrets({"primary": "0" * 64}), "0.0.0.0", held, authority="PEM")
     assert EndpointConfig.from_json(rendered.to_json()) == rendered
 
@@ -102,36 +102,36 @@ def test_routes_are_read_as_they_were_written(routes: EndpointRoutes) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_in_words(change: dict[str, Any], words: str) -> None:
-    """Routes that cannot be meant name the field; a field that is not known is refused, since it would not be done."""
+    """Invalid routes name their field; an unknown field is refused, since the gateway would ignore it."""
     with pytest.raises(ValueError, match=words):
         EndpointRoutes.from_json(json.dumps(json.loads(CHURN.to_json()) | change))
 
 
 def test_what_is_not_asked_for_is_not_written() -> None:
     """Routes without the newer fields have the version that they had, and an older gateway reads them."""
-    for one in json.loads(CHURN.to_json())["deployments"]:
-        assert not {"hold", "compare_percent"} & one.keys()
+    for deployment in json.loads(CHURN.to_json())["deployments"]:
+        assert not {"hold", "compare_percent"} & deployment.keys()
 
 
 def test_a_part_of_the_others_requests_is_compared() -> None:
-    """Of blue's 90 percent a fifth goes on with a name and as a copy, where it is short; none of green's or by gRPC."""
+    """A fifth of blue's 90 percent gets a name and a copy if its length is known; none of green's or by gRPC."""
     green = structs.replace(GREEN, compare_percent=20, protocols=("http", "grpc"))
     routes = structs.replace(CHURN, deployments=(structs.replace(BLUE, protocols=("http", "grpc")), green))
     host = route_configuration(routes, Secrets(), reader="word")["virtual_hosts"][0]
-    weighted = [one for one in host["routes"] if one["match"].get("prefix") == "/" and not _pin(one)]
-    told = [
+    weighted = [route for route in host["routes"] if route["match"].get("prefix") == "/" and not _pin(route)]
+    described = [
         (
-            "grpc" in one["match"],
-            one["route"]["cluster"],
-            one["match"].get("runtime_fraction", {}).get("default_value", {}).get("numerator"),
-            [header["name"] for header in one["match"].get("headers", [])],
-            [mirror["cluster"] for mirror in one["route"].get("request_mirror_policies", [])],
-            [added["header"]["value"] for added in one.get("request_headers_to_add", [])],
+            "grpc" in route["match"],
+            route["route"]["cluster"],
+            route["match"].get("runtime_fraction", {}).get("default_value", {}).get("numerator"),
+            [header["name"] for header in route["match"].get("headers", [])],
+            [mirror["cluster"] for mirror in route["route"].get("request_mirror_policies", [])],
+            [added["header"]["value"] for added in route.get("request_headers_to_add", [])],
         )
-        for one in weighted
-        if "route" in one
+        for route in weighted
+        if "route" in route
     ]
-    assert told == [
+    assert described == [
         (True, "churn/blue/grpc", 900_000, [], [], []),
         (True, "churn/green/grpc", None, [], [], []),
         (False, "churn/blue/http", 180_000, ["content-length"], ["churn/green/http-copies"], ["word %UNIQUE_ID%"]),
@@ -146,18 +146,18 @@ def _pin(route: Any) -> bool:
 
 @given(st.one_of(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
 def test_anything_else_is_a_value_error(text: str) -> None:
-    """Whatever stands in the ConfigMap, reading it gives routes or a ValueError."""
+    """Any text in the ConfigMap gives routes or a ValueError."""
     with pytest.raises(ValueError):
         EndpointRoutes.from_json(text)
 
 
 def _slice(*endpoints: tuple[str, dict[str, bool | None]], port: int = 8080) -> Any:
-    found = [{"addresses": [address], "conditions": conditions} for address, conditions in endpoints]
-    return {"ports": [{"name": "http", "port": port}, {"name": "metrics", "port": 1}], "endpoints": found}
+    entries = [{"addresses": [address], "conditions": conditions} for address, conditions in endpoints]
+    return {"ports": [{"name": "http", "port": port}, {"name": "metrics", "port": 1}], "endpoints": entries}
 
 
 def test_only_ready_pods_take_requests() -> None:
-    """Ready pods that are not told to stop take requests, at the port of that name; who is unknown counts as ready."""
+    """Ready pods that are not terminating take requests, at the port of that name; unknown ones count as ready."""
     ready = _slice(("10.0.0.2", {"ready": True}), ("10.0.0.1", {}), ("10.0.0.3", {"ready": False}))
     leaving = _slice(("10.0.0.4", {"ready": True, "serving": True, "terminating": True}))
 
@@ -166,7 +166,7 @@ def test_only_ready_pods_take_requests() -> None:
 
 
 def test_the_last_pods_serve_while_they_leave() -> None:
-    """Where all pods were told to stop, those that still serve take the requests: nobody else could."""
+    """If all pods are terminating, those that still serve take the requests."""
     leaving = _slice(
         ("10.0.0.1", {"ready": False, "serving": True, "terminating": True}),
         ("10.0.0.2", {"ready": False, "serving": False}),
@@ -176,7 +176,7 @@ def test_the_last_pods_serve_while_they_leave() -> None:
 
 
 class Envoy:
-    """The other side of a conversation: subscribes as Envoy does, and takes or refuses what it is told."""
+    """The other side of a conversation: subscribes as Envoy does, and accepts or refuses responses."""
 
     def __init__(self, refuses: str = "") -> None:
         self.conversation = Conversation()
@@ -186,25 +186,25 @@ class Envoy:
         for type in (CLUSTER, LISTENER):
             self.conversation.receive(DiscoveryRequest(type))
 
-    def hears(self, wanted: Snapshot, answers: bool = True) -> list[DiscoveryResponse]:
-        """All that it is told until nothing more is said."""
+    def hears(self, snapshot: Snapshot, answers: bool = True) -> list[DiscoveryResponse]:
+        """Take all responses until none follows, and return them."""
         everything: list[DiscoveryResponse] = []
-        while said := self.conversation.responses(wanted, self.now):
-            everything += said
-            for told in said:
-                self._answer(told, answers)
+        while responses := self.conversation.responses(snapshot, self.now):
+            everything += responses
+            for response in responses:
+                self._answer(response, answers)
         return everything
 
-    def _answer(self, told: DiscoveryResponse, answers: bool) -> None:
-        got = tuple(one.name for one in told.resources)
-        kind = told.type.rpartition(".")[2]
-        self.order.append((kind, got, told.removed))
-        follows = {CLUSTER: ASSIGNMENT, LISTENER: ROUTES}.get(told.type)
+    def _answer(self, response: DiscoveryResponse, answers: bool) -> None:
+        got = tuple(resource.name for resource in response.resources)
+        kind = response.type.rpartition(".")[2]
+        self.order.append((kind, got, response.removed))
+        follows = {CLUSTER: ASSIGNMENT, LISTENER: ROUTES}.get(response.type)
         error = "no" if kind == self._refuses else ""
         if follows and got and not error:
             self.conversation.receive(DiscoveryRequest(follows, subscribe=got))
         if answers:
-            self.conversation.receive(DiscoveryRequest(told.type, nonce=told.nonce, error=error))
+            self.conversation.receive(DiscoveryRequest(response.type, nonce=response.nonce, error=error))
 
 
 def rendered(routes: EndpointRoutes) -> EndpointConfig:
@@ -212,17 +212,17 @@ def rendered(routes: EndpointRoutes) -> EndpointConfig:
     return render(routes, Secrets(), "0.0.0.0")
 
 
-def wanted(*routes: EndpointRoutes, without: tuple[str, ...] = (), whole: bool = True) -> Snapshot:
-    """These endpoints, with an address for each cluster but for some."""
-    made = {one.endpoint: rendered(one) for one in routes}
-    pools = [pool for one in made.values() for pool in one.pools if pool not in without]
+def snapshot(*routes: EndpointRoutes, without: tuple[str, ...] = (), whole: bool = True) -> Snapshot:
+    """Return these endpoints, with an address for each cluster except those of `without`."""
+    made = {endpoint.endpoint: rendered(endpoint) for endpoint in routes}
+    pools = [pool for config in made.values() for pool in config.pools if pool not in without]
     return Snapshot(made, {pool: render_assignment(pool, [("10.0.0.1", 8080)]) for pool in pools}, whole)
 
 
 def test_clusters_come_before_what_leads_to_them() -> None:
-    """Envoy is told clusters, then addresses, listener and routes; then nothing more, and it uses them."""
+    """Envoy gets clusters, then addresses, listener and routes; then nothing more, and it uses them."""
     envoy = Envoy()
-    envoy.hears(wanted(CHURN))
+    envoy.hears(snapshot(CHURN))
 
     assert [kind for kind, _, _ in envoy.order] == [
         "Cluster",
@@ -232,49 +232,51 @@ def test_clusters_come_before_what_leads_to_them() -> None:
     ]
     assert envoy.conversation.uses(rendered(CHURN))
     assert not envoy.conversation.uses(rendered(structs.replace(CHURN, port=20_001)))
-    assert envoy.hears(wanted(CHURN)) == []
+    assert envoy.hears(snapshot(CHURN)) == []
 
 
 def test_nothing_leads_where_no_address_is_known() -> None:
-    """An endpoint is not routed while Envoy has not heard of the addresses of all of its clusters."""
+    """An endpoint is not routed until Envoy has the addresses of all of its clusters."""
     envoy = Envoy()
-    envoy.hears(wanted(CHURN, without=(GREEN_POOL,)))
+    envoy.hears(snapshot(CHURN, without=(GREEN_POOL,)))
 
     assert [kind for kind, _, _ in envoy.order] == ["Cluster", "ClusterLoadAssignment"]
     assert not envoy.conversation.uses(rendered(CHURN))
-    envoy.hears(wanted(CHURN))
+    envoy.hears(snapshot(CHURN))
     assert envoy.conversation.uses(rendered(CHURN))
 
 
 def test_a_silent_envoy_is_waited_for() -> None:
-    """Routes are not told before Envoy has said that it has the clusters, and nothing is told twice meanwhile."""
+    """Routes are not sent before Envoy has acknowledged the clusters, and nothing is sent twice meanwhile."""
     envoy = Envoy()
-    envoy.hears(wanted(CHURN), answers=False)
+    envoy.hears(snapshot(CHURN), answers=False)
     assert envoy.order[0][0] == "Cluster"
     assert {kind for kind, _, _ in envoy.order} == {"Cluster", "ClusterLoadAssignment"}
 
 
 def test_only_what_differs_is_told() -> None:
-    """Other addresses are told without their cluster, and other weights as routes alone."""
-    envoy, first = Envoy(), wanted(CHURN)
+    """Changed addresses are sent without their cluster, and changed weights as routes alone."""
+    envoy, first = Envoy(), snapshot(CHURN)
     envoy.hears(first)
     moved = {**first.assignments, BLUE_POOL: render_assignment(BLUE_POOL, [("10.0.0.9", 8080)])}
     of_addresses = envoy.hears(replace(first, assignments=moved))
     shifted = structs.replace(CHURN, deployments=(structs.replace(BLUE, weight=50), structs.replace(GREEN, weight=50)))
-    of_weights = envoy.hears(replace(wanted(shifted), assignments=moved))
+    of_weights = envoy.hears(replace(snapshot(shifted), assignments=moved))
 
-    assert [[one.name for one in told.resources] for told in of_addresses] == [[BLUE_POOL]]
-    assert [(told.type, [one.name for one in told.resources]) for told in of_weights] == [(ROUTES, ["churn"])]
+    assert [[resource.name for resource in response.resources] for response in of_addresses] == [[BLUE_POOL]]
+    assert [(response.type, [resource.name for resource in response.resources]) for response in of_weights] == [
+        (ROUTES, ["churn"])
+    ]
 
 
 def test_a_changed_cluster_is_told_with_its_addresses() -> None:
     """Envoy takes a changed cluster when it has its addresses, for which it does not ask again, or 15 s later."""
     envoy = Envoy()
-    envoy.hears(wanted(CHURN))
-    changed = wanted(structs.replace(CHURN, limits=RouteLimits(max_requests=5)))
-    said = envoy.conversation.responses(changed, envoy.now)
+    envoy.hears(snapshot(CHURN))
+    changed = snapshot(structs.replace(CHURN, limits=RouteLimits(max_requests=5)))
+    responses = envoy.conversation.responses(changed, envoy.now)
 
-    assert [(told.type, {one.name for one in told.resources}) for told in said] == [
+    assert [(response.type, {resource.name for resource in response.resources}) for response in responses] == [
         (CLUSTER, {BLUE_POOL, GREEN_POOL}),
         (ASSIGNMENT, {BLUE_POOL, GREEN_POOL}),
     ]
@@ -283,8 +285,8 @@ def test_a_changed_cluster_is_told_with_its_addresses() -> None:
 def test_a_cluster_goes_a_while_after_its_last_route() -> None:
     """The cluster of a deployment that is gone stays for some seconds after Envoy has taken the new routes."""
     envoy = Envoy()
-    envoy.hears(wanted(CHURN))
-    without_green = wanted(structs.replace(CHURN, deployments=(structs.replace(BLUE, weight=100),)))
+    envoy.hears(snapshot(CHURN))
+    without_green = snapshot(structs.replace(CHURN, deployments=(structs.replace(BLUE, weight=100),)))
     envoy.hears(without_green)
     assert ("Cluster", (), (GREEN_POOL,)) not in envoy.order
     envoy.now += KEEP_SECONDS
@@ -294,23 +296,23 @@ def test_a_cluster_goes_a_while_after_its_last_route() -> None:
 
 
 def test_what_is_refused_is_not_told_again_and_stops_no_other() -> None:
-    """A listener that Envoy refuses has its reason, and is not told again until it is another, or forgiven."""
+    """A listener that Envoy refuses has its reason, and is not sent again until it differs, or is forgiven."""
     envoy = Envoy(refuses="Listener")
-    envoy.hears(wanted(CHURN))
+    envoy.hears(snapshot(CHURN))
     assert envoy.conversation.refusal(rendered(CHURN)) == "no"
-    assert envoy.hears(wanted(CHURN)) == []
+    assert envoy.hears(snapshot(CHURN)) == []
     envoy.conversation.forgive(rendered(CHURN))
 
-    assert [told.type for told in envoy.hears(wanted(CHURN))] == [LISTENER]
+    assert [response.type for response in envoy.hears(snapshot(CHURN))] == [LISTENER]
 
 
 def test_an_envoy_that_has_all_is_told_nothing() -> None:
-    """On a new stream, as after a restart of the agent, what Envoy has from before is not told again, and is in use."""
-    have = wanted(CHURN)
+    """On a new stream, as after a restart of the agent, resources that Envoy has are not sent again, and are in use."""
+    have = snapshot(CHURN)
     conversation = Conversation()
     parts = [*rendered(CHURN).resources, *have.assignments.values()]
     for type in (CLUSTER, ASSIGNMENT, LISTENER, ROUTES):
-        versions = {one.name: one.version for one in parts if one.type == type}
+        versions = {resource.name: resource.version for resource in parts if resource.type == type}
         names = () if type in (CLUSTER, LISTENER) else tuple(versions)
         conversation.receive(DiscoveryRequest(type, subscribe=names, versions=versions))
 
@@ -319,21 +321,21 @@ def test_an_envoy_that_has_all_is_told_nothing() -> None:
 
 
 def test_nothing_is_taken_away_before_all_is_known() -> None:
-    """Until all objects were listed nothing is removed; then what there is no more goes."""
+    """Until all objects were listed nothing is removed; then absent endpoints go."""
     envoy = Envoy()
-    envoy.hears(wanted(CHURN))
-    assert envoy.hears(wanted(whole=False)) == []
+    envoy.hears(snapshot(CHURN))
+    assert envoy.hears(snapshot(whole=False)) == []
 
-    gone = envoy.hears(wanted())
-    assert [(told.type, told.removed) for told in gone] == [(LISTENER, ("churn",))]
+    gone = envoy.hears(snapshot())
+    assert [(response.type, response.removed) for response in gone] == [(LISTENER, ("churn",))]
 
 
 def test_envoy_learns_once_that_there_is_no_endpoint() -> None:
     """A subscription to clusters gets an empty response when all objects were listed, and not before."""
     envoy = Envoy()
-    assert envoy.hears(wanted(whole=False)) == []
-    assert [(response.type, response.resources) for response in envoy.hears(wanted())] == [(CLUSTER, ())]
-    assert envoy.hears(wanted()) == []
+    assert envoy.hears(snapshot(whole=False)) == []
+    assert [(response.type, response.resources) for response in envoy.hears(snapshot())] == [(CLUSTER, ())]
+    assert envoy.hears(snapshot()) == []
 
 
 def test_readiness_comes_after_the_secrets_of_every_endpoint() -> None:

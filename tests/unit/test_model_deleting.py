@@ -92,7 +92,7 @@ def test_what_versions_have_stored_is_remembered():
     ],
 )
 def test_what_no_training_of_the_namespace_has_stored_is_never_deleted(other):
-    """A URI that was registered by hand is not remembered, nor taken from a status that somebody has written."""
+    """A URI that was registered by hand is not remembered, nor taken from a status that a user wrote."""
     got = plan_model(deleting_model(), seen(related=(stored(1, uri=other),)), NOW)
     assert "artifacts" not in got.status
 
@@ -116,7 +116,7 @@ def test_the_status_says_first_that_a_version_is_gone():
 
 
 def test_the_job_deletes_the_one_folder_and_no_other():
-    """Its pod is told one URI, and the program refuses what is no artifact."""
+    """Its pod gets one URI, and the program refuses any other folder than an artifact's."""
     (container,) = delete_job(GONE, "1", uri(1), PLATFORM)["spec"]["template"]["spec"]["containers"]
     assert container["command"] == ["ultramarine-server", "delete"]
     (task,) = [variable["value"] for variable in container["env"] if variable["name"] == ENV_TASK]
@@ -133,7 +133,7 @@ def test_the_name_of_the_job_fits():
 
 
 def test_a_job_that_is_complete_ends_it():
-    """The artifact is forgotten, and the diary says so; then the Job goes, so that a crash makes no second one."""
+    """The artifact leaves the status with an event; then the Job goes, so that a crash makes no second one."""
     got = plan_model(GONE, seen(job("Complete")), NOW)
     assert "artifacts" not in got.status
     assert [event.reason for event in got.events] == ["ArtifactDeleted"]
@@ -170,9 +170,9 @@ def test_a_storage_that_is_away_is_tried_again():
     "shared", [uri(1), f"{uri(1)}model.skops", f"{PLACE}/", f"{PLACE}/model/", "s3://lake/team-a/"]
 )
 def test_files_that_another_version_is_of_stay(shared):
-    """The same folder, one above or something in it: the artifact is kept, and the diary says for whom."""
+    """The same folder, one above or a file in it: the artifact is kept, and an event names the other version."""
     other = ours("ModelVersion", "shop-4", {**version(4)["spec"], "model": "shop", "uri": shared})
-    assert VERSIONS.topics(other) & MODELS.topics(GONE.manifest), "else the plan would not see it"
+    assert VERSIONS.topics(other) & MODELS.topics(GONE.manifest), "otherwise the plan would not see it"
     got = plan_model(GONE, seen(related=(other,)), NOW)
     assert "artifacts" not in got.status
     assert got.apply == ()
@@ -199,7 +199,7 @@ def test_a_version_that_is_there_again_keeps_its_files():
 
 
 def test_the_way_out_is_retain():
-    """Set back to Retain, nothing is remembered and a Job that is at work is stopped; somebody else's is not."""
+    """After a change to Retain nothing is remembered, and a running Job is stopped; a Job of another owner is not."""
     strangers = {**job(), "metadata": {**job()["metadata"], "name": "other", "ownerReferences": []}}
     retained = read({**model(), "status": {"artifacts": [entry(1, deleting=True)]}})
     got = plan_model(retained, seen(job(), strangers), NOW)
@@ -258,7 +258,7 @@ def test_few_jobs_at_a_time():
 
 
 def test_retention_deletes_a_version_when_its_artifact_is_remembered():
-    """Else a crash between the two would forget it; a version whose files are not ours does not wait."""
+    """A crash between the two must not forget the artifact; a version with foreign files does not wait."""
     versions = (version(1), stored(2), stored(3))
     first = plan_model(deleting_model(retention={"versions": 1}), seen(related=versions), NOW)
     assert [ref.name for ref in first.delete] == ["churn-1"]
@@ -298,11 +298,11 @@ def test_what_was_compiled_goes_with_its_version():
 
 
 def test_a_version_that_is_there_keeps_what_was_compiled_whatever_its_status_says():
-    """Anybody may take the status away; a version made anew of other files is another one."""
+    """A status may be lost; a version that was created again with other files is another one."""
     churn = deleting_model(compiled_entry(1), entry(1))
     assert plan_model(churn, seen(related=(stored(1),)), NOW).status["artifacts"] == [compiled_entry(1), entry(1)]
-    anew = plan_model(churn, seen(related=(stored(1, digest="sha256:" + "b" * 64),)), NOW)
-    assert anew.status["artifacts"] == [compiled_entry(1, True), entry(1)]
+    replaced = plan_model(churn, seen(related=(stored(1, digest="sha256:" + "b" * 64),)), NOW)
+    assert replaced.status["artifacts"] == [compiled_entry(1, True), entry(1)]
 
 
 @pytest.mark.parametrize("other", [compiled(2), stored(2, uri="s3://lake/churn/2/")])
@@ -310,7 +310,7 @@ def test_what_was_compiled_of_equal_models_stays_for_the_other(other):
     """Of whatever Model it is, and compiled or not yet: its pod finds the verdict in the same place."""
     churn = deleting_model(compiled_entry(1, deleting=True))
     other = {**other, "metadata": {**other["metadata"], "name": "shop-2"}, "spec": {**other["spec"], "model": "shop"}}
-    assert VERSIONS.topics(other) & MODELS.topics(churn.manifest), "else the plan would not see it"
+    assert VERSIONS.topics(other) & MODELS.topics(churn.manifest), "otherwise the plan would not see it"
     got = plan_model(churn, seen(related=(other,)), NOW)
     assert ("artifacts" in got.status, got.apply) == (False, ())
     assert [event.reason for event in got.events] == ["ArtifactRetained"]

@@ -141,7 +141,9 @@ def test_pods_that_answer_the_gateway_alone_are_made_behind_a_policy():
     (made,) = (m for m in got.apply if m["kind"] == "Deployment")
     labels = made["spec"]["template"]["metadata"]["labels"]
     assert task_of(got).auth == "gateway"
-    mounted = [volume["secret"]["secretName"] for volume in made["spec"]["template"]["spec"]["volumes"] if "secret" in volume]
+    mounted = [
+        volume["secret"]["secretName"] for volume in made["spec"]["template"]["spec"]["volumes"] if "secret" in volume
+    ]
     assert mounted == [PROOF]
     assert network_policy(owner)["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
     assert made["spec"]["selector"]["matchLabels"] == selector(owner, "blue"), "a selector cannot be changed later"
@@ -287,7 +289,9 @@ def test_an_endpoint_with_a_certificate_is_asked_by_https():
     assert routes_of(first).tls_secret == "churn-tls"
     assert first.status["url"] == "https://churn.team-a.svc"
 
-    missing = after(owner, *blue(owner), config_map, says=lacking(config_map, "churn-tls", is_loaded=False), related=ONE)
+    missing = after(
+        owner, *blue(owner), config_map, says=lacking(config_map, "churn-tls", is_loaded=False), related=ONE
+    )
     assert (
         "Secret churn-tls not found in team-a. Create it with tls.crt" in condition(missing, "RoutesReady")["message"]
     )

@@ -28,14 +28,14 @@ BY_CPU = {"minReplicas": 2, "maxReplicas": 5, "metric": "cpu", "target": 70, "sc
 
 
 def scaled_endpoint(wish, status=None):
-    """An endpoint whose one deployment is autoscaled so, and asks for 9 replicas, which nobody looks at."""
+    """Return an endpoint whose only deployment is autoscaled, and has 9 replicas, which are ignored."""
     cpu = {"requests": {"cpu": "100m"}}
     blue = {"name": "blue", "model": "churn@1", "replicas": 9, "resources": cpu, "autoscale": wish}
     return endpoint({"keysSecret": "churn-keys", **(status or {})}, deployments=[blue])
 
 
 def having(owner, replicas):
-    """Its live Deployment with so many replicas."""
+    """Return its live Deployment with this number of replicas."""
     live = deployment(owner, 1)
     live["spec"] = {**live["spec"], "replicas": replicas}
     return live
@@ -43,12 +43,12 @@ def having(owner, replicas):
 
 def load(*pods, **counts):
     """Return the reports of gateway pods about blue: each its concurrency or nothing, and other given values."""
-    told = [DeploymentFigures(concurrency=each, rate=each, **counts) for each in pods]
-    return GatewayFacts(tuple(RouteState(pod=f"g{n}", figures={"blue": one}) for n, one in enumerate(told)))
+    figures = [DeploymentFigures(concurrency=pod, rate=pod, **counts) for pod in pods]
+    return GatewayFacts(tuple(RouteState(pod=f"g{n}", figures={"blue": figure}) for n, figure in enumerate(figures)))
 
 
 def passed(owner, says, *children, now=NOW):
-    """A pass with what the gateway says."""
+    """Return the plan of a pass with the gateway's answer."""
     return plan(owner, look(owner, *children, says=says, related=(version(1),)), now)
 
 
@@ -112,24 +112,24 @@ def test_an_unknown_load_changes_nothing(says, reason):
 
     assert replicas(got) == 3
     assert noted(got)["most"] == 3
-    told = condition(got, "ScalingActive")
-    assert (told["status"], told["reason"]) == ("False", reason)
-    assert told["message"].startswith("blue keeps 3 pods: ")
+    reported = condition(got, "ScalingActive")
+    assert (reported["status"], reported["reason"]) == ("False", reason)
+    assert reported["message"].startswith("blue keeps 3 pods: ")
 
 
 def test_without_a_gateway_the_condition_says_what_to_do():
-    """The pods stay as many as they are."""
+    """The number of pods stays the same."""
     owner = scaled_endpoint(BY_RATE)
     got = plan(owner, seen(having(owner, 2), related=(version(1),)), NOW)
 
     assert replicas(got) == 2
-    told = condition(got, "ScalingActive")
-    assert (told["status"], told["reason"]) == ("False", "NoGateway")
-    assert "gateway.enabled" in told["message"]
+    reported = condition(got, "ScalingActive")
+    assert (reported["status"], reported["reason"]) == ("False", "NoGateway")
+    assert "gateway.enabled" in reported["message"]
 
 
 def test_pods_go_when_fewer_were_enough_for_a_while():
-    """After scaleDownAfterSeconds as many stay as were needed at most meanwhile; a diary line tells it."""
+    """After scaleDownAfterSeconds as many stay as were needed at most meanwhile; an event reports it."""
     notes = {"replicas": 4, "since": "2030-01-01T11:55:00Z", "most": 2}
     owner = scaled_endpoint(BY_CONCURRENCY, {"deployments": [{"name": "blue", "autoscale": notes}]})
     live = having(owner, 4)
@@ -154,17 +154,17 @@ def test_a_steady_load_is_no_news():
 
 
 def test_a_disruption_budget_is_for_two_pods_that_there_are():
-    """It is made at the second pod and goes at the last but one, whatever `replicas` says."""
+    """It exists from two pods on, whatever `replicas` says."""
     owner = scaled_endpoint(BY_CONCURRENCY)
     budget = child("PodDisruptionBudget", "churn-blue", owner)
-    up, down = (passed(owner, load(each), having(owner, 1), budget) for each in (8.0, 0.0))
+    up, down = (passed(owner, load(concurrency), having(owner, 1), budget) for concurrency in (8.0, 0.0))
 
     assert "PodDisruptionBudget/churn-blue" in kinds_of(up.apply)
     assert "PodDisruptionBudget/churn-blue" not in kinds_of(down.apply)
 
 
 def test_cpu_is_left_to_kubernetes_autoscaler():
-    """It is made beside the Deployment, whose number of replicas stays the autoscaler's; nobody looks at figures."""
+    """It is made beside the Deployment, whose number of replicas stays the autoscaler's; no figures are read."""
     owner = scaled_endpoint(BY_CPU)
     got = plan(owner, seen(having(owner, 4), related=(version(1),)), NOW)
 
@@ -178,15 +178,20 @@ def test_cpu_is_left_to_kubernetes_autoscaler():
 
 
 def test_what_the_autoscaler_lacks_is_told():
-    """Without metrics-server the autoscaler does nothing, and the endpoint says so in its words."""
+    """Without metrics-server the autoscaler does nothing, and the endpoint has its message."""
     owner = scaled_endpoint(BY_CPU)
-    said = {"type": "ScalingActive", "status": "False", "reason": "FailedGetResourceMetric", "message": "no metrics"}
-    autoscaler = child("HorizontalPodAutoscaler", "churn-blue", owner, status={"conditions": [said]})
+    inactive = {
+        "type": "ScalingActive",
+        "status": "False",
+        "reason": "FailedGetResourceMetric",
+        "message": "no metrics",
+    }
+    autoscaler = child("HorizontalPodAutoscaler", "churn-blue", owner, status={"conditions": [inactive]})
     got = plan(owner, seen(having(owner, 2), autoscaler, related=(version(1),)), NOW)
 
-    told = condition(got, "ScalingActive")
-    assert (told["status"], told["reason"]) == ("False", "FailedGetResourceMetric")
-    assert told["message"] == "blue keeps 2 pods: no metrics"
+    reported = condition(got, "ScalingActive")
+    assert (reported["status"], reported["reason"]) == ("False", "FailedGetResourceMetric")
+    assert reported["message"] == "blue keeps 2 pods: no metrics"
 
 
 def test_an_autoscaler_goes_with_its_wish():
@@ -220,7 +225,7 @@ def test_fixed_pods_are_not_scaled():
     [{}, {"since": "0000-00-00T00:00:00Z", "most": 1}, {"since": "2030-01-01T11:00:00Z"}, {"since": 7, "most": "x"}],
 )
 def test_spoiled_notes_take_no_pods_away(notes):
-    """Whatever somebody has written into the status, the time of low load begins anew."""
+    """After any edit of the status, the time of low load begins again."""
     owner = scaled_endpoint(BY_CONCURRENCY, {"deployments": [{"name": "blue", "autoscale": notes}]})
 
     assert replicas(passed(owner, load(0.0), having(owner, 3))) == 3
@@ -240,7 +245,7 @@ def test_fewer_pods_were_enough_all_the_time_and_notes_are_few(needs, wait, star
         before = count, notes
         count, notes = decide(count, need, notes, wish, now)
         course.append((now, need))
-        recent = [each for at, each in course if now - at < timedelta(seconds=wait)]
+        recent = [need for at, need in course if now - at < timedelta(seconds=wait)]
         assert count >= need
         if count < before[0]:
             assert count >= max(recent, default=0)
@@ -251,7 +256,7 @@ def test_fewer_pods_were_enough_all_the_time_and_notes_are_few(needs, wait, star
     for first in writes:
         span = min(PAUSE, timedelta(seconds=wait) / 2)
         if span:
-            assert sum(first <= each < first + span for each in writes) <= 2 + 9
+            assert sum(first <= moment < first + span for moment in writes) <= 2 + 9
 
 
 @given(st.integers(0, 20), st.integers(-5, 5), st.integers(0, 9), st.integers(1, 9))
@@ -275,7 +280,7 @@ def sleepy(noted=None, wish=SLEEPY):
 
 
 def at(owner, count):
-    """Its Deployment with so many pods, all of them well."""
+    """Return its Deployment with this number of pods, all of them available."""
     live = having(owner, count)
     live["status"] |= dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), count)
     return live
@@ -287,24 +292,24 @@ def asleep(owner, says=None):
 
 
 def test_who_is_not_asked_sleeps():
-    """With minReplicas 0 the last pod goes after the time of no requests; the gateway holds what comes then."""
+    """With minReplicas 0 the last pod goes after a time without requests; the gateway holds later ones."""
     owner = sleepy(LONG_SINCE)
     got = passed(owner, load(0.0), at(owner, 1), server_pod(owner, 1))
 
     assert replicas(got) == 0
     (config_map,) = (made for made in got.apply if made["kind"] == "ConfigMap")
     assert '"hold": true' in config_map["data"]["routes.json"]
-    # A request in a while is not nothing.
+    # A rare request keeps the pod.
     assert replicas(passed(owner, load(0.01), at(owner, 1), server_pod(owner, 1))) == 1
 
 
 def test_who_sleeps_is_ready_and_says_so():
-    """The endpoint stays Ready with the version that the next request will meet; a look is taken every 2 s."""
+    """The endpoint stays Ready with the version of the next request; a pass follows every 2 s."""
     owner = sleepy()
     children = settled(owner, at(owner, 0), related=(version(1),))
     (routed,) = at_gateway(children[0]).proxies
-    (told,) = load(0.0).proxies
-    says = GatewayFacts((structs.replace(routed, figures=told.figures),))
+    (counted,) = load(0.0).proxies
+    says = GatewayFacts((structs.replace(routed, figures=counted.figures),))
     got = passed(owner, says, at(owner, 0), *children)
 
     assert condition(got, "Ready")["status"] == "True"
@@ -317,7 +322,7 @@ def test_who_sleeps_is_ready_and_says_so():
 
 @pytest.mark.parametrize(("wish", "count"), [(SLEEPY, 3), ({**BY_RATE, "minReplicas": 0}, 1)])
 def test_a_request_that_waits_wakes(wish, count):
-    """By concurrency what waits is what is in flight; by rate it needs one pod, as it does before a mean is known."""
+    """By concurrency, waiting requests count as in flight; by rate they need one pod, as before the first mean."""
     owner = sleepy(wish=wish)
 
     assert replicas(asleep(owner, load(0.0, waiting=6))) == count
@@ -363,7 +368,7 @@ def test_who_must_be_awake_is(reason, change):
 
 
 def test_who_was_never_ready_does_not_sleep():
-    """A pod that does not get ready stays, so that what is wrong with it can be seen."""
+    """A pod that never became ready stays, so that users can see its failure."""
     owner = sleepy(LONG_SINCE)
     live = at(owner, 1)
     live["status"] |= {"availableReplicas": 0}
@@ -386,7 +391,7 @@ def of_model(owner, reference):
 
 
 def test_who_leads_nowhere_now_is_scaled_and_woken():
-    """While the alias names no ready version, what served is what the load decides of."""
+    """While the alias names no ready version, the load decides about the version that served."""
     busy = of_model(scaled_endpoint(BY_CONCURRENCY), "churn@champion")
     got = passed(busy, load(7.0), having(busy, 1), server_pod(busy, 1))
     assert got.status["deployments"][0]["state"] == "Waiting"
@@ -396,7 +401,7 @@ def test_who_leads_nowhere_now_is_scaled_and_woken():
     woken = asleep(owner, load(0.0, waiting=1))
     assert replicas(woken) == 1
     assert condition(woken, "Ready")["status"] == "True"
-    # Of a version that is gone nothing can be made.
+    # A deleted version has no Deployment.
     gone = plan(owner, look(owner, at(owner, 0), says=load(0.0, waiting=1), related=()), NOW)
     assert "Deployment/churn-blue" not in kinds_of(gone.apply)
 
@@ -418,7 +423,7 @@ def test_champions_do_not_shrink_while_all_may_come_back_to_them(phase, count):
 
 
 def test_who_shall_not_sleep_any_more_holds_requests_until_a_pod_is_ready():
-    """minReplicas becomes 1 while it sleeps: the routes go on holding, and end it with the first ready pod."""
+    """After minReplicas becomes 1 in its sleep, routes hold requests until the first pod is ready."""
     before = sleepy()
     children = settled(before, at(before, 0), related=(version(1),))
     edited = sleepy(wish=BY_CONCURRENCY)
@@ -433,7 +438,7 @@ def test_who_shall_not_sleep_any_more_holds_requests_until_a_pod_is_ready():
 
 
 def test_figures_are_asked_for_where_they_are_looked_at():
-    """Each Envoy looks through all of its statistics for them: not for who is not scaled by requests, or by CPU."""
+    """Each Envoy searches all of its statistics for them: not for deployments that are scaled by CPU, or fixed."""
 
     def asked(wish):
         owner = scaled_endpoint(wish)

@@ -96,7 +96,9 @@ def test_a_new_endpoint_is_ready_when_its_gateway_has_accepted_its_routes():
         "Gateway public of namespace infra has not reported on HTTPRoute churn yet. "
         "Check that it and its controller exist, and that its listeners allow routes of namespace team-a"
     )
-    last = after(owner, *blue(owner), *kept(owner, first, parent_status()), address(owner, "blue"), related=(version(1),))
+    last = after(
+        owner, *blue(owner), *kept(owner, first, parent_status()), address(owner, "blue"), related=(version(1),)
+    )
     assert (condition(last, "RoutesReady")["status"], condition(last, "Ready")["status"]) == ("True", "True")
     assert condition(last, "RoutesReady")["message"] == "every Gateway has accepted the routes"
     assert (last.status["traffic"], condition(last, "Reconciling"), last.after) == ({"blue": 100}, {}, None)
@@ -136,16 +138,32 @@ def test_a_route_attaches_to_every_gateway_and_names_no_more_than_was_said():
     [
         ([parent_status(PUBLIC), parent_status(INNER)], True, "every Gateway has accepted the routes"),
         ([parent_status(PUBLIC)], False, "Gateway inner of namespace team-a has not reported on HTTPRoute churn yet"),
-        ([parent_status(PUBLIC), parent_status(replace(INNER, port=80))], False, "Gateway inner of namespace team-a has not reported"),
+        (
+            [parent_status(PUBLIC), parent_status(replace(INNER, port=80))],
+            False,
+            "Gateway inner of namespace team-a has not reported",
+        ),
         ([parent_status(PUBLIC), parent_status(replace(INNER, namespace="team-a"))], True, "every Gateway"),
-        ([parent_status(PUBLIC, generation=0), parent_status(INNER)], False, "has not processed the newest HTTPRoute churn yet"),
+        (
+            [parent_status(PUBLIC, generation=0), parent_status(INNER)],
+            False,
+            "has not processed the newest HTTPRoute churn yet",
+        ),
         (
             [parent_status(PUBLIC), parent_status(INNER, Accepted="False")],
             False,
             "inner of namespace team-a refuses HTTPRoute churn",
         ),
-        ([parent_status(PUBLIC, ResolvedRefs="False"), parent_status(INNER)], False, "refuses HTTPRoute churn: Why: words"),
-        ([parent_status(PUBLIC), {"parentRef": {"name": "inner", "port": 8080}}], False, "has not processed the newest"),
+        (
+            [parent_status(PUBLIC, ResolvedRefs="False"), parent_status(INNER)],
+            False,
+            "refuses HTTPRoute churn: Why: words",
+        ),
+        (
+            [parent_status(PUBLIC), {"parentRef": {"name": "inner", "port": 8080}}],
+            False,
+            "has not processed the newest",
+        ),
     ],
 )
 def test_routes_are_confirmed_when_every_gateway_has_accepted_them_as_they_are(parents, done, words):
@@ -295,7 +313,9 @@ def test_an_endpoint_from_our_gateway_is_taken_over_with_its_shares():
     assert service_target(got.apply[-1]) == "blue"
     assert got.delete == ()
     without_pods = after(owner, *blue(owner)[:1], *green(owner, rolled=False), ours)
-    assert weights(without_pods) == {"churn-blue-pods": 90, "churn-green-pods": 10}, "as long as no deployment has a pod"
+    assert weights(without_pods) == {"churn-blue-pods": 90, "churn-green-pods": 10}, (
+        "as long as no deployment has a pod"
+    )
 
 
 def test_copies_go_to_mirrors_with_their_percent_and_not_from_pinned_requests():
@@ -341,7 +361,7 @@ def test_a_route_has_no_more_rules_than_gateway_api_allows():
 
 @pytest.mark.parametrize("broken", [{}, {"annotations": {"ultramarine.dev/route-model": "{"}}])
 def test_routes_that_lost_their_model_are_written_anew_and_nothing_is_deleted(broken):
-    """Without the routes the Gateway's state is unknown: the status names the deployment that answered, and pods stay."""
+    """Without the routes the status names the deployment that answered last, and pods stay."""
     before = endpoint(KEYS, deployments=TWO, traffic={"green": 100})
     owner = endpoint(KEYS | {"traffic": {"green": 100}}, deployments=TWO[1:])
     routes = [

@@ -92,7 +92,9 @@ def test_an_alias_leads_where_the_model_says():
 def test_ready_means_that_pods_of_the_wanted_version_answer():
     """The endpoint is Ready with its URL and version when its pods are."""
     owner = endpoint({"keysSecret": "churn-keys"})
-    got = plan(owner, seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"), related=(version(1),)), NOW)
+    got = plan(
+        owner, seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"), related=(version(1),)), NOW
+    )
 
     assert condition(got, "Ready")["status"] == "True"
     assert got.status["url"] == "http://churn.team-a.svc"
@@ -236,7 +238,9 @@ def test_an_alias_to_nowhere_does_not_end_what_serves():
 
 def served(owner, *related):
     """The plan of an endpoint that serves version 1 and knows it, beside these objects."""
-    first = plan(owner, seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"), related=(version(1),)), NOW)
+    first = plan(
+        owner, seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"), related=(version(1),)), NOW
+    )
     after = replace(owner, manifest={**owner.manifest, "status": {**first.status, "keysSecret": "churn-keys"}})
     around = seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"), related=related)
     return plan(after, around, NOW)
@@ -432,7 +436,9 @@ def test_an_edit_is_not_done_before_its_rollout():
     edited = endpoint(
         {"keysSecret": "churn-keys"}, deployments=[{"name": "blue", "model": "churn@1", "resources": limits}]
     )
-    got = plan(edited, seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"), related=(version(1),)), NOW)
+    got = plan(
+        edited, seen(deployment(owner, 1), server_pod(owner, 1), address(owner, "blue"), related=(version(1),)), NOW
+    )
     assert condition(got, "Reconciling")["status"] == "True"
     assert condition(got, "Ready")["status"] == "True"
 

@@ -464,7 +464,7 @@ class Cluster:
         self.status = got.status
 
     def check(self):
-        """Neither Service nor gateway leads to a deployment without pods; pods without a check are behind their policy."""
+        """Nothing leads to a deployment without pods; pods without a check are behind their policy."""
         made = [child["spec"]["template"] for (kind, _), child in self.children.items() if kind == "Deployment"]
         if any(LABEL_GATEWAY_ONLY in child["metadata"]["labels"] for child in made):
             assert ("NetworkPolicy", "churn-gateway-only") in self.children
@@ -625,7 +625,9 @@ def test_only_who_gets_nothing_from_any_gateway_pod_is_left_out_of_the_status():
     assert got.after is not None
     assert got.after.total_seconds() <= 5
 
-    nobody = after(owner, *refused(owner), *green(owner, rolled=False), *at_rest, says=having(at_rest[0], blue=0, green=0))
+    nobody = after(
+        owner, *refused(owner), *green(owner, rolled=False), *at_rest, says=having(at_rest[0], blue=0, green=0)
+    )
     assert nobody.status["traffic"] == EIGHTY
     assert condition(nobody, "Ready")["status"] == "False"
 
@@ -639,7 +641,9 @@ def test_requests_do_not_wait_for_pods_that_fail():
     owner = endpoint(KEYS, deployments=sleepy, traffic=EIGHTY)
 
     def holds(*pods, before=()):
-        return next(d.hold for d in routes_of(after(owner, *pods, *green(owner), *before)).deployments if d.name == "blue")
+        return next(
+            d.hold for d in routes_of(after(owner, *pods, *green(owner), *before)).deployments if d.name == "blue"
+        )
 
     starting = deployment(owner, 1, rolled=False)
     assert holds()

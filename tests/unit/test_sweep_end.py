@@ -115,14 +115,14 @@ def test_of_several_objectives_the_message_tells_of_the_front(many: int, answer:
 
 
 def test_the_storage_tells_when_the_pod_is_gone():
-    """Whoever cleans up pods loses nothing: the stored summary says it all."""
+    """Deleted pods lose nothing, since the summary is stored."""
     hpo = sweep()
 
     assert plan(hpo, over(hpo, None), NOW).status["state"] == "Succeeded"
 
 
 def test_last_words_are_enough_where_the_summary_is_lost():
-    """A summary that somebody deleted from the storage costs the best, and not the outcome."""
+    """A summary that was deleted from the storage costs the best trials, and not the outcome."""
     hpo = sweep()
     got = plan(hpo, over(hpo, structs.replace(GOOD, best=()), StorageError("gone", "ObjectNotFound")), NOW)
 
@@ -131,7 +131,7 @@ def test_last_words_are_enough_where_the_summary_is_lost():
 
 
 def test_a_storage_that_does_not_answer_is_asked_again():
-    """Nothing is judged before the summary was read."""
+    """The outcome waits until the summary was read."""
     hpo = sweep()
     got = plan(hpo, over(hpo, GOOD, StorageError("away", "Unreachable", transient=True)), NOW)
 
@@ -174,7 +174,7 @@ def test_a_sweep_fails_with_the_words_of_its_coordinator():
 
 
 def test_a_deadline_that_passed_before_any_trial_names_what_kept_them_back():
-    """Fewer trials would not have helped where no worker could start."""
+    """Fewer trials would not have helped, since no worker could start."""
     hpo = sweep(activeDeadlineSeconds=60)
     late = SweepSummary("Failed", "DeadlineExceeded", "it has run for 60 s; ask for fewer trials")
     state = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
@@ -243,7 +243,7 @@ def test_the_best_trial_is_registered_once():
 @pytest.mark.attack(
     "training/sweep-output",
     asset="a sweep's result",
-    threat="a summary names an output of somebody else's as the best trial's",
+    threat="a summary names an output of another namespace as the best trial's",
     control="what is not below the sweep's own prefix, or that of the best trial's TrainingJob, is not registered",
 )
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_who_ends_first_is_no_trouble(which):
 
 @pytest.mark.parametrize("which", ["coordinator", "workers"])
 def test_a_job_that_failed_fails_the_sweep(which):
-    """Without coordinator or workers there is no going on: the failed pod's own words say why."""
+    """A sweep needs coordinator and workers; the failed pod's termination message is the cause."""
     hpo = sweep()
     record = TerminationRecord(reason="ObjectNotFound", message="s3://lake/churn/ is not there")
     pod = sweep_pod(hpo, which, "Failed", **ended_container(203, message=record.to_json()))
@@ -303,7 +303,7 @@ def test_last_words_of_a_failed_pod_are_waited_for():
 
 
 def test_what_goes_on_after_the_end_is_ended():
-    """Workers that nobody gives trials any more are deleted after the status has said that the sweep is over."""
+    """Workers without further trials are deleted after the status reports the end of the sweep."""
     hpo = sweep()
     there = over(hpo)
     first = plan(hpo, there, NOW)
@@ -364,7 +364,7 @@ def test_a_failed_trials_pod_and_code_are_the_verdicts():
 
 
 def test_who_cannot_read_the_journal_takes_nothing_back():
-    """Its end tells of no trial; those that were known before stay, but for what ran."""
+    """Its last record has no trials; the counts in the status stay, except that of running ones."""
     former = {"trials": {"running": 2, "succeeded": 150, "stopped": 0, "failed": 2}, "progress": "152/200"}
     hpo = sweep(former | {"bestValue": "0.25"})
     bad = SweepSummary("Failed", "JournalDamaged", "segment 3 of the journal is missing")
@@ -377,7 +377,7 @@ def test_who_cannot_read_the_journal_takes_nothing_back():
 
 
 def test_the_report_is_named_where_there_is_one():
-    """Only what is stored: the pictures of a sweep may have failed, and that is no failure of it."""
+    """Only a stored report is named: a sweep whose pictures failed has succeeded without one."""
     hpo = sweep()
     with_report = structs.replace(GOOD, report=True)
     got = plan(hpo, over(hpo, with_report, with_report), NOW).status
@@ -386,7 +386,7 @@ def test_the_report_is_named_where_there_is_one():
 
 
 def test_a_finished_sweep_goes_when_its_time_is_over():
-    """ttlSecondsAfterFinished counts from the end, and is looked at when it is due."""
+    """ttlSecondsAfterFinished counts from the end, and a pass follows when it is over."""
     hpo = sweep(ttlSecondsAfterFinished=120)
     reported = plan(hpo, over(hpo), NOW).status
 
@@ -395,7 +395,7 @@ def test_a_finished_sweep_goes_when_its_time_is_over():
 
 
 def test_a_finished_sweep_is_never_judged_anew():
-    """Whatever becomes of its children, what a sweep has said of its end stays."""
+    """The status of a finished sweep does not change with its children."""
     hpo = sweep()
     reported = plan(hpo, over(hpo), NOW).status
     again = plan(sweep(reported), seen(sweep_job(hpo, "coordinator", "Failed")), NOW)
