@@ -52,12 +52,10 @@ def script_document(schema: Schema, data: Any) -> Any:
     inference-schema it has the parameter's name and the rows that the sample has. Other rows become `{"data": rows}`;
     an object is sent as it is.
     """
-    name: str
-    sample: Schema
-    name, sample = next(
-        ((name, part) for name, part in (schema.get("properties") or {}).items() if part.get("type") == "array"),
-        ("data", {}),
-    )
+    properties: dict[str, Schema] = schema.get("properties") or {}
+    arrays = {name: part for name, part in properties.items() if part.get("type") == "array"}
+    name = next(iter(arrays), "data")
+    sample = arrays.get(name, {})
     if is_frame(data):
         split = data.astype(object).where(data.notna(), None).to_dict("split")
         names, rows = [str(column) for column in split["columns"]], split["data"]
