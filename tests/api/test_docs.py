@@ -28,6 +28,7 @@ MINIMAL: dict[str, Manifest] = {
         "digest": DIGEST,
         "format": {"name": "sklearn"},
     },
+    "Pipeline": {"steps": [{"name": "train", "trainingJob": {"command": ["true"]}}]},
     "Sweep": {
         "objective": {"metric": "loss", "goal": "minimize"},
         "searchSpace": {"lr": {"uniform": {"min": 0, "max": 1}}},
