@@ -58,6 +58,7 @@ def forget(clone: Path, *names: str) -> None:
     kubectl = "kubectl -n ultramarine"
     listed = f"{kubectl} get oe,tj,mv,mdl -o name | grep -E '/({'|'.join(names)})'"
     run(clone, f'eval "$(.venv/bin/ultramarine-cluster env)"; {listed} | xargs -r {kubectl} delete')
+    run(clone, f"rm -rf {' '.join(names)}")
 
 
 @pytest.fixture(scope="module")
