@@ -44,8 +44,12 @@ class ScheduleSpec(Schema):
         description="Time zone of the expression, such as Europe/Berlin. A time that the clock skips in spring comes "
         "right after the gap; one that it repeats in autumn comes once. Default: UTC.",
     )
-    start: datetime | None = Field(default=None, description="Moment before which no run begins.")
-    end: datetime | None = Field(default=None, description="Moment after which no run begins.")
+    start: datetime | None = Field(
+        default=None, json_schema_extra={"maxLength": 64}, description="Moment before which no run begins."
+    )
+    end: datetime | None = Field(
+        default=None, json_schema_extra={"maxLength": 64}, description="Moment after which no run begins."
+    )
     suspend: bool = Field(default=False, description="With true, no run begins. Runs that have begun go on.")
     concurrency_policy: Literal["Allow", "Forbid", "Replace"] = Field(
         default="Allow",
