@@ -16,7 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Iterable, Mapping, NamedTuple  # noqa: UP035  of Python 3.9
 
-from ultramarine_contract.errors import counted
 
 from ultramarine_environment.failures import Failed, explained
 from ultramarine_environment.native import missing_libraries
@@ -115,7 +114,7 @@ class _Build:
         ]
         self._uv(["pip", "compile", *words, requirements], folder)
         packages = dict(_PINNED.findall(self._lock.read_text()))
-        _say(f"resolved {counted(len(packages), 'package')}: {', '.join('=='.join(pin) for pin in packages.items())}")
+        _say(f"resolved packages: {', '.join('=='.join(pin) for pin in packages.items())}")
         self._uv(
             ["venv", "--system-site-packages", "--allow-existing", "--python", sys.executable, self._folder], folder
         )
@@ -129,7 +128,7 @@ class _Build:
         warning = missing_libraries(self._site(), sys.path)
         if warning:
             _say(f"warning: {warning}")
-        _say(f"installed {counted(len(packages), 'package')}, {size} bytes")
+        _say(f"installed packages: {len(packages)}, {size} bytes")
         version = platform.python_version()
         return {"packages": len(packages), "unpacked_bytes": size, "python": version, "message": warning}
 
