@@ -16,7 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Iterable, Mapping, NamedTuple  # noqa: UP035  of Python 3.9
 
-
 from ultramarine_environment.failures import Failed, explained
 from ultramarine_environment.native import missing_libraries
 from ultramarine_environment.tools import uv
