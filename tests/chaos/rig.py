@@ -37,6 +37,10 @@ QUIET = 0.3  # seconds for which the end must last, or nothing be written
 CONSTANTS = {
     "ultramarine_operator.engine.engine:RELIST_SECONDS": 2 * SPEED,
     "ultramarine_operator.kinds.model.plan:LOOK_AGAIN": 0.5 * SPEED,
+    "ultramarine_operator.kinds.dataset.version:LOOK_AGAIN": 0.5 * SPEED,
+    "ultramarine_operator.kinds.dataset.plan:LOOK_AGAIN": 0.5 * SPEED,
+    "ultramarine_operator.kinds.dataset.profiling:LOOK_AGAIN": 0.5 * SPEED,
+    "ultramarine_operator.kinds.dataset.refreshing:LOOK_AGAIN": 0.5 * SPEED,
     "ultramarine_operator.kinds.model.compiling:HEAD_START": 0.1 * SPEED,
     "ultramarine_operator.kinds.model.deleting:LOOK_AGAIN": 0.5 * SPEED,
     "ultramarine_operator.kinds.sweep.plan:STORING": 5.0,  # of the time that objects carry, which is ours
