@@ -291,7 +291,7 @@ class Storage:
         """Return a digest of all that is at `uri`: an artifact's own, or one over paths, sizes and ETags."""
         location = parse_uri(uri)
         if location.is_prefix and self.exists(uri + MANIFEST_NAME):
-            return self._manifest(uri).digest
+            return self.manifest(uri).digest
         with self._explained(uri):
             self._objects(uri)  # which explains what is missing
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=location.bucket, Prefix=location.key)
