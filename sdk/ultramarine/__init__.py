@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .objects import Model as Model
     from .objects import ModelVersion as ModelVersion
     from .objects import OnlineEndpoint as OnlineEndpoint
+    from .objects import Pipeline as Pipeline
+    from .objects import PipelineRun as PipelineRun
     from .objects import Schedule as Schedule
     from .objects import Source as Source
     from .objects import Sweep as Sweep
@@ -35,7 +37,7 @@ _PLACES = {
     "Client": "client",
     **dict.fromkeys(("Dataset", "DatasetVersion"), "objects"),
     **dict.fromkeys(("Deployment", "Environment", "Input", "Model", "ModelVersion", "OnlineEndpoint"), "objects"),
-    **dict.fromkeys(("Schedule", "Source", "Sweep", "TrainingJob"), "objects"),
+    **dict.fromkeys(("Pipeline", "PipelineRun", "Schedule", "Source", "Sweep", "TrainingJob"), "objects"),
     "Endpoint": "endpoints",
     "Output": "results",
     **dict.fromkeys(("Run", "RunFailed", "Update"), "runs"),

@@ -21,6 +21,8 @@ from ultramarine_contract.meta import (
     MODEL,
     MODEL_VERSION,
     ONLINE_ENDPOINT,
+    PIPELINE,
+    PIPELINE_RUN,
     SCHEDULE,
     SWEEP,
     TRAINING_JOB,
@@ -36,6 +38,7 @@ from .resources import (
     model,
     onlineendpoint,
     onlineendpoint_container,
+    pipeline,
     pods,
     schedule,
     sweep,
@@ -214,6 +217,18 @@ class Schedule(Object, schedule.ScheduleSpec):
     """Runs that begin at the times of a cron expression."""
 
     resource = SCHEDULE
+
+
+class Pipeline(Object, pipeline.PipelineSpec):
+    """Steps that run in the order of their references."""
+
+    resource = PIPELINE
+
+
+class PipelineRun(Object, pipeline.PipelineRunSpec):
+    """One run of a Pipeline with its parameters."""
+
+    resource = PIPELINE_RUN
 
 
 class Dataset(Object, dataset.DatasetSpec):
