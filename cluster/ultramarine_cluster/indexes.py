@@ -54,6 +54,8 @@ class Index:
         made = ("create", "configmap", CONFIG_MAP, f"--from-file={KEY}={self.bundle}", "--dry-run=client", "-o", "json")
         manifest = target.run(*made)
         named = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
-        target.run("apply", "--server-side", "-f", "-", input=json.dumps(named))
+        # By a manager of its own: an apply without labels takes away those of the same manager.
+        own = ("apply", "--server-side", "--field-manager=ultramarine-cluster", "-f", "-")
+        target.run(*own, input=json.dumps(named))
         # Not the client's apply, whose annotation has less room than a bundle of authorities.
         target.run("apply", "--server-side", "--force-conflicts", "-n", namespace, "-f", "-", input=manifest)

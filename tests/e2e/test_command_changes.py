@@ -19,7 +19,7 @@ def ada(platform: Platform, tmp_path: Path, tmp_path_factory: pytest.TempPathFac
 def test_a_change_is_planned(ada: Person, platform: Platform) -> None:
     """`plan` says what a file would create, keep, change and not be able to change, and does none of it."""
     job = training_job("changes-job", "print('x=1')", outputs={}, command=["python", "train.py"])
-    model = {"kind": "Model", "metadata": {"name": "changes-model"}, "spec": {"retention": {"keep": 5}}}
+    model = {"kind": "Model", "metadata": {"name": "changes-model"}, "spec": {"retention": {"versions": 5}}}
     ada.write("files.yaml", job, model)
     platform.delete("tj", "changes-job")
     platform.delete("mdl", "changes-model")
@@ -30,13 +30,13 @@ def test_a_change_is_planned(ada: Person, platform: Platform) -> None:
 
     ada.run("apply", "files.yaml")
     assert ada.run("plan", "files.yaml").stdout.count("stays as it is") == 2
-    model["spec"] = {"retention": {"keep": 7}}
+    model["spec"] = {"retention": {"versions": 7}}
     job["spec"]["command"] = ["python", "other.py"]
     ada.write("files.yaml", job, model)
     planned = ada.run("plan", "files.yaml", code=1).stdout
     assert "TrainingJob/changes-job cannot be changed like this" in planned
-    assert "spec.retention.keep: 5 -> 7" in planned
-    assert platform.get("mdl", "changes-model")["spec"]["retention"]["keep"] == 5
+    assert "spec.retention.versions: 5 -> 7" in planned
+    assert platform.get("mdl", "changes-model")["spec"]["retention"]["versions"] == 5
 
 
 def test_a_run_is_ended(ada: Person, platform: Platform) -> None:
