@@ -68,10 +68,10 @@ async def everywhere(
 
 
 def test_every_kind_has_lives() -> None:
-    """Each kind lives, and some of its lives are edited and have edits refused."""
+    """Each kind lives; some lives have edits refused, and some are edited if the spec can be."""
     for kind, material in MATERIALS.items():
         assert material.lives, f"{kind} has no life"
-        assert any(life.edits for life in material.lives), f"no life of {kind} is edited"
+        assert not material.edit or any(life.edits for life in material.lives), f"no life of {kind} is edited"
         assert any(life.refused for life in material.lives), f"no edit of {kind} is refused"
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
-import resource
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 from databases import Postgres, postgres
+from measuring import peak_memory
 from ultramarine_contract.dataset_records import PLACE_OF_SECRET, ImportSummary, ImportTask
 from ultramarine_data.errors import DataError
 from ultramarine_data.importing import https, import_data
@@ -164,12 +162,10 @@ def test_ten_million_rows_are_imported_in_bounded_memory(database: Postgres, tmp
     """They are streamed: the process stays below 512 MiB."""
     columns = "i AS id, md5(i::text) AS name, i / 7.0::float8 AS value, now() AS updated_at"
     task = ImportTask(query=f"SELECT {columns} FROM generate_series(1, 10000000) i")
-    program = "import sys; from ultramarine_data.__main__ import main; sys.exit(main(['import']))"
+    program = "from ultramarine_data.__main__ import main; assert main(['import']) == 0"
     (tmp_path / "task.json").write_text(task.to_json())
     folders = {f"ULTRAMARINE_{name}_DIR": str(tmp_path / name.lower()) for name in ("INPUTS", "OUTPUTS")}
-    variables = {**folders, PLACE_OF_SECRET: database.address, "PYTHONPATH": ":".join(sys.path)}
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=variables, check=True)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    peak = peak_memory(program, cwd=tmp_path, variables={**folders, PLACE_OF_SECRET: database.address})
     assert json.loads((tmp_path / "outputs/facts/summary.json").read_text())["rows"] == 10_000_000
     assert len(list((tmp_path / "outputs/data").iterdir())) == 10
     assert peak < 512 * 2**20

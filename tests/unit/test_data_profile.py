@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from measuring import peak_memory
 from ultramarine_contract.dataset_records import ColumnTask, ExpectationTask, ProfileSummary, ProfileTask
 from ultramarine_data.__main__ import main
 from ultramarine_data.profiling import write_profile
@@ -216,9 +214,7 @@ def test_a_large_table_is_profiled_in_bounded_memory(tmp_path: Path) -> None:
     program = "import sys, pathlib; from ultramarine_data import tables; tables.MAX_MEMORY = 2**28\n"
     program += "from ultramarine_data.profiling import *\n"
     program += "write_profile(ProfileTask('a'), pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))"
-    variables = {"PYTHONPATH": ":".join(sys.path)}
-    subprocess.run([sys.executable, "-c", program, str(folder), str(tmp_path / "out")], env=variables, check=True)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    peak = peak_memory(program, folder, tmp_path / "out", cwd=tmp_path, variables={})
     assert ProfileSummary.from_json((tmp_path / "out/summary.json").read_text()).rows == 2_000_000
     assert peak < 600 * 2**20
 

@@ -186,6 +186,7 @@ def _csv_reader(paths: list[str], texts: dict[str, str]) -> str:
         "escape = '\"'",
         f"sample_size = {SAMPLE}",
         f"max_line_size = {MAX_LINE}",
+        f"buffer_size = {2 * MAX_LINE}",  # DuckDB's own choice, 16 lines, is beyond the memory of a small pod
         f"rejects_limit = {MAX_REJECTS}",
         "store_rejects = true",
         *(["encoding = 'utf-16'"] if is_utf16 else []),
