@@ -90,6 +90,8 @@ async def _moves_aliases(world: World) -> None:
 
 
 async def _retires_versions(world: World) -> None:
+    await until_true(world, "DatasetVersion", "churn-1")
+    await world.apply(version(2))
     await world.until("version 1 is gone", lambda: world.get("DatasetVersion", "churn-1") is None)
     await until_true(world, "DatasetVersion", "churn-2")
     await until_true(world, "Dataset", "churn")
@@ -279,7 +281,7 @@ DATASET_MATERIAL = Material(
         ),
         Life(
             "retires versions",
-            (dataset(retention={"versions": 1}), version(1), version(2)),
+            (dataset(retention={"versions": 1}), version(1)),
             _retires_versions,
             ("1.csv", "2.csv"),
         ),
