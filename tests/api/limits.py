@@ -80,7 +80,8 @@ def _of_value(node: Manifest, path: Path) -> Iterator[Limit]:
         yield Limit("enum", path, lambda _: "no-such-word", node["enum"][-1], words)
     if type := "integer,string" if MIXED in node else node.get("type"):
         other = 1.5 if MIXED in node else {"string": 1, "boolean": "true", "array": 0}.get(type, "a")
-        yield Limit("type", path, lambda _: other, None, rf"{at} in body must be of type {type}")
+        form = node["format"] if node.get("format") == "date-time" else type
+        yield Limit("type", path, lambda _: other, None, rf"{at} in body must be of type {form}")
 
 
 def _of_size(node: Manifest, path: Path) -> Iterator[Limit]:

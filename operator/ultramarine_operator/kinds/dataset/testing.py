@@ -200,6 +200,9 @@ def _complete_dataset(_: Manifest, spec: Manifest) -> None:
         spec.pop("schema", None)
         spec.pop("expectations", None)
     spec["source"] = {"uri": "s3://lake/churn.csv"}
+    if "refresh" in spec:
+        spec["refresh"]["cron"] = "0 3 * * *"
+        spec["refresh"].pop("timeZone", None)
     if spec.get("retention") == {}:
         del spec["retention"]
     spec["aliases"] = {f"a{index}": target for index, target in enumerate(spec.get("aliases", {}).values())}

@@ -42,6 +42,11 @@ def from_all(**fields: Any) -> Manifest:
     return {"envFrom": [fields]}
 
 
+def inputs(**fields: Any) -> Manifest:
+    """One input, called table."""
+    return {"inputs": {"table": fields}}
+
+
 def outputs(**fields: Any) -> Manifest:
     """One output, called report."""
     return {"outputs": {"model": None, "report": fields}}
@@ -231,6 +236,26 @@ _VARIABLES = (
         variable(value=[]),
     ),
 )
+_DIGEST = "sha256:" + "a" * 64
+_INPUTS = (
+    rule(
+        "give either uri or dataset, not both",
+        inputs(dataset="churn@latest"),
+        inputs(dataset="churn@latest", uri="s3://lake/churn.csv"),
+        inputs(uri=None),
+    ),
+    rule(
+        "digest applies to uri, since a version of a dataset has its own",
+        inputs(uri="s3://lake/churn.csv", digest=_DIGEST),
+        inputs(dataset="churn@latest", digest=_DIGEST),
+    ),
+    rule(
+        "content with a digest is verified when it is downloaded",
+        inputs(uri="s3://lake/churn.csv", mode="Stream"),
+        inputs(uri="s3://lake/churn.csv", digest=_DIGEST, mode="Stream"),
+        inputs(dataset="churn@latest", mode="Stream"),
+    ),
+)
 _OUTPUTS = (
     *(
         clash(f"{name} applies to a model", outputs(registerAs="a", **{name: value}), outputs(**{name: value}))
@@ -238,6 +263,12 @@ _OUTPUTS = (
     ),
     clash(
         "fromMlflow gives a model", outputs(fromMlflow=True), outputs(fromMlflow=True, registerAs="a", format="onnx")
+    ),
+    clash(
+        "an output is a model or a version of a dataset",
+        outputs(dataset="clean"),
+        outputs(dataset="clean", registerAs="a"),
+        outputs(dataset="clean", fromMlflow=True),
     ),
     clash("are reserved folders", {"outputs": {"log": {}}}, {"outputs": {"logs": {}}}),
 )
@@ -345,4 +376,4 @@ _PODS = (
     ),
     rule('unknown field "spec.podTemplate.hostNetwork"', {}, pods(hostNetwork=True)),
 )
-RULES: tuple[Rule, ...] = (*_NAMES, *_CODE, *_COMMAND, *_VARIABLES, *_OUTPUTS, *_NODES, *_RESOURCES, *_PODS)
+RULES: tuple[Rule, ...] = (*_NAMES, *_CODE, *_COMMAND, *_VARIABLES, *_INPUTS, *_OUTPUTS, *_NODES, *_RESOURCES, *_PODS)

@@ -174,7 +174,12 @@ def complete(_: Manifest, spec: Manifest, searched: Collection[str] = ()) -> Non
     spec["command"][0] = spec["command"][0] or "true"
     if len(spec["command"]) == 1:
         spec["command"][0] = spec["command"][0].replace(" ", "_")
+    for entry in spec.get("inputs", {}).values():
+        _complete_input(entry)
     for output in spec.get("outputs", {}).values():
+        if "dataset" in output:
+            for name in ("registerAs", "fromMlflow"):
+                output.pop(name, None)
         if "registerAs" not in output:
             for name in ("format", "compile", "allowCodeExecution"):
                 output.pop(name, None)
@@ -186,6 +191,16 @@ def complete(_: Manifest, spec: Manifest, searched: Collection[str] = ()) -> Non
     _complete_failures(spec)
     fit(spec.get("resources", {}))
     complete_pods(spec)
+
+
+def _complete_input(entry: Manifest) -> None:
+    if "dataset" in entry:
+        entry.pop("uri", None)
+        entry.pop("digest", None)
+    else:
+        entry.setdefault("uri", "s3://lake/churn.csv")
+    if {"dataset", "digest"} & entry.keys():
+        entry.pop("mode", None)
 
 
 def complete_pods(spec: Manifest) -> None:
