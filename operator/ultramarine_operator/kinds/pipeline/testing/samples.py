@@ -159,7 +159,7 @@ def complete(_: Manifest, spec: Manifest) -> None:
     if defaults := spec.get("defaults"):
         if resources := defaults.get("resources"):
             fit(resources)
-        if environment := defaults.get("environment"):
+        if (environment := defaults.get("environment")) is not None:
             kept = next(iter(environment), None)
             defaults["environment"] = {kept: environment[kept]} if kept else {"name": "a"}
 
