@@ -1,0 +1,103 @@
+"""Datasets before a real API server, with the real operator: what is in use cannot be deleted."""
+
+from __future__ import annotations
+
+import pytest
+from bare import Api, Refused, eventually
+from stories import status, there
+from ultramarine_contract.meta import API_VERSION, Manifest
+from ultramarine_operator.shared.testing import WEIGHTS, WEIGHTS_DIGEST
+from unit.conftest import ObjectStore
+
+
+def dataset(**spec: object) -> Manifest:
+    """The Dataset churn."""
+    whole = {"type": "file", **spec}
+    return {"apiVersion": API_VERSION, "kind": "Dataset", "metadata": {"name": "churn"}, "spec": whole}
+
+
+def version(number: int) -> Manifest:
+    """A version of churn: one object."""
+    spec = {"dataset": "churn", "version": str(number), "uri": "s3://lake/churn.csv", "digest": WEIGHTS_DIGEST}
+    return {"apiVersion": API_VERSION, "kind": "DatasetVersion", "metadata": {"name": f"churn-{number}"}, "spec": spec}
+
+
+def reader(reference: str) -> Manifest:
+    """A TrainingJob that reads a version."""
+    spec = {"command": ["true"], "inputs": {"data": {"dataset": reference}}}
+    return {"apiVersion": API_VERSION, "kind": "TrainingJob", "metadata": {"name": "reader"}, "spec": spec}
+
+
+def in_use(api: Api) -> Manifest:
+    """Users of versions, as the status of the Dataset names them."""
+    users: Manifest = status(api, "dset", "churn").get("inUse", {})
+    return users
+
+
+def refusal(api: Api, kind: str, name: str) -> str:
+    """Return the API server's message for a delete that must be refused."""
+    with pytest.raises(Refused) as caught:
+        api.run("delete", kind, name)
+    assert there(api, kind, name)
+    return str(caught.value)
+
+
+@pytest.fixture
+def stored(api: Api, operator: object, object_store: ObjectStore) -> Api:
+    """A namespace with two versions of churn that are ready."""
+    (object_store.folder / "lake" / "churn.csv").write_bytes(WEIGHTS)
+    api.apply(dataset(), version(1), version(2))
+    eventually("the versions are ready", lambda: status(api, "dset", "churn").get("latestReadyVersion") == "2")
+    return api
+
+
+def test_a_version_with_an_alias_is_not_deleted(stored: Api) -> None:
+    """The refusal names the alias and the remedy; without the alias the version goes."""
+    stored.apply(dataset(aliases={"golden": 1}))
+    eventually("the alias is noted", lambda: in_use(stored) == {"churn-1": "alias golden"})
+
+    message = refusal(stored, "dsv", "churn-1")
+    assert "DatasetVersion churn-1 is used by alias golden; wait for its runs, or delete them, and move its" in message
+
+    stored.run("delete", "dsv", "churn-2")
+    stored.apply(dataset(aliases={}))
+    eventually("nobody uses it", lambda: in_use(stored) == {})
+    stored.run("delete", "dsv", "churn-1")
+    assert stored.all("dsv") == []
+
+
+def test_what_an_unfinished_run_reads_is_not_deleted(stored: Api) -> None:
+    """Neither the version nor its Dataset, until the run is gone; another version is free."""
+    stored.apply(reader("churn@latest"))
+    eventually("the run is noted", lambda: in_use(stored) == {"churn-2": "TrainingJob reader"})
+
+    assert "DatasetVersion churn-2 is used by TrainingJob reader; wait" in refusal(stored, "dsv", "churn-2")
+    assert "Dataset churn is used: churn-2 by TrainingJob reader; wait" in refusal(stored, "dset", "churn")
+
+    stored.run("delete", "dsv", "churn-1")
+    stored.run("delete", "tj", "reader")
+    eventually("nobody reads it", lambda: in_use(stored) == {})
+    stored.run("delete", "dsv", "churn-2")
+    stored.run("delete", "dset", "churn")
+    assert stored.all("dsv", "dset") == []
+
+
+def test_a_namespace_takes_what_is_in_use_along(stored: Api) -> None:
+    """In a namespace that is being deleted nothing is refused."""
+    stored.apply(dataset(aliases={"golden": 1}), reader("churn@2"))
+    users = {"churn-1": "alias golden", "churn-2": "TrainingJob reader"}
+    eventually("both are noted", lambda: in_use(stored) == users)
+    refusal(stored, "dset", "churn")
+
+    stored.run("delete", "namespace", stored.namespace, "--wait=false")
+
+    def deleted(kind: str, name: str) -> bool:
+        """True once admission has seen the end of the namespace."""
+        try:
+            stored.run("delete", kind, name)
+        except Refused:
+            return False
+        return True
+
+    for kind, name in (("dsv", "churn-1"), ("dsv", "churn-2"), ("dset", "churn")):
+        eventually(f"{name} goes", lambda kind=kind, name=name: deleted(kind, name))
