@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ultramarine
 from accounts import account, admit
 from bare import Api, eventually, free_lease, install, requests_to
 from operator_process import Node, Operator
 from stories import serving, status, there, trained, training, until
 from ultramarine_cluster import cluster
+from ultramarine_contract.storage import Keys, Storage
 from unit.conftest import ObjectStore, object_store  # noqa: F401  the fixture of the unit tests serves here too
 
 _numbers = itertools.count(1)
@@ -98,3 +100,27 @@ def settled(api: Api, operator: Operator, node: Node) -> Api:
     node.see_deployment("shop-blue")
     eventually("it was seen", lambda: "0 of 2" in str(status(api, "oe", "shop")))
     return api
+
+
+@pytest.fixture
+def store(api: Api, object_store: ObjectStore) -> Storage:  # noqa: F811
+    """The storage of the namespace, which its ConfigMap and its Secret describe as the chart makes them."""
+    (object_store.folder / "lake").mkdir(exist_ok=True)
+    facts = {"release": "ultramarine", "storageEndpoint": object_store.endpoint, "bucket": "lake"}
+    api.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ultramarine-platform"}, "data": facts},
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "ultramarine-storage"},
+            "stringData": object_store.credentials,
+        },
+    )
+    return Storage(object_store.endpoint, keys=Keys(object_store.access_key, object_store.secret_key))
+
+
+@pytest.fixture
+def client(bare: cluster.Cluster, api: Api, store: Storage) -> Iterator[ultramarine.Client]:
+    """A client in a fresh namespace."""
+    with ultramarine.Client(kubeconfig=str(bare.kubeconfig), namespace=api.namespace) as client:
+        yield client

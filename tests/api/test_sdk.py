@@ -23,34 +23,9 @@ from ultramarine.repro import reproduce
 from ultramarine_cluster.cluster import Cluster
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
 from ultramarine_contract.meta import content_hash
-from ultramarine_contract.storage import Keys, Storage
-from unit.conftest import ObjectStore
+from ultramarine_contract.storage import Storage
 
 TRAIN = "print('loss=0.5')\n"
-
-
-@pytest.fixture
-def store(api: Api, object_store: ObjectStore) -> Storage:
-    """The storage of the namespace, which its ConfigMap and its Secret describe as the chart makes them."""
-    (object_store.folder / "lake").mkdir(exist_ok=True)
-    facts = {"release": "ultramarine", "storageEndpoint": object_store.endpoint, "bucket": "lake"}
-    api.apply(
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ultramarine-platform"}, "data": facts},
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "ultramarine-storage"},
-            "stringData": object_store.credentials,
-        },
-    )
-    return Storage(object_store.endpoint, keys=Keys(object_store.access_key, object_store.secret_key))
-
-
-@pytest.fixture
-def client(bare: Cluster, api: Api, store: Storage) -> Iterator[ultramarine.Client]:
-    """A client in a fresh namespace."""
-    with ultramarine.Client(kubeconfig=str(bare.kubeconfig), namespace=api.namespace) as client:
-        yield client
 
 
 class Relay:
