@@ -16,7 +16,7 @@ from ultramarine.cli.main import app
 TESTS = ROOT / "tests"
 METHODS = ("run", "begin", "ultramarine")
 # Beginnings of the commands of later kinds, which have no story on the cluster yet.
-PENDING = ("run ", "schedule ", "audit ", "lineage", "data show", "data diff", "data promote", "data croissant")
+PENDING = ("run ", "schedule ", "audit ", "lineage")
 OFFLINE = {"validate", "schema", "explain", "completion", "convert azureml"}
 
 

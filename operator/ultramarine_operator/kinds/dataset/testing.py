@@ -111,7 +111,7 @@ async def _gets_a_profile(world: World) -> None:
 
 async def _is_read(world: World) -> None:
     """A run resolves an alias once: where that leads later changes nothing."""
-    # Not before the story: a Dataset that a run reads can be neither deleted nor made anew.
+    # Not before the story: a Dataset that a run reads cannot be deleted.
     await world.apply(_run("reader", inputs={"data": {"dataset": "churn@golden"}}))
     await until_message(world, "TrainingJob", "reader", "Running", "has no alias golden")
     await world.edit("Dataset", "churn", {"spec": {"aliases": {"golden": "1"}}})
