@@ -147,6 +147,15 @@ def test_a_version_that_meets_the_requirements_becomes_ready():
     assert plan_version(settled(got), seen(related=(stricter,)), NOW).status["state"] == "Ready"
 
 
+def test_a_profile_is_read_when_its_job_has_ended():
+    """The mirror gives an outline of such a child, without outputs; the whole object is looked up."""
+    obj = settled(plan_version(stored_version(), seen(answers=FACTS), NOW))
+    whole = {"spec": {}, **profile_job(obj)}
+    outline = {"kind": whole["kind"], "metadata": whole["metadata"], "status": {"state": "Succeeded"}}
+
+    assert questions_version(obj, seen(outline, look=lambda kind, name: whole)) == (SUMMARY,)
+
+
 def test_a_profile_that_fails_says_how_to_repeat_it():
     """With requirements the version stays unready; deleting the TrainingJob makes another."""
     owner = stored_dataset(schema=SCHEMA).manifest

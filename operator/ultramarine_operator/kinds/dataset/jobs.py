@@ -33,7 +33,10 @@ def job_name(owner: str, work: str) -> str:
 
 def own_job(owner: Obj[Any], work: str, seen: Seen) -> Manifest | None:
     """Return the TrainingJob of that work, if it exists."""
-    job = seen.child(TRAINING_JOB.kind, job_name(owner.name, work))
+    name = job_name(owner.name, work)
+    job = seen.child(TRAINING_JOB.kind, name)
+    if job is not None and "spec" not in job:  # of an object that has ended the mirror gives an outline
+        job = seen.look(TRAINING_JOB.kind, name) or job
     return job if job is not None and controller_uid(job) == owner.uid else None
 
 
