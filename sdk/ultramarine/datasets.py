@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ultramarine_contract.common import MANIFEST_NAME, ArtifactManifest
 from ultramarine_contract.dataset_records import PROFILE_JSON
-from ultramarine_contract.errors import InvalidSpec, StorageError, UltramarineError, listed
+from ultramarine_contract.errors import InvalidSpec, StorageError, UltramarineError
 from ultramarine_contract.locations import files_below
 from ultramarine_contract.meta import API_VERSION, DATASET, DATASET_VERSION, Manifest
 from ultramarine_contract.storage import Progress
 
 from .kube.errors import Exists, NotFound
+from .versions import LATEST, Series, number, why
 
 if TYPE_CHECKING:
     from .client import Client
 
-LATEST = "latest"
 _CHECK_SECONDS = 600.0  # for which the requirements on a new version may be checked
 _ATTEMPTS = 10  # to get a version's number, while others register versions too
 _ENDED = ("Ready", "Quarantined", "Refused", "Invalid")  # states
@@ -44,17 +43,11 @@ class Datasets:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._cluster = client.cluster
+        self._series = Series(client.cluster, "dataset", DATASET, DATASET_VERSION)
 
     def versions(self, dataset: str) -> list[Manifest]:
         """Return the DatasetVersions of a dataset, the newest first. Raises NotFound with the nearest name."""
-        every = self._cluster.list(DATASET_VERSION)
-        versions = [version for version in every if version["spec"].get("dataset") == dataset]
-        if not versions:
-            names = {str(version["spec"].get("dataset")) for version in every}
-            near = difflib.get_close_matches(dataset, names, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"Datasets with versions: {listed(sorted(names)) or 'none'}."
-            raise NotFound(f"dataset {dataset} has no version in namespace {self._cluster.namespace}. {hint}")
-        return sorted(versions, key=number, reverse=True)
+        return self._series.versions(dataset)
 
     def version(self, reference: str) -> Manifest:
         """Return the DatasetVersion of DATASET@VERSION, DATASET@ALIAS, or the newest ready one of DATASET@latest."""
@@ -65,27 +58,11 @@ class Datasets:
             if not ready:
                 raise NotFound(f"no version of dataset {dataset} is ready: {why(versions[0])}")
             return ready[0]
-        target = selected
-        if not selected.isdigit():
-            aliases = self.aliases(dataset)
-            if selected not in aliases:
-                near = difflib.get_close_matches(selected, aliases, 1)
-                hint = f"Did you mean {near[0]}?" if near else f"Aliases: {listed(sorted(aliases)) or 'none'}."
-                raise NotFound(f"dataset {dataset} has no alias {selected}. {hint}")
-            target = aliases[selected]
-        for version in versions:
-            if version["spec"]["version"] == target:
-                return version
-        numbers = listed(version["spec"]["version"] for version in versions)
-        raise NotFound(f"dataset {dataset} has no version {target}. Versions: {numbers}.")
+        return self._series.selected(dataset, versions, selected)
 
     def aliases(self, dataset: str) -> dict[str, str]:
         """Return the version's number of each alias; empty if the dataset has none."""
-        try:
-            spec = self._cluster.get(DATASET, dataset).get("spec") or {}
-        except NotFound:
-            return {}
-        return {str(name): str(target) for name, target in (spec.get("aliases") or {}).items()}
+        return self._series.aliases(dataset)
 
     def promote(self, reference: str, alias: str) -> Manifest:
         """Let an alias lead to a version, and return that version. Raises InvalidSpec for one that is not ready."""
@@ -246,21 +223,6 @@ def _files(path: Path) -> dict[str, Path]:
     return files
 
 
-def number(version: Manifest) -> int:
-    """Return the number of a DatasetVersion; 0 for a text that is not a number."""
-    text = str(version["spec"].get("version"))
-    return int(text) if text.isdecimal() else 0
-
-
 def state_of(version: Manifest) -> str:
     """Return the state of a DatasetVersion; empty before its first pass."""
     return str((version.get("status") or {}).get("state", ""))
-
-
-def why(version: Manifest) -> str:
-    """Return the reason why a DatasetVersion is not ready."""
-    for type in ("Accepted", "Ready"):
-        for entry in (version.get("status") or {}).get("conditions") or []:
-            if entry["type"] == type and entry["status"] != "True" and entry.get("message"):
-                return str(entry["message"])
-    return "it is being checked. Wait a moment."

@@ -13,13 +13,13 @@ from ultramarine_contract.locations import files_below
 from ultramarine_contract.meta import API_VERSION, MODEL, MODEL_VERSION, ONLINE_ENDPOINT, Manifest
 
 from .kube.errors import Exists, NotFound
+from .versions import LATEST, Series, number, why
 
 if TYPE_CHECKING:
     from ultramarine_contract.common import FileEntry
 
     from .client import Client
 
-LATEST = "latest"
 _CHECK_SECONDS = 300.0  # for which a new version may be checked and compiled
 _ATTEMPTS = 10  # to get a version's number, while others register versions too
 Progress = Callable[[int, int], None]
@@ -37,17 +37,11 @@ class Models:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._cluster = client.cluster
+        self._series = Series(client.cluster, "model", MODEL, MODEL_VERSION)
 
     def versions(self, model: str) -> list[Manifest]:
         """Return the ModelVersions of a model, the newest first. Raises NotFound with the nearest name."""
-        every = self._cluster.list(MODEL_VERSION)
-        versions = [version for version in every if version["spec"].get("model") == model]
-        if not versions:
-            names = {str(version["spec"].get("model")) for version in every}
-            near = difflib.get_close_matches(model, names, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"Models with versions: {listed(sorted(names)) or 'none'}."
-            raise NotFound(f"model {model} has no version in namespace {self._cluster.namespace}. {hint}")
-        return sorted(versions, key=number, reverse=True)
+        return self._series.versions(model)
 
     def version(self, reference: str) -> Manifest:
         """Return the ModelVersion of MODEL@VERSION, MODEL@ALIAS, or the newest ready one of MODEL and MODEL@latest."""
@@ -66,27 +60,11 @@ class Models:
         versions = self.versions(model)
         if selected in ("", LATEST):
             return versions[0]
-        target = selected
-        if not selected.isdigit():
-            aliases = self.aliases(model)
-            if selected not in aliases:
-                near = difflib.get_close_matches(selected, aliases, 1)
-                hint = f"Did you mean {near[0]}?" if near else f"Aliases: {listed(sorted(aliases)) or 'none'}."
-                raise NotFound(f"model {model} has no alias {selected}. {hint}")
-            target = aliases[selected]
-        for version in versions:
-            if version["spec"]["version"] == target:
-                return version
-        numbers = listed(version["spec"]["version"] for version in versions)
-        raise NotFound(f"model {model} has no version {target}. Versions: {numbers}.")
+        return self._series.selected(model, versions, selected)
 
     def aliases(self, model: str) -> dict[str, str]:
         """Return the version's number of each alias; empty if the model has none."""
-        try:
-            spec = self._cluster.get(MODEL, model).get("spec") or {}
-        except NotFound:
-            return {}
-        return {str(name): str(target) for name, target in (spec.get("aliases") or {}).items()}
+        return self._series.aliases(model)
 
     def users(self, version: Manifest) -> list[str]:
         """Return the endpoints that serve a version, as their status names it."""
@@ -281,23 +259,7 @@ def format_of(path: Path, format: str = "") -> str:
     return format or next(iter(models.values()))
 
 
-def number(version: Manifest) -> int:
-    """Return the number of a ModelVersion; 0 for a text that is not a number."""
-    text = str(version["spec"].get("version"))
-    return int(text) if text.isdecimal() else 0
-
-
 def is_ready(version: Manifest) -> bool:
     """True if a ModelVersion can be served."""
     conditions = (version.get("status") or {}).get("conditions") or []
     return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
-
-
-def why(version: Manifest) -> str:
-    """Return the reason why a ModelVersion is not ready."""
-    conditions = (version.get("status") or {}).get("conditions") or []
-    for type in ("Accepted", "Ready"):
-        for entry in conditions:
-            if entry["type"] == type and entry["status"] != "True" and entry.get("message"):
-                return str(entry["message"])
-    return "it is being checked. Wait a moment."

@@ -42,8 +42,9 @@ def put_version(session: Session, local: Path, dataset: str) -> None:
 
 def show(context: typer.Context, reference: _REFERENCE, output: Output = Format.TABLE) -> None:
     """Show a version: state, content, columns, requirements that it breaks, origin, and aliases."""
-    from ultramarine.datasets import state_of, why
+    from ultramarine.datasets import state_of
     from ultramarine.files.writing import yaml_text
+    from ultramarine.versions import why
 
     session = session_of(context)
     datasets = session.client.datasets

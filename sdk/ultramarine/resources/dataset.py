@@ -20,7 +20,7 @@ from .base import (
     says,
 )
 from .cron import Cron, TimeZone
-from .model import LATEST, AliasTarget, VersionNumber
+from .model import ALIAS_RULES, AliasTarget, VersionNumber
 
 MAX_COLUMNS = 1000  # of a declared schema
 MAX_SHOWN_COLUMNS = 200  # of a status; the profile has all
@@ -236,16 +236,7 @@ class DatasetSpec(Schema):
         default={},
         max_length=64,
         description="Version number by alias, such as golden: 3.",
-        json_schema_extra=rules(
-            rule(
-                "self.all(key, key.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(key) <= 40)",
-                "each alias must be a lower-case name of at most 40 characters",
-            ),
-            rule(
-                f"!('{LATEST}' in self)",
-                f"the alias {LATEST} always means the newest ready version; choose another name",
-            ),
-        ),
+        json_schema_extra=ALIAS_RULES,
     )
     retention: DatasetRetention | None = Field(default=None, description="Versions to keep. Default: all.")
     resources: Resources = Field(

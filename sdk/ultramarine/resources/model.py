@@ -46,6 +46,16 @@ def _quoted(value: Any) -> Any:
 
 
 # A number is accepted, since users write champion: 7 without quotes.
+ALIAS_RULES = rules(
+    rule(
+        "self.all(key, key.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(key) <= 40)",
+        "each alias must be a lower-case name of at most 40 characters",
+    ),
+    rule(
+        f"!('{LATEST}' in self)",
+        f"the alias {LATEST} always means the newest ready version; choose another name",
+    ),
+)
 AliasTarget = Annotated[
     str,
     BeforeValidator(_quoted),
@@ -115,16 +125,7 @@ class ModelSpec(Schema):
         default={},
         max_length=64,
         description="Version number by alias, such as champion: 7. An endpoint that names an alias follows it.",
-        json_schema_extra=rules(
-            rule(
-                "self.all(key, key.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(key) <= 40)",
-                "each alias must be a lower-case name of at most 40 characters",
-            ),
-            rule(
-                f"!('{LATEST}' in self)",
-                f"the alias {LATEST} always means the newest ready version; choose another name",
-            ),
-        ),
+        json_schema_extra=ALIAS_RULES,
     )
 
 
