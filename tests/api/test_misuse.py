@@ -309,6 +309,7 @@ def settled(kind: str) -> st.SearchStrategy[Manifest]:
     """Specs whose end does not depend on what was there before.
 
     A deployment that can get no pods, now or ever, leaves the one that answers in its place: that is a promise too.
+    Cancelling cannot be undone, and what it ends is what had begun: lives of the kinds and test_sdk.py prove it.
     """
     models = st.lists(st.sampled_from(MODELS), min_size=3, max_size=3)
     return st.builds(with_models, specs(kind), models).map(with_pods)
@@ -320,6 +321,7 @@ def with_pods(spec: Manifest) -> Manifest:
     spec = {name: value for name, value in spec.items() if value != {}}
     # What needs the gateway, which is not here, leaves all as it was; so does scaling, which begins from what there is.
     spec.pop("tls", None)
+    spec.pop("cancel", None)
     if spec.get("authMode") == "token":
         spec = {name: value for name, value in spec.items() if name not in ("authMode", "token")}
     if "deployments" not in spec:

@@ -12,6 +12,7 @@ from ....shared.plan import Obj, Plan, Platform, Seen
 from ....shared.questions import CacheAnswer, LookUpStep
 from ....shared.testing import NOW, Sample, applied, child, fit, seen, stored
 from ...trainingjob.testing.samples import WHOLE as WHOLE_JOB
+from ...trainingjob.testing.samples import complete_pods
 from ..plan import plan_run, questions_run
 
 NAME = "nightly"
@@ -159,9 +160,7 @@ def complete(_: Manifest, spec: Manifest) -> None:
     if defaults := spec.get("defaults"):
         if resources := defaults.get("resources"):
             fit(resources)
-        if (environment := defaults.get("environment")) is not None:
-            kept = next(iter(environment), None)
-            defaults["environment"] = {kept: environment[kept]} if kept else {"name": "a"}
+        complete_pods(defaults)
 
 
 def complete_run(manifest: Manifest, spec: Manifest) -> None:
