@@ -303,6 +303,19 @@ def test_the_next_version_is_one_above_the_highest_ever():
     assert kinds_of(got.create) == ["ModelVersion/churn-8"]
 
 
+def test_a_table_becomes_the_first_version_of_its_dataset():
+    """The output's dataset makes the Dataset where there is none, and the job ends when its version is there."""
+    clean = training_job(outputs={"model": {"dataset": "clean"}})
+    over = (job(clean, "Complete", succeeded=1), succeeded_pod(clean, model=model_output()))
+    got = plan(clean, seen(*over), NOW)
+
+    assert kinds_of(got.create) == ["Dataset/clean", "DatasetVersion/clean-1"]
+    assert condition(got, "Succeeded") == {}
+
+    done = plan(clean, seen(*over, related=got.create), NOW)
+    assert (done.create, done.status["state"]) == ((), "Succeeded")
+
+
 @pytest.mark.parametrize(("format", "asks"), [("sklearn", True), ("onnx", False)])
 def test_an_outputs_wish_to_be_compiled_goes_to_its_version(format, asks):
     """The ModelVersion asks for what the output does, but for a model that is ONNX already."""
