@@ -46,8 +46,9 @@ CHILDREN = sorted({child.plural for kind in KINDS for child in kind.children})
 
 
 def named(name: str) -> Life:
-    """A life by its name."""
-    return next(life for life in LIVES if life.name == name)
+    """A life by its name, with its kind before it where lives of several kinds have that name."""
+    (life,) = [life for life in LIVES if name in (life.name, str(life))]
+    return life
 
 
 async def live(rig: Rig, life: Life, faults: Iterable[Fault] = (), check_fired: bool = True, **how: Any) -> Outcome:
@@ -118,13 +119,13 @@ async def test_01_killed_both_before_and_after_every_write(rig: Rig, kill: Fault
 
 async def test_02_result_stored_but_status_lost(rig: Rig) -> None:
     """If the result is stored, but the answer to each later write is lost, there is one version."""
-    await every_write(rig, [Fault("lose")], [named("succeeds"), named("is retried")])
+    await every_write(rig, [Fault("lose")], [named("TrainingJob succeeds"), named("is retried")])
 
 
 async def registered_once(rig: Rig, breaks: str = "") -> None:
     """If the version was created, but answer and event are late, no second version is created."""
     faults = [Fault("lose", "create", "modelversions"), Fault("hold", "", "modelversions", seconds=1)]
-    await live(rig, named("succeeds"), faults, breaks=breaks)
+    await live(rig, named("TrainingJob succeeds"), faults, breaks=breaks)
 
 
 async def test_02_registered_but_not_known(rig: Rig) -> None:
@@ -390,7 +391,12 @@ async def test_11_children_deleted_by_hand(rig: Rig) -> None:
         left = oracle.difference(run.end(), before)
         assert not [line for line in left if not any(words in line for words in REMEMBERED)]
 
-    lives = [named("succeeds"), named("is suspended and resumed"), named("finds the best"), named("is steered")]
+    lives = [
+        named("TrainingJob succeeds"),
+        named("is suspended and resumed"),
+        named("finds the best"),
+        named("is steered"),
+    ]
     lives += [named("has a job for each trial"), named("holds its trials and is deleted")]
     lives += [life for life in SERVING if life.name != COMPILED]  # a model is compiled once
     await everywhere(rig, disturb=disturb, lives=lives, but=REMEMBERED)
@@ -483,7 +489,7 @@ async def test_12_removed_while_the_operator_is_gone(rig: Rig) -> None:
 @pytest.mark.parametrize("fault", [Fault("hang", seconds=3, times=6), Fault("answer", code=503, times=12)], ids=str)
 async def test_12_storage_down(rig: Rig, fault: Fault) -> None:
     """If the object storage hangs or refuses, objects that need it wait, and reach their end after its return."""
-    asking = [named("waits for its artifact"), named("succeeds"), named("follows its alias")]
+    asking = [named("waits for its artifact"), named("TrainingJob succeeds"), named("follows its alias")]
     await everywhere(rig, lives=asking, storage=[fault])
 
 
@@ -493,7 +499,7 @@ async def test_12_storage_hangs_and_others_go_on(rig: Rig) -> None:
     async def story(world: World) -> None:
         await world.apply(*(version(number) for number in range(1, 41)))
         started = time.monotonic()
-        await world.apply(*named("succeeds").manifests)
+        await world.apply(*named("TrainingJob succeeds").manifests)
         await until_state(world, "TrainingJob", "churn", "Running")
         assert time.monotonic() - started < 10, "held up by questions to the storage"
 
@@ -519,7 +525,9 @@ ANSWERS = [
 async def test_13_any_write_refused_once(rig: Rig) -> None:
     """A conflict, a server error or too many requests at any one write only delays what is to be done."""
     refusals = [Fault("answer", code=409), Fault("answer", code=500), Fault("answer", code=429, seconds=1)]
-    await every_write(rig, refusals, [named("succeeds"), named("waits for its artifact"), named("turns its traffic")])
+    await every_write(
+        rig, refusals, [named("TrainingJob succeeds"), named("waits for its artifact"), named("turns its traffic")]
+    )
 
 
 @pytest.mark.long
@@ -531,7 +539,7 @@ async def test_13_every_write_refused_once(rig: Rig, code: int) -> None:
 
 async def tried_again(rig: Rig, fault: Fault, breaks: str = "") -> None:
     """A request that the API server refused for a while is repeated later."""
-    lives = [named("succeeds"), named("moves its aliases"), named("turns its traffic")]
+    lives = [named("TrainingJob succeeds"), named("Model moves its aliases"), named("turns its traffic")]
     await everywhere(rig, [fault], lives, check_fired=False, breaks=breaks)
 
 
@@ -572,7 +580,7 @@ async def test_13_a_token_that_stays_refused_is_no_storm(rig: Rig) -> None:
         await asyncio.sleep(3)  # fifteen seconds of the operator's clock
         asked = len(run.api.calls) + len(run.api.fired) - before
 
-    await live(rig, named("succeeds"), [Fault("answer", "watch", times=10_000, code=401)], disturb=disturb)
+    await live(rig, named("TrainingJob succeeds"), [Fault("answer", "watch", times=10_000, code=401)], disturb=disturb)
 
     types = len({*CHILDREN, *(kind.resource.plural for kind in KINDS)})
     assert asked < 40 * types, "no more than a few times a second for each type"

@@ -117,13 +117,15 @@ async def _answers_without_one(world: World) -> None:
 
 async def _changes_its_script(world: World) -> None:
     await until_served(world, "churn-1")
-    for text in ("def run(data): return 2", "def run(data): return 3"):
-        await world.edit("OnlineEndpoint", "shop", {"spec": {"deployments": [_scored(text)]}})
 
-    def scripts() -> list[Manifest]:
-        return [made["data"] for made in world.all("ConfigMap") if "score.py" in made.get("data", {})]
+    def scripts() -> list[str]:
+        return [made["data"]["score.py"] for made in world.all("ConfigMap") if "score.py" in made.get("data", {})]
 
-    await world.until("the newest script is the only one", lambda: scripts() == [{"score.py": text}])
+    second, third = "def run(data): return 2", "def run(data): return 3"
+    await world.edit("OnlineEndpoint", "shop", {"spec": {"deployments": [_scored(second)]}})
+    await world.until("the second script is there", lambda: second in scripts())
+    await world.edit("OnlineEndpoint", "shop", {"spec": {"deployments": [_scored(third)]}})
+    await world.until("the newest script is the only one", lambda: scripts() == [third])
     await until_served(world, "churn-1")
 
 
