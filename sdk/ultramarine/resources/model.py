@@ -45,7 +45,6 @@ def _quoted(value: Any) -> Any:
     return str(value) if type(value) is int else value
 
 
-# A number is accepted, since users write champion: 7 without quotes.
 ALIAS_RULES = rules(
     rule(
         "self.all(key, key.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(key) <= 40)",
@@ -56,6 +55,7 @@ ALIAS_RULES = rules(
         f"the alias {LATEST} always means the newest ready version; choose another name",
     ),
 )
+# A number is accepted, since users write champion: 7 without quotes.
 AliasTarget = Annotated[
     str,
     BeforeValidator(_quoted),
