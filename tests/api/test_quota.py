@@ -53,6 +53,11 @@ def test_a_child_that_the_quota_refuses_is_told_with_what_is_used(api: Api, oper
     assert operator.metric('ultramarine_api_requests_total{code="403",kind="Job",verb="create"}') <= 2
     assert operator.metric('ultramarine_api_requests_total{code="403",kind="Secret",verb="create"}') <= 4
 
+    api.run("delete", "resourcequota", "share")
+    api.run("annotate", "onlineendpoint", "shop", "team=wine")  # a pass before the next look
+    eventually("the keys are made", lambda: status(api, "oe", "shop").get("keysSecret") == "shop-keys")
+    assert api.get("secret", "shop-keys")
+
 
 @pytest.mark.attack("author/share")
 def test_a_pod_that_the_quota_refuses_is_told_and_forgotten_when_there_is_room(

@@ -86,7 +86,7 @@ class Reconciler:
         try:
             await self._act(key, plan, seen.children)
         except (NotYet, Conflict, Refused) as error:
-            status = self._held(plan.status, error, manifest, now)
+            status = self._held(plan, error, manifest, now)
             again = RETRY_SOON if isinstance(error, NotYet) else RETRY_LATER
             warnings = () if isinstance(error, NotYet) else (Event(error.reason, error.message, "Warning"),)
             held = Plan(status=status, events=(*plan.events, *warnings), after=again)
@@ -268,14 +268,19 @@ class Reconciler:
         is_new = former is None or former.get("message") != message
         return Plan(status, events=(Event(REFUSED, message, "Warning"),) if is_new else ())
 
-    def _held(self, planned: Manifest, error: UltramarineError, manifest: Manifest, now: datetime) -> Manifest:
+    def _held(self, plan: Plan, error: UltramarineError, manifest: Manifest, now: datetime) -> Manifest:
         """The planned status with one condition more, which says what keeps the plan from being carried out.
 
         An error that only a user can correct is also the reason why the object is not ready.
         """
         generation = int(manifest["metadata"].get("generation", 0))
-        old = (manifest.get("status") or {}).get("conditions") or []
-        news = merge(old, (Condition("Reconciled", False, error.reason, error.message),), generation, now)
+        former = manifest.get("status") or {}
+        # An effect that may not have happened must be planned again by the next pass.
+        shown = {effect.shown_in for effect in plan.effects}
+        planned = {name: value for name, value in plan.status.items() if name not in shown}
+        planned |= {name: former[name] for name in shown if name in former}
+        reconciled = Condition("Reconciled", False, error.reason, error.message)
+        news = merge(former.get("conditions") or [], (reconciled,), generation, now)
         conditions = planned.get("conditions", [])
         if not isinstance(error, NotYet) and is_true(planned, "Reconciling"):
             why = {"reason": error.reason, "message": error.message}

@@ -176,12 +176,14 @@ class Event:
 class GenerateSecret:
     """An effect: create a Secret with a random value under each key, unless it is there. Its values are never read.
 
-    The event is written when it was created.
+    The event is written when it was created. `shown_in` is the field of the status that names it, which keeps its value
+    while the API server refuses what a pass writes.
     """
 
     manifest_metadata: tuple[tuple[str, Any], ...]
     keys: tuple[str, ...]
     event: Event | None = None
+    shown_in: str = ""
 
     @property
     def metadata(self) -> Manifest:
