@@ -255,4 +255,5 @@ def _keys(endpoint: Endpoint, seen: Seen, *, proven: bool) -> tuple[GenerateSecr
     metadata = child_metadata(endpoint.manifest, name)
     lost = f"Secret {name} was deleted and the operator made new keys. Give them to the clients: the old ones are void"
     event = Event("KeysReplaced", lost, "Warning") if had_keys and not of_gateway else None
-    return (GenerateSecret(tuple(metadata.items()), ("primary", "secondary"), event, "keysSecret"),)
+    shown_in = "" if of_gateway else "keysSecret"
+    return (GenerateSecret(tuple(metadata.items()), ("primary", "secondary"), event, shown_in),)
