@@ -280,17 +280,18 @@ def capture(number: int, size: int = 10) -> Capture:
 
 def test_what_does_not_fit_into_the_buffer_is_counted(tmp_path):
     """While the thread cannot write, 1,000 captures and 8 MiB wait, and the rest is dropped at once."""
-    gate, lines = threading.Event(), []
+    entered, gate, lines = threading.Event(), threading.Event(), []
 
     class Stuck(Spool):
         def add(self, given):
+            entered.set()
             gate.wait(20)
             lines.extend(given)
             return 0
 
     captures = Captures(1, Redaction((), Doubling()), tmp_path, Stuck(tmp_path))
     captures.take(capture(0))
-    eventually(lambda: not captures._waiting)
+    assert entered.wait(20)
     for number in range(1, 1101):
         captures.take(capture(number))
     assert dropped(captures)["buffer"] == 100
