@@ -100,6 +100,12 @@ def test_trials_are_a_table() -> None:
             {"lock": {"uri": "s3://b/r.txt", "packages": 7}, "size": "210Mi", "pythonVersion": "3.11"},
             {"Packages": "7, 210Mi, Python 3.11", "Lock": "s3://b/r.txt"},
         ),
+        (
+            "DatasetVersion",
+            {"uri": "s3://b/d/"},
+            {"format": "csv", "files": 1, "bytes": 5},
+            {"Content": "csv, 1 file, 5 B", "Files": "s3://b/d/"},
+        ),
         ("Pipeline", {}, {"state": "Running", "steps": 3, "nodes": [1]}, {"steps": "3"}),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ultramarine_contract.errors import counted
+
 from ultramarine.terminal import size_text
 
 Status = dict[str, Any]
@@ -80,7 +82,8 @@ def _endpoint(spec: Status, status: Status) -> Lines:
         "Deployments",
         [
             f"{entry['name']}: {entry.get('state', '')} {entry.get('modelVersion', '')},"
-            f" {entry.get('readyReplicas', 0)} pods ready" + (f"; {entry['message']}" if entry.get("message") else "")
+            f" {counted(entry.get('readyReplicas', 0), 'pod')} ready"
+            + (f"; {entry['message']}" if entry.get("message") else "")
             for entry in status.get("deployments") or []
         ],
     )
@@ -119,7 +122,7 @@ def _dataset_version(spec: Status, status: Status) -> Lines:
         f"{status['rows']:,} rows, {status.get('columnCount', 0):,} columns, " if status.get("rows") is not None else ""
     )
     kind = " ".join(filter(None, (status.get("format"), status.get("type"))))
-    yield "Content", f"{kind}, {rows}{status.get('files', 0)} files, {size_text(status.get('bytes', 0))}"
+    yield "Content", f"{kind}, {rows}{counted(status.get('files', 0), 'file')}, {size_text(status.get('bytes', 0))}"
     yield "Files", spec.get("uri", "")
     yield "Profile", f"{status['profile']['uri']}profile.html" if status.get("profile") else ""
     yield "Made by", " ".join(filter(None, (lineage.get("trainingJob"), lineage.get("source"))))

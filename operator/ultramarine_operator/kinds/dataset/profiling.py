@@ -11,7 +11,7 @@ from ultramarine.resources import dataset as resources
 from ultramarine.resources.dataset import DatasetSpec, DatasetVersionSpec, DatasetVersionStatus
 from ultramarine_contract import dataset_records as records
 from ultramarine_contract.dataset_records import ColumnTask, ExpectationTask, ProfileSummary, ProfileTask
-from ultramarine_contract.errors import StorageError
+from ultramarine_contract.errors import StorageError, counted
 from ultramarine_contract.meta import Manifest
 
 from ...shared.conditions import Condition, find
@@ -89,7 +89,7 @@ def profile(version: Version, dataset: DatasetSpec | None, seen: Seen) -> Profil
         summary = ProfileSummary.from_json(answer)
     except ValueError as error:
         return Profile(Condition(CONDITION, False, FAILED, f"{question.uri} is {error}; delete TrainingJob {name}"))
-    message = f"{summary.rows} rows, {summary.column_count} columns"
+    message = f"{counted(summary.rows, 'row')}, {counted(summary.column_count, 'column')}"
     return Profile(Condition(CONDITION, True, PROFILED, message), _fields(summary, status["outputs"]["profile"]))
 
 

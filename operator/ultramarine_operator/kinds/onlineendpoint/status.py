@@ -39,7 +39,7 @@ def new_status(
     now: datetime,
 ) -> OnlineEndpointStatus:
     """Return the status: the deployments that answer, and what the others wait for."""
-    ready = sum(deployment.ready for deployment in deployments.values())
+    ready = sum(min(deployment.ready, deployment.replicas) for deployment in deployments.values())
     conditions = _conditions(endpoint, deployments, answering, step, decision, scalings, signatures)
     merged = merge(endpoint.status.get("conditions") or [], conditions, endpoint.generation, now)
     optional: dict[str, Any] = {

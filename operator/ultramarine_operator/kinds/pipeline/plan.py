@@ -20,7 +20,7 @@ from ultramarine.resources.pipeline import (
 from ultramarine.resources.pipeline_checks import check, parameter_values
 from ultramarine.resources.pipeline_conditions import ConditionError
 from ultramarine.resources.pipeline_references import whole
-from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.errors import InvalidSpec, counted
 from ultramarine_contract.meta import CONTROLLER_REVISION, PIPELINE_RUN, Manifest, child_metadata, content_hash
 
 from ... import runs
@@ -50,7 +50,7 @@ def plan_pipeline(pipeline: Pipeline, seen: Seen, now: datetime) -> Plan:
     )
     news = (
         Condition("Accepted", True, "Valid"),
-        Condition("Ready", True, "Checked", f"{count} steps; a PipelineRun runs them"),
+        Condition("Ready", True, "Checked", f"{counted(count, 'step')}; a PipelineRun runs them"),
         *health(done=True),
     )
     conditions = merge(pipeline.status.get("conditions") or [], news, pipeline.generation, now)
@@ -250,7 +250,7 @@ def _ended(run: Run, board: Board, status: PipelineRunStatus, now: datetime) -> 
         status.failure = Failure(reason="StepFailed", message=message, hint="see the step's object, and resume the run")
         return runs.finish(run, states.failed("StepFailed", message), status, now)
     counts = status.counts or StepCounts()
-    message = f"{counts.succeeded} steps succeeded, {counts.cached} of them from the cache"
+    message = f"{counted(counts.succeeded, 'step')} succeeded, {counts.cached} of them from the cache"
     return runs.finish(run, states.succeeded(message), status, now)
 
 

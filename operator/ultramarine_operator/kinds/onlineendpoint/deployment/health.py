@@ -315,7 +315,10 @@ def _state(
     fresh = sum(_version_of(pod) == version for pod in ready) if version else len(ready)
     of = f" of {version}" if version else ""
     loading = next(filter(None, (why_loading(pod, deployment) for pod in unready)), "")
-    return "Updating", f"{fresh} of {deployment.replicas} pods{of} are ready{f'; {loading}' if loading else ''}"
+    more = len(ready) - deployment.replicas
+    surplus = f", {more} more {'is' if more == 1 else 'are'} leaving" if more > 0 else ""
+    message = f"{min(fresh, deployment.replicas)} of {deployment.replicas} pods{of} are ready{surplus}"
+    return "Updating", f"{message}{f'; {loading}' if loading else ''}"
 
 
 def _is_current(planned: Manifest, live: Manifest) -> bool:
