@@ -27,6 +27,10 @@ ANNOTATION_REQUESTED_BY = f"{GROUP}/requested-by"
 # Who allowed a Model or a ModelVersion to run code when it is loaded, as the chart's admission policy writes it down.
 ANNOTATION_TRUSTED_BY = f"{GROUP}/trusted-by"
 
+# On an OnlineEndpoint whose author creates the Secret of its keys, since no author may read what the operator makes.
+ANNOTATION_KEYS = f"{GROUP}/keys"
+KEYS_OF_AUTHOR = "author"
+
 # ConfigMap that the chart writes into each namespace: addresses and names for clients outside the cluster.
 PLATFORM_MAP = "ultramarine-platform"
 

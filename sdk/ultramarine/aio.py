@@ -141,7 +141,6 @@ class AsyncEndpoint:
     predict = _twin(Endpoint.predict)
     infer = _twin(Endpoint.infer)
     set_traffic = _twin(Endpoint.set_traffic)
-    make_keys = _twin(Endpoint.make_keys)
 
     async def wait(self, timeout: float | None = None) -> None:
         """Return once all deployments are ready. Raises NotReady with the cause, or TimeoutError."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, overload
 
 from ultramarine_contract.errors import UltramarineError, listed
-from ultramarine_contract.meta import SWEEP, Manifest, Resource
+from ultramarine_contract.meta import ONLINE_ENDPOINT, SWEEP, Manifest, Resource
 
 from .kinds import Kinds, UnknownKind
 from .kube.client import Cluster, Manifests
@@ -33,6 +33,10 @@ class Ambiguous(UltramarineError):
     """Several objects have the name."""
 
     reason = "Ambiguous"
+
+
+def _silent(text: str) -> None:
+    return None
 
 
 class Client:
@@ -74,16 +78,30 @@ class Client:
         """Return the objects of a kind, perhaps only those with the labels of `selector`."""
         return self.cluster.list(self.kinds.named(kind), selector)
 
-    def apply(self, manifest: Manifest | Object, dry_run: bool = False, force: bool = False) -> Manifest:
+    def apply(
+        self,
+        manifest: Manifest | Object,
+        dry_run: bool = False,
+        force: bool = False,
+        note: Callable[[str], None] = _silent,
+    ) -> Manifest:
         """Create or change an object, after the upload of the local paths that it names, and return it.
 
-        `force` takes over fields that another writer owns. Raises Exists without it, and Rejected with the fields that
-        are wrong.
+        A new OnlineEndpoint gets two keys, which stay on this machine too, since a data scientist may not read them
+        later. `force` takes over fields that another writer owns. Raises Exists without it, and Rejected with the
+        fields that are wrong. `note` gets sentences about keys.
         """
         from .uploads import upload_local_paths
 
         manifest = upload_local_paths(self.platform, as_manifest(manifest), dry_run)
-        return self.cluster.apply(self.kinds.of(manifest), manifest, dry_run, force)
+        resource = self.kinds.of(manifest)
+        if dry_run or resource != ONLINE_ENDPOINT:
+            return self.cluster.apply(resource, manifest, dry_run, force)
+        from .serving.keys import write_with_keys
+
+        return write_with_keys(
+            self.cluster, manifest, lambda endpoint: self.cluster.apply(resource, endpoint, False, force), note
+        )
 
     def delete(self, kind: str, name: str) -> None:
         """Delete an object and what belongs to it. Raises NotFound."""

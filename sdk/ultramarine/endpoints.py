@@ -173,13 +173,6 @@ class Endpoint:
                 f" for a key or for the right to this Secret, and set {key_store.ENV_KEY} to the key."
             ) from None
 
-    def make_keys(self) -> bool:
-        """Create the Secret of two keys and keep them on this machine; False if it exists. Call it before apply().
-
-        RBAC lets a data scientist create the Secret, and not read the one that the operator would make.
-        """
-        return key_store.create(self.client.cluster, f"{self.name}-keys")
-
     def rotate_keys(self) -> dict[str, str]:
         """Make a new primary key. The former one stays valid as the secondary key until the next rotation."""
         return key_store.rotate(self.client.cluster, self._secret(), self.keys)

@@ -94,6 +94,20 @@ def test_a_name_is_enough_to_describe_an_object(user: User, api: Api) -> None:
     assert "tj is the kind TrainingJob. Name an object too" in user.run("describe", "tj", code=1).stderr
 
 
+def test_a_secret_of_ones_own_keys_is_named_when_its_endpoint_goes(user: User, api: Api) -> None:
+    """Keys that the user put there stay: `apply` says that they are in use, and `delete` how they go."""
+    api.run("create", "secret", "generic", "shop-keys", "--from-literal=primary=own")
+    spec = {"deployments": [{"name": "blue", "model": "churn@1"}]}
+    manifest = {"apiVersion": API_VERSION, "kind": "OnlineEndpoint", "metadata": {"name": "shop"}, "spec": spec}
+    (user.folder / "shop.yaml").write_text(yaml.safe_dump(manifest))
+
+    assert "Secret shop-keys exists already" in user.run("apply", "shop.yaml").stderr
+    deleted = user.run("delete", "oe", "shop")
+    assert deleted.stdout == "onlineendpoints/shop deleted\n"
+    assert f"kubectl -n {api.namespace} delete secret shop-keys" in deleted.stderr
+    assert api.get("secret", "shop-keys")["data"]
+
+
 def test_a_run_is_cancelled_once(user: User, api: Api) -> None:
     """`cancel` sets spec.cancel; a run that has ended is neither cancelled, suspended nor resumed."""
     api.apply(job("churn"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 from collections.abc import Callable
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 from bare import ROOT, Api, eventually, whole
+from stories import status
+from ultramarine.client import Client
+from ultramarine.serving import keys
+from ultramarine.serving.route import EndpointError
 from ultramarine_cluster import pki
 from ultramarine_contract.meta import Manifest
 from ultramarine_operator.kinds import KINDS
@@ -107,6 +112,31 @@ def test_a_data_scientist_works_and_reads_no_ones_secrets(person, api):
     assert scientist.run("get", "secret", "ultramarine-storage").returncode == 0
     for name in ("churn-keys", "ultramarine-storage-accounts", "sh.helm.release.v1.ultramarine.v1", ""):
         assert "forbidden" in scientist.run("get", "secrets", *filter(None, [name])).stderr, name
+
+
+def test_keys_of_a_new_endpoint_are_its_authors_and_go_with_it(person, operator, api, tmp_path, monkeypatch):
+    """Their Secret belongs to the endpoint, the operator makes no other, and a Secret of one's own stays by name."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    notes: list[str] = []
+    with Client(kubeconfig=str(person("data-scientist").kubeconfig), namespace=api.namespace) as client:
+        made = client.apply(endpoint(), note=notes.append)
+        eventually("the operator has seen it", lambda: "keysSecret" in status(api, "oe", "churn"))
+        secret = api.get("secret", "churn-keys")
+        owners = [owner["uid"] for owner in secret["metadata"]["ownerReferences"]]
+        assert owners == [made["metadata"]["uid"]]
+        own_keys = client.endpoint("churn").keys
+        assert own_keys == {name: base64.b64decode(key).decode() for name, key in secret["data"].items()}
+        client.apply(endpoint(), note=notes.append)
+        assert notes == [f"Made two keys in Secret churn-keys; you keep them in {keys.file()}."]
+
+        assert keys.left_by(client.cluster, made) == ""
+        with pytest.raises(EndpointError, match="you may not read Secret churn-keys"):
+            _ = client.endpoint("churn").keys
+
+        named = endpoint(keysSecretRef={"name": "mine"}) | {"metadata": {"name": "other"}}
+        client.apply(named, note=notes.append)
+        assert "delete secret mine" in keys.left_by(client.cluster, named)
+    assert len(notes) == 1
 
 
 @pytest.mark.attack(

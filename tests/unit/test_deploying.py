@@ -78,7 +78,7 @@ def test_kept_keys_are_the_users_alone(tmp_path: Path, monkeypatch: pytest.Monke
         keys.kept(first, "churn-keys")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(keys.file()))
     with pytest.raises(UltramarineError, match=r"cannot be written, where keys are kept. Set XDG_CONFIG_HOME"):
-        keys.create(first, "churn-keys")
+        keys.keep(first, "churn-keys", {})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, model, seen, training_job, version
 from ultramarine.resources.base import UNSEEN
+from ultramarine_contract.meta import ANNOTATION_KEYS, KEYS_OF_AUTHOR
 from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import server_deployment
 from ultramarine_operator.kinds.onlineendpoint.endpoint import selector
@@ -123,6 +124,19 @@ def test_a_rolling_update_is_no_outage():
     assert condition(got, "Ready")["message"] == "churn-1 answers; 0 of 1 pods of churn-2 are ready"
     assert [event.message for event in got.events if event.reason == "Ready"] == ["churn-1 answers"]
     assert condition(got, "Reconciling")["status"] == "True"
+
+
+def test_a_pod_that_its_successor_replaces_is_leaving():
+    """No more pods are ready than the spec asks for: not in the message, and not in the column of `get`."""
+    owner = endpoint({"keysSecret": "churn-keys"})
+    former, new = server_pod(owner, 1), server_pod(owner, 1)
+    new["metadata"]["name"] = "churn-blue-y"
+    live = deployment(owner, 1)
+    live["status"]["replicas"] = 2
+    got = plan(owner, seen(live, former, new, address(owner, "blue"), related=(version(1),)), NOW)
+
+    assert got.status["deployments"][0]["message"] == "1 of 1 pods of churn-1 are ready, 1 more is leaving"
+    assert got.status["replicas"] == "1/1"
 
 
 def test_a_version_that_cannot_be_loaded_is_explained_and_the_old_one_stays():
@@ -339,6 +353,19 @@ def test_keys_that_a_pod_misses_are_made_again():
     assert made.event is not None
     assert made.event.reason == "KeysReplaced"
     assert "Secret churn-keys not found in team-a" in got.status["deployments"][0]["message"]
+
+
+def test_keys_of_the_author_are_awaited_until_a_pod_misses_them():
+    """An author who announces keys creates them right after the endpoint; if that fails, the operator makes them."""
+    owner = endpoint()
+    owner.manifest["metadata"]["annotations"] = {ANNOTATION_KEYS: KEYS_OF_AUTHOR}
+    assert plan(owner, seen(related=(version(1),)), NOW).effects == ()
+
+    ended = {"exitCode": 1, "reason": "Error", "message": last_words("KeysMissing", "no key in …")}
+    crashed = {"name": "server", "ready": False, "state": {"terminated": ended}}
+    pod = server_pod(owner, 1, ready=False, containerStatuses=[crashed])
+    got = plan(owner, seen(deployment(owner, 1, rolled=False), pod, related=(version(1),)), NOW)
+    assert [effect.metadata["name"] for effect in got.effects] == ["churn-keys"]
 
 
 def test_replicas_bring_a_disruption_budget():

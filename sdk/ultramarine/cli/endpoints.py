@@ -118,34 +118,14 @@ def deploy(
 
 
 def _create(session: Session, manifest: Manifest) -> None:
-    """Create an endpoint, and before it the Secret of its keys."""
+    """Create an endpoint and the Secret of its keys."""
     from ultramarine_contract.meta import ONLINE_ENDPOINT
+
+    from ultramarine.serving.keys import write_with_keys
 
     cluster = session.cluster
-    cluster.create(ONLINE_ENDPOINT, manifest, dry_run=True)
-    ensure_keys(session, manifest)
-    cluster.create(ONLINE_ENDPOINT, manifest)
+    write_with_keys(cluster, manifest, lambda endpoint: cluster.create(ONLINE_ENDPOINT, endpoint), session.note)
     session.note(f"OnlineEndpoint {manifest['metadata']['name']} created in namespace {cluster.namespace}.")
-
-
-def ensure_keys(session: Session, manifest: Manifest) -> None:
-    """Create the Secret of a new endpoint's keys, which its author could not read if the operator made it."""
-    from ultramarine_contract.meta import ONLINE_ENDPOINT
-
-    from ultramarine.kube.errors import Forbidden
-    from ultramarine.serving import keys
-
-    spec = manifest.get("spec") or {}
-    own = spec.get("authMode", "key") != "key" or spec.get("keysSecretRef")
-    if manifest.get("kind") != ONLINE_ENDPOINT.kind or own:
-        return
-    name = manifest["metadata"]["name"]
-    try:
-        if session.client.endpoint(name).make_keys():
-            file = f"{keys.file()}".replace(f"{Path.home()}/", "~/", 1)
-            session.note(f"Made two keys in Secret {name}-keys; you keep them in {file}.")
-    except Forbidden:
-        session.note(f"You may not create Secret {name}-keys; the operator makes the keys.")
 
 
 def _scoring(session: Session, path: Path, dry_run: bool) -> dict[str, Any]:

@@ -145,7 +145,6 @@ def apply(
     from ultramarine.uploads import upload_local_paths
 
     from .bars import transfer_bar
-    from .endpoints import ensure_keys
 
     session = session_of(context)
     client = session.client
@@ -156,10 +155,7 @@ def apply(
         folder = Path(document.file).parent
         with transfer_bar(session, "Uploading") as progress:
             manifest = upload_local_paths(client.platform, document.manifest, dry_run, folder, session.note, progress)
-        made = client.apply(manifest, True, force)
-        if not dry_run:
-            ensure_keys(session, manifest)
-            made = client.apply(manifest, False, force)
+        made = client.apply(manifest, dry_run, force, session.note)
         suffix = " (dry run)" if dry_run else ""
         typer.echo(f"{client.kinds.of(made).plural}/{made['metadata']['name']} applied{suffix}")
 
@@ -170,14 +166,28 @@ def delete(
     names: Annotated[list[str] | None, typer.Argument(help="Names.", show_default=False)] = None,
 ) -> None:
     """Delete objects and what belongs to them."""
+    from ultramarine_contract.meta import ONLINE_ENDPOINT
+
     session = session_of(context)
     kind, slash, rest = kind.partition("/")
     chosen = [rest, *(names or [])] if slash else names or []
     if not chosen:
         raise typer.BadParameter("name at least one object, as in `ultramarine delete tj churn`")
+    resource = session.client.kinds.named(kind)
     for name in chosen:
-        session.client.delete(kind, name)
-        typer.echo(f"{session.client.kinds.named(kind).plural}/{name} deleted")
+        stays = _keys_left(session, name) if resource == ONLINE_ENDPOINT else ""
+        session.cluster.delete(resource, name)
+        typer.echo(f"{resource.plural}/{name} deleted")
+        if stays:
+            session.note(stays)
+
+
+def _keys_left(session: Session, endpoint: str) -> str:
+    from ultramarine_contract.meta import ONLINE_ENDPOINT
+
+    from ultramarine.serving.keys import left_by
+
+    return left_by(session.cluster, session.cluster.get(ONLINE_ENDPOINT, endpoint))
 
 
 def describe(

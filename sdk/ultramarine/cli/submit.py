@@ -56,7 +56,6 @@ def submit(
 
     from . import composing
     from .bars import transfer_bar
-    from .endpoints import ensure_keys
     from .local import BUCKET, run_here
 
     session = session_of(context)
@@ -83,9 +82,7 @@ def submit(
             continue
         resource = client.kinds.of(manifest)
         if not composing.is_run(resource.kind):
-            client.apply(manifest, dry_run=True)
-            ensure_keys(session, manifest)
-            client.apply(manifest)
+            client.apply(manifest, note=session.note)
             session.note(f"{resource.kind} {manifest['metadata']['name']} applied.")
             continue
         client.platform.check()

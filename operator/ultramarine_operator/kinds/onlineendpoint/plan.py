@@ -11,9 +11,11 @@ from datetime import datetime
 from ultramarine.resources.onlineendpoint import EndpointDeployment, OnlineEndpointSpec
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import (
+    ANNOTATION_KEYS,
     DEPLOYMENT,
     GRPC_ROUTE,
     HORIZONTAL_POD_AUTOSCALER,
+    KEYS_OF_AUTHOR,
     NETWORK_POLICY,
     POD_DISRUPTION_BUDGET,
     SERVICE,
@@ -238,6 +240,7 @@ def _superfluous_policy(
 def _keys(endpoint: Endpoint, seen: Seen, *, proven: bool) -> tuple[GenerateSecret, ...]:
     """Generate the keys once, and again if pods or gateways report them missing, since the operator reads no Secret.
 
+    An author who announces keys of their own gets time to create them: they are generated only once they are missed.
     With tokens the keys are those by which the gateway authenticates; `proven` means that they exist.
     """
     name, of_gateway = pods_secret(endpoint), bool(proof_secret(endpoint))
@@ -250,10 +253,11 @@ def _keys(endpoint: Endpoint, seen: Seen, *, proven: bool) -> tuple[GenerateSecr
         if isinstance(answer, GatewayFacts):
             missing |= all(p.missing_secret == name and (of_gateway or not p.version) for p in answer.proxies)
     had_keys = endpoint.former.keys_secret == name
-    if (proven if of_gateway else had_keys) and not missing:
+    announced = (endpoint.manifest["metadata"].get("annotations") or {}).get(ANNOTATION_KEYS) == KEYS_OF_AUTHOR
+    if (proven if of_gateway else had_keys or announced) and not missing:
         return ()
     metadata = child_metadata(endpoint.manifest, name)
-    lost = f"Secret {name} was deleted and the operator made new keys. Give them to the clients: the old ones are void"
+    lost = f"Secret {name} was not found, so the operator made new keys. Give them to the clients: older ones are void"
     event = Event("KeysReplaced", lost, "Warning") if had_keys and not of_gateway else None
     shown_in = "" if of_gateway else "keysSecret"
     return (GenerateSecret(tuple(metadata.items()), ("primary", "secondary"), event, shown_in),)
