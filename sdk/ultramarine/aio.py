@@ -183,9 +183,9 @@ class AsyncClient:
         """Return the run of a Sweep that exists. Raises NotFound."""
         return AsyncSweepRun(await in_thread(lambda: self.sync.sweep(name)))
 
-    def endpoint(self, name: str, key: str = "") -> AsyncEndpoint:
-        """Return an endpoint, which asks the cluster when it is used. `key` is a key or a token."""
-        return AsyncEndpoint(self.sync.endpoint(name, key))
+    def endpoint(self, name: str, key: str = "", ca: str = "") -> AsyncEndpoint:
+        """Return an endpoint, which asks the cluster when it is used, with a key or token, as Client.endpoint()."""
+        return AsyncEndpoint(self.sync.endpoint(name, key, ca))
 
 
 def _run(run: Run) -> AsyncRun[Run]:

@@ -173,11 +173,14 @@ class Client:
 
     # ---- Models and endpoints
 
-    def endpoint(self, name: str, key: str = "") -> Endpoint:
-        """Return an endpoint, which asks the cluster when it is used. `key` is a key or a token."""
+    def endpoint(self, name: str, key: str = "", ca: str = "") -> Endpoint:
+        """Return an endpoint, which asks the cluster when it is used.
+
+        `key` is a key or a token. `ca` is a file with the authority of its certificate, for clients inside the cluster.
+        """
         from .endpoints import Endpoint
 
-        return Endpoint(self, name, key)
+        return Endpoint(self, name, key, ca=ca)
 
     @cached_property
     def models(self) -> Models:

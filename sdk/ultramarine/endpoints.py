@@ -42,14 +42,16 @@ def _silent(text: str) -> None:
 class Endpoint:
     """An OnlineEndpoint. `key` is a key, or a token with authMode: token; its default is ULTRAMARINE_KEY or the Secret.
 
-    `note` gets sentences about waits, such as for a pod of an endpoint that sleeps.
+    `note` gets sentences about waits, such as for a pod of an endpoint that sleeps. `ca` is a file with the authority
+    of the endpoint's certificate, for clients inside the cluster. Its default is ULTRAMARINE_CA, or the one in the
+    platform's ConfigMap and in the certificate's Secret.
     """
 
-    def __init__(self, client: Client, name: str, key: str = "", note: Note = _silent) -> None:
+    def __init__(self, client: Client, name: str, key: str = "", note: Note = _silent, ca: str = "") -> None:
         self.client, self.name = client, name
         self._given = key or os.environ.get(key_store.ENV_KEY, "")
         self._key = ""  # of the Secret
-        self._route = Route(client, name, note)
+        self._route = Route(client, name, note, ca)
         self._seen: Manifest = {}
         self._seen_at = 0.0
         self._signatures: dict[tuple[str, str], Signature] = {}

@@ -15,6 +15,7 @@ from ultramarine_contract.meta import GROUP, LABEL_KIND, LABEL_NAME, POD, Manife
 
 from ..kube.errors import Forbidden
 from ..kube.tunnel import Tunnel
+from . import trust
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -47,12 +48,13 @@ class Answer(NamedTuple):
 class Route:
     """Connections to one endpoint, made at the first request and again after a failure."""
 
-    def __init__(self, client: Client, name: str, note: Note) -> None:
-        self.client, self.name, self.note = client, name, note
+    def __init__(self, client: Client, name: str, note: Note, ca: str = "") -> None:
+        self.client, self.name, self.note, self._ca = client, name, note, ca
         self._bases: dict[str, str] = {}
         self._tunnels: dict[str, Tunnel] = {}
         self._noted = False
         self._http = urllib3.PoolManager(maxsize=8)
+        self._verified: urllib3.PoolManager | None = None  # made at the first request by https inside a cluster
         self._unverified = urllib3.PoolManager(maxsize=8, cert_reqs="CERT_NONE", assert_hostname=False)
 
     def close(self) -> None:
@@ -62,6 +64,7 @@ class Route:
         self._bases.clear()
         self._tunnels.clear()
         self._http.clear()
+        self._verified = None
         self._unverified.clear()
 
     def send(
@@ -83,7 +86,11 @@ class Route:
             except urllib3.exceptions.HTTPError as error:
                 problem = self._problem(pin, error)
                 self.close()
-                if not repeat or isinstance(problem, Forbidden) or time.monotonic() > deadline:
+                if (
+                    not repeat
+                    or isinstance(problem, Forbidden | trust.CertificateRefused)
+                    or time.monotonic() > deadline
+                ):
                     raise problem from None
                 time.sleep(1)
                 continue
@@ -98,8 +105,13 @@ class Route:
         base = self._base(manifest, pin)
         timeout = urllib3.Timeout(connect=20, read=_timeout(manifest) + _MARGIN_SECONDS)
         options: dict[str, Any] = {"body": body, "headers": headers, "timeout": timeout, "retries": False}
-        if not base.startswith("https://127.0.0.1:"):
+        if base.startswith("http:"):
             answer = self._http.request(method, base + path, redirect=False, **options)
+        elif not base.startswith("https://127.0.0.1:"):
+            if self._verified is None:
+                context = trust.context_for(self.client, manifest, self._ca)
+                self._verified = urllib3.PoolManager(maxsize=8, ssl_context=context)
+            answer = self._verified.request(method, base + path, redirect=False, **options)
         else:
             with warnings.catch_warnings():
                 # The API server leads to the pod, whose certificate is for other names than this machine's.
@@ -152,6 +164,8 @@ class Route:
         tunnel = self._tunnels.get("") or self._tunnels.get(pin)
         if tunnel is not None and tunnel.problem is not None:
             return tunnel.problem
+        if isinstance(error, urllib3.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return trust.refused(self.name, self._bases.get("", ""), error)
         if isinstance(error, urllib3.exceptions.ReadTimeoutError):
             return EndpointError(f"endpoint {self.name} does not answer within its timeout. Send fewer rows at once.")
         return EndpointError(
