@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import re
 import tempfile
 import time
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from ultramarine_contract.errors import UltramarineError
-from ultramarine_contract.meta import CONFIG_MAP, PLATFORM_MAP, POD, SECRET
+from ultramarine_contract.meta import CONFIG_MAP, PLATFORM_MAP, POD, SECRET, SERVICE, Manifest
 
 from .kube.client import Cluster
 from .kube.errors import Forbidden, NotFound
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ultramarine_contract.storage import Storage
 
 GATEWAY_SELECTOR = "app.kubernetes.io/name=ultramarine,app.kubernetes.io/component=gateway"
+_IN_CLUSTER = re.compile(r"\.svc(\.[a-z0-9.-]+)?$")  # hosts that only pods resolve
 _GATEWAY_PATIENCE = 20.0  # seconds for a gateway that only starts
 
 
@@ -29,6 +32,12 @@ class NoPlatform(UltramarineError):
     """The namespace does not belong to an installation of Ultramarine."""
 
     reason = "NoPlatform"
+
+
+class NoWay(NoPlatform):
+    """The storage is inside the cluster, and no pod leads there."""
+
+    reason = "NoWay"
 
 
 @dataclass(frozen=True)
@@ -90,11 +99,8 @@ class Platform:
         """Return the name of a ready gateway pod, after up to 20 s if it only starts. Raises NoPlatform without one."""
         end = time.monotonic() + _GATEWAY_PATIENCE
         while pods := self.cluster.list(POD, GATEWAY_SELECTOR):
-            for pod in pods:
-                conditions = (pod.get("status") or {}).get("conditions") or []
-                ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
-                if ready and not pod["metadata"].get("deletionTimestamp"):
-                    return str(pod["metadata"]["name"])
+            if pod := next(filter(_is_ready, pods), None):
+                return str(pod["metadata"]["name"])
             if time.monotonic() > end:
                 break
             time.sleep(0.5)
@@ -134,18 +140,52 @@ class Platform:
                 f"Secret {facts.storage_secret} in namespace {self.cluster.namespace} lacks a key of the storage."
                 f" Ask your administrator to add {' and '.join(Keys._fields)}."
             )
-        if not facts.storage_port:
-            endpoint, region = facts.storage_endpoint, facts.storage_region
-            return Storage(endpoint, region, keys=keys, authority=self._authority())
-        is_tls = facts.storage_endpoint.startswith("https:")
-        self._storage_tunnel = self.tunnel(facts.storage_port, as_proxy=is_tls)
+        self._storage_tunnel = self._storage_way()
         return Storage(
             facts.storage_endpoint,
             facts.storage_region,
             keys=keys,
             authority=self._authority(),
-            way=self._storage_tunnel.address,
+            way=self._storage_tunnel.address if self._storage_tunnel else "",
         )
+
+    def _storage_way(self) -> Tunnel | None:
+        """Open the way through a gateway's pod, or through one of the storage; None if it is reached directly."""
+        address = urlsplit(self.facts.storage_endpoint)
+        is_tls, host = address.scheme == "https", address.hostname or ""
+        if self.facts.storage_port:
+            return self.tunnel(self.facts.storage_port, as_proxy=is_tls)
+        if self.cluster.access.context == "in-cluster" or not _IN_CLUSTER.search(host):
+            return None
+        service, namespace = host.split(".")[:2]
+        try:
+            return self._open.enter_context(self._service_tunnel(service, namespace, address.port, as_proxy=is_tls))
+        except (NotFound, Forbidden) as error:
+            raise NoWay(
+                f"namespace {self.cluster.namespace} has no gateway that leads to the storage, and its own pods in"
+                f" namespace {namespace} are closed to you: {error.message.rstrip('.')}. Ask your administrator to set"
+                " gateway.enabled in the chart's values."
+            ) from None
+
+    def _service_tunnel(self, service: str, namespace: str, port: int | None, *, as_proxy: bool) -> Tunnel:
+        """Return the way to a ready pod of a Service. Raises NotFound or Forbidden."""
+        cluster = self._open.enter_context(closing(Cluster(replace(self.cluster.access, namespace=namespace))))
+        spec = cluster.get(SERVICE, service)["spec"]
+        target = next((p.get("targetPort", p["port"]) for p in spec.get("ports") or [] if p["port"] == port), port)
+        selector = ",".join(f"{name}={value}" for name, value in (spec.get("selector") or {}).items())
+
+        def find() -> str:
+            pods = cluster.list(POD, selector) if selector else []
+            if pod := next(filter(_is_ready, pods), None):
+                return str(pod["metadata"]["name"])
+            raise NotFound(f"Service {namespace}/{service} has no ready pod")
+
+        pod = find()
+        for container in cluster.get(POD, pod)["spec"]["containers"]:
+            for opened in container.get("ports") or []:
+                if opened.get("name") == target:
+                    target = opened["containerPort"]
+        return Tunnel(cluster, pod, int(target), as_proxy, find=find)
 
     def _authority(self) -> str:
         """Return the path of a file with the storage's authority; empty for those of the system."""
@@ -154,3 +194,9 @@ class Platform:
         file = Path(self._open.enter_context(tempfile.TemporaryDirectory()), "ca.crt")
         file.write_text(self.facts.storage_ca)
         return str(file)
+
+
+def _is_ready(pod: Manifest) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+    return ready and not pod["metadata"].get("deletionTimestamp")

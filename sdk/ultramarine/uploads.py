@@ -15,8 +15,17 @@ from ultramarine_contract.meta import API_VERSION, Manifest
 from ultramarine_contract.objects import Objects
 from ultramarine_contract.storage import Progress
 
-from .platform import Platform
-from .storage.code import IGNORE_FILE, WARN_BYTES, code_files, largest, pack
+from .platform import NoWay, Platform
+from .storage.code import (
+    IGNORE_FILE,
+    MAX_INLINE,
+    MAX_INLINE_FILES,
+    WARN_BYTES,
+    code_files,
+    inline_content,
+    largest,
+    pack,
+)
 from .storage.sending import Outgoing, send
 from .storage.work import FileInvalid, sha256_of
 from .terminal import size_text
@@ -79,6 +88,8 @@ class _Uploads:
 
     def _code(self, path: Path, data: Sequence[Path] = ()) -> Manifest:
         files = code_files(path, data)
+        if not self.dry_run and (content := self._inline(files)):
+            return {"inline": content}
         with tempfile.TemporaryDirectory(prefix="ultramarine-") as folder:
             archive = Path(folder, "code.tar.gz")
             pack(files, archive)
@@ -93,6 +104,20 @@ class _Uploads:
                 self._send([Outgoing(archive, uri, size, check=False)])
                 self.note(f"Uploaded the code: {size_text(size)}.")
         return {"uri": uri, "digest": f"sha256:{digest}"}
+
+    def _inline(self, files: dict[str, Path]) -> dict[str, str] | None:
+        """Return small code for the manifest itself if no way leads to the storage. Raises NoWay if it is not small."""
+        try:
+            self.platform.storage  # noqa: B018
+        except NoWay as error:
+            if (content := inline_content(files)) is None:
+                raise NoWay(
+                    f"{error.message} Or keep the code below {MAX_INLINE // 1000} KB in {MAX_INLINE_FILES} text files"
+                    " of one folder, which the manifest can hold."
+                ) from None
+            self.note(f"No way leads to the storage; the manifest holds the code: {counted(len(content), 'file')}.")
+            return content
+        return None
 
     def _data(self, name: str, path: Path) -> str:
         """Upload an input by content; return the URI of the object, or of the folder with a slash at its end."""

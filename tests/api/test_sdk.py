@@ -19,7 +19,9 @@ from materials import MATERIALS
 from ultramarine.cli.describing import head
 from ultramarine.cli.planning import compared, lines_of
 from ultramarine.kube.errors import Exists, NotFound, Rejected
+from ultramarine.platform import NoWay
 from ultramarine.repro import reproduce
+from ultramarine.uploads import upload_local_paths
 from ultramarine_cluster.cluster import Cluster
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
 from ultramarine_contract.meta import content_hash
@@ -539,3 +541,28 @@ def test_a_refused_object_is_refused_in_the_plan(client: ultramarine.Client) -> 
     """The server's rules count."""
     with pytest.raises(Rejected, match="several nodes need a framework"):
         compared(client, job(nodes=2).manifest())
+
+
+def _without_gateway(api: Api, endpoint: str = "http://ultramarine-storage.far.svc:7070") -> None:
+    """Make the namespace's facts those of a release without gateways, whose storage only pods can reach."""
+    facts = api.get("configmap", "ultramarine-platform")
+    api.apply({**facts, "data": {**facts["data"], "storageEndpoint": endpoint}})
+
+
+def test_small_code_needs_no_way_to_the_storage(client: ultramarine.Client, api: Api, tmp_path: Path) -> None:
+    """Without a gateway the manifest holds the code; what is larger or data names the missing way and the remedy."""
+    _without_gateway(api)
+    (tmp_path / "train.py").write_text(TRAIN)
+    notes: list[str] = []
+    spec: dict[str, Any] = {"command": ["python", "train.py"], "source": {"path": str(tmp_path)}}
+    manifest = {**whole("TrainingJob"), "metadata": {"name": "small"}, "spec": spec}
+    made = client.apply(upload_local_paths(client.platform, manifest, note=notes.append))
+    assert made["spec"]["source"] == {"inline": {"train.py": TRAIN}}
+    assert notes == ["No way leads to the storage; the manifest holds the code: 1 file."]
+
+    remedy = r"has no gateway that leads to the storage.*Ask your administrator to set gateway\.enabled"
+    with pytest.raises(NoWay, match=remedy):
+        client.data.put(tmp_path / "train.py")
+    (tmp_path / "large.csv").write_bytes(b"0" * 300_000)
+    with pytest.raises(NoWay, match=rf"{remedy}.*keep the code below 200 KB in 32 text files"):
+        client.apply({**manifest, "spec": {**spec, "source": {"path": str(tmp_path)}}})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import Platform, restricted
 from manifests import endpoint, model_version, onnx_model
-from person import Person
+from person import Person, data_scientist
 from ultramarine import Client
 from ultramarine_cluster import cluster, target
 
@@ -62,3 +63,16 @@ def test_the_command_asks_and_shows(plain: Platform, tmp_path_factory: pytest.Te
     assert json.loads(person.run(*words, "invoke", "adds", "--data", "@rows.csv").stdout) == {"y": [[3.0]]}
     assert "y" in json.loads(person.run(*words, "test", "adds").stdout)
     assert person.run(*words, "logs", "adds").stdout
+
+
+def test_files_go_through_a_pod_of_the_storage(plain: Platform, tmp_path: Path) -> None:
+    """An administrator uploads and downloads; a data scientist, who has no rights there, gets the remedy."""
+    admin = Person(tmp_path, cluster.up().kubeconfig)
+    (tmp_path / "rows.csv").write_text("x\n2\n")
+
+    assert admin.run("-n", HOME, "data", "put", "rows.csv", "in/").stdout == f"s3://ultramarine/{HOME}/in/rows.csv\n"
+    admin.run("-n", HOME, "data", "get", "in/rows.csv", "back.csv")
+    assert (tmp_path / "back.csv").read_text() == "x\n2\n"
+
+    ada = Person(tmp_path, data_scientist(plain, "plain-ada", tmp_path))
+    assert "gateway.enabled" in ada.run("-n", HOME, "data", "put", "rows.csv", code=1).stderr

@@ -15,14 +15,13 @@ from ultramarine.azureml.context import Context
 from ultramarine.azureml.data import reference
 from ultramarine.azureml.fields import Fields
 from ultramarine.azureml.report import Conversion, shown
+from ultramarine.storage.code import inline_content
 
 _GIT = re.compile(r"(?:git\+)?(?P<url>https?://[^\s@#?]+?|git@[^\s#?]+?)(?:\?(?P<query>[^#]*))?(?:#(?P<rest>.*))?")
 _WRITES = re.compile(r"(?<![\w./-])(\./)?outputs/(?!\$)|[\"'](\./)?outputs[\"']|--\w[\w-]*[ =](\./)?outputs(?![\w.])")
 CODE = (".py", ".r", ".sh", ".ipynb", ".jl")
 MAX_FILES, MAX_SCANNED = 200, 1_000_000
-MAX_INLINE, MAX_INLINE_FILES = 200_000, 32
 IGNORED = re.compile(r"^\.|^__pycache__$|\.pyc$")
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}")
 
 
 def source_of(context: Context, fields: Fields, key: str, name: str) -> tuple[Manifest | None, Path | None]:
@@ -97,17 +96,10 @@ def inlined(conversion: Conversion) -> Conversion:
 
 def _content(folder: Path) -> dict[str, str] | None:
     """Return the files of a folder, or None if it is nested, large or not text."""
-    content: dict[str, str] = {}
     if any(part.startswith(".") and part.strip(".") for part in folder.parts):  # such as .ssh
         return None
     try:
-        for path in sorted(folder.iterdir()):
-            if IGNORED.search(path.name):
-                continue
-            if not path.is_file() or not _NAME.fullmatch(path.name) or path.stat().st_size > MAX_INLINE:
-                return None
-            content[path.name] = path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        paths = [path for path in sorted(folder.iterdir()) if not IGNORED.search(path.name)]
+    except OSError:
         return None
-    is_small = len(content) <= MAX_INLINE_FILES and sum(map(len, content.values())) <= MAX_INLINE
-    return content if content and is_small and not any("\0" in text for text in content.values()) else None
+    return inline_content({path.name: path for path in paths})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from pathspec import GitIgnoreSpec
@@ -19,6 +20,8 @@ _IGNORE_FILES = (IGNORE_FILE, ".amlignore", ".gitignore")  # in each folder the 
 _ALWAYS = (".git/", "__pycache__/", "*.pyc", ".venv/", ".ipynb_checkpoints/", ".DS_Store", "node_modules/")
 WARN_BYTES = 50 * 1024 * 1024
 MAX_BYTES = 4 * 1024 * 1024 * 1024  # unpacked, as the trainer has it
+MAX_INLINE, MAX_INLINE_FILES = 200_000, 32  # characters and files of code in a manifest
+_INLINE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}")
 _TIME = 315532800  # 1980: older files do not fit into a zip archive, which code may make of itself
 
 
@@ -70,6 +73,19 @@ def code_files(path: Path, data: Sequence[Path] = ()) -> dict[str, Path]:
             f" {path / IGNORE_FILE}, and give it as an input."
         )
     return files
+
+
+def inline_content(files: Mapping[str, Path]) -> dict[str, str] | None:
+    """Return files as a manifest holds them; None if they are nested, large, many or not text."""
+    if len(files) > MAX_INLINE_FILES or not all(map(_INLINE_NAME.fullmatch, files)):
+        return None
+    try:
+        if sum(file.stat().st_size for file in files.values()) > MAX_INLINE:
+            return None
+        content = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+    except (OSError, ValueError):
+        return None
+    return content if content and not any("\0" in text for text in content.values()) else None
 
 
 def largest(files: dict[str, Path]) -> str:
