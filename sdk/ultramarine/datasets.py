@@ -10,17 +10,15 @@ from ultramarine_contract.common import MANIFEST_NAME, ArtifactManifest
 from ultramarine_contract.dataset_records import PROFILE_JSON
 from ultramarine_contract.errors import InvalidSpec, StorageError, UltramarineError
 from ultramarine_contract.locations import files_below
-from ultramarine_contract.meta import API_VERSION, DATASET, DATASET_VERSION, Manifest
+from ultramarine_contract.meta import DATASET, DATASET_VERSION, Manifest
 from ultramarine_contract.storage import Progress
 
-from .kube.errors import Exists, NotFound
-from .versions import LATEST, Series, number, why
+from .versions import Series, why
 
 if TYPE_CHECKING:
     from .client import Client
 
 _CHECK_SECONDS = 600.0  # for which the requirements on a new version may be checked
-_ATTEMPTS = 10  # to get a version's number, while others register versions too
 _ENDED = ("Ready", "Quarantined", "Refused", "Invalid")  # states
 
 
@@ -43,7 +41,7 @@ class Datasets:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._cluster = client.cluster
-        self._series = Series(client.cluster, "dataset", DATASET, DATASET_VERSION)
+        self._series = Series(client, "dataset", DATASET, DATASET_VERSION)
 
     def versions(self, dataset: str) -> list[Manifest]:
         """Return the DatasetVersions of a dataset, the newest first. Raises NotFound with the nearest name."""
@@ -51,14 +49,7 @@ class Datasets:
 
     def version(self, reference: str) -> Manifest:
         """Return the DatasetVersion of DATASET@VERSION, DATASET@ALIAS, or the newest ready one of DATASET@latest."""
-        dataset, _, selected = reference.partition("@")
-        versions = self.versions(dataset)
-        if selected in ("", LATEST):
-            ready = [version for version in versions if state_of(version) == "Ready"]
-            if not ready:
-                raise NotFound(f"no version of dataset {dataset} is ready: {why(versions[0])}")
-            return ready[0]
-        return self._series.selected(dataset, versions, selected)
+        return self._series.find(reference)
 
     def aliases(self, dataset: str) -> dict[str, str]:
         """Return the version's number of each alias; empty if the dataset has none."""
@@ -66,15 +57,7 @@ class Datasets:
 
     def promote(self, reference: str, alias: str) -> Manifest:
         """Let an alias lead to a version, and return that version. Raises InvalidSpec for one that is not ready."""
-        version = self.version(reference)
-        dataset, target = str(version["spec"]["dataset"]), str(version["spec"]["version"])
-        if alias == LATEST:
-            raise InvalidSpec("the alias latest is always the newest ready version. Choose another name.")
-        if state_of(version) != "Ready":
-            raise InvalidSpec(f"version {target} of dataset {dataset} is not ready: {why(version)}")
-        self._make(dataset)
-        self._cluster.patch(DATASET, dataset, {"spec": {"aliases": {alias: target}}})
-        return version
+        return self._series.promote(reference, alias)
 
     def add(self, path: Path | str, dataset: str, progress: Progress | None = None) -> Added:
         """Upload a file or the files of a folder, and register them as the next version of `dataset`.
@@ -87,30 +70,13 @@ class Datasets:
         path = Path(path)
         files = _files(path)
         manifest = list_files(files)
-        newest = self._newest(dataset)
+        newest = self._series.newest(dataset)
         if newest is not None and newest["spec"].get("digest") == manifest.digest:
             return Added(newest, False)
         uri = self._upload(dataset, files, manifest, progress)
-        self._make(dataset)
-        spec = {
-            "dataset": dataset,
-            "uri": uri,
-            "digest": manifest.digest,
-            "lineage": {"source": f"upload of {path.name}"},
-        }
-        for _ in range(_ATTEMPTS):
-            target = str(self._last_number(dataset) + 1)
-            made = {
-                "apiVersion": API_VERSION,
-                "kind": DATASET_VERSION.kind,
-                "metadata": {"name": f"{dataset}-{target}"},
-                "spec": {**spec, "version": target},
-            }
-            try:
-                return Added(self._cluster.create(DATASET_VERSION, made), True)
-            except Exists:
-                continue
-        raise Exists(f"other writers register versions of dataset {dataset} all the time. Try again.")
+        self._series.ensure_parent(dataset)
+        spec = {"uri": uri, "digest": manifest.digest, "lineage": {"source": f"upload of {path.name}"}}
+        return Added(self._series.register(dataset, spec), True)
 
     def wait(self, version: Manifest) -> Manifest:
         """Return a version once it can be read. Raises NotUsable with the cause."""
@@ -130,20 +96,7 @@ class Datasets:
         The default is DATASET-VERSION. An interrupted download continues. Raises FileInvalid for a folder with other
         content.
         """
-        from .storage.artifacts import Artifact, download
-        from .storage.fetching import Incoming, fetch
-
-        version = self.version(reference)
-        target = Path(folder or version["metadata"]["name"])
-        uri, digest = str(version["spec"]["uri"]), str(version["spec"]["digest"])
-        storage = self._client.platform.storage
-        if uri.endswith("/"):
-            download(storage, Artifact(uri, digest), target, progress)
-        else:
-            size = storage.artifact_digest(uri).bytes
-            file = target / uri.rpartition("/")[2]
-            fetch(storage, [Incoming(uri, file, size, digest.removeprefix("sha256:"))], progress)
-        return target
+        return self._series.download(reference, folder, progress)
 
     def profile(self, version: Manifest) -> dict[str, Any]:
         """Return the profile of a table: rows, and the figures of each column. Raises NotUsable if it has none."""
@@ -183,30 +136,6 @@ class Datasets:
                 raise platform.problem from None
             raise
         return uri
-
-    def _make(self, dataset: str) -> None:
-        manifest = {"apiVersion": API_VERSION, "kind": DATASET.kind, "metadata": {"name": dataset}, "spec": {}}
-        try:
-            self._cluster.get(DATASET, dataset)
-        except NotFound:
-            try:
-                self._cluster.create(DATASET, manifest)
-            except Exists:
-                return
-
-    def _newest(self, dataset: str) -> Manifest | None:
-        versions = [item for item in self._cluster.list(DATASET_VERSION) if item["spec"].get("dataset") == dataset]
-        return max(versions, key=number, default=None)
-
-    def _last_number(self, dataset: str) -> int:
-        newest = self._newest(dataset)
-        numbers = [number(newest)] if newest else []
-        try:
-            latest = (self._cluster.get(DATASET, dataset).get("status") or {}).get("latestVersion") or "0"
-            numbers.append(int(latest))
-        except (NotFound, ValueError):
-            pass
-        return max(numbers, default=0)
 
 
 def _files(path: Path) -> dict[str, Path]:

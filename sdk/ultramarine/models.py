@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +11,16 @@ from ultramarine_contract.formats import CODE_EXECUTING_FORMATS, CUSTOM, FORMATS
 from ultramarine_contract.locations import files_below
 from ultramarine_contract.meta import API_VERSION, MODEL, MODEL_VERSION, ONLINE_ENDPOINT, Manifest
 
-from .kube.errors import Exists, NotFound
-from .versions import LATEST, Series, number, why
+from .kube.errors import NotFound
+from .versions import LATEST, Series, is_ready, why
 
 if TYPE_CHECKING:
     from ultramarine_contract.common import FileEntry
+    from ultramarine_contract.storage import Progress
 
     from .client import Client
 
 _CHECK_SECONDS = 300.0  # for which a new version may be checked and compiled
-_ATTEMPTS = 10  # to get a version's number, while others register versions too
-Progress = Callable[[int, int], None]
 
 
 class InUse(UltramarineError):
@@ -37,7 +35,7 @@ class Models:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._cluster = client.cluster
-        self._series = Series(client.cluster, "model", MODEL, MODEL_VERSION)
+        self._series = Series(client, "model", MODEL, MODEL_VERSION)
 
     def versions(self, model: str) -> list[Manifest]:
         """Return the ModelVersions of a model, the newest first. Raises NotFound with the nearest name."""
@@ -45,14 +43,7 @@ class Models:
 
     def version(self, reference: str) -> Manifest:
         """Return the ModelVersion of MODEL@VERSION, MODEL@ALIAS, or the newest ready one of MODEL and MODEL@latest."""
-        model, _, selected = reference.partition("@")
-        if selected in ("", LATEST):
-            versions = self.versions(model)
-            ready = [version for version in versions if is_ready(version)]
-            if not ready:
-                raise NotFound(f"no version of model {model} is ready: {why(versions[0])}")
-            return ready[0]
-        return self._any(reference)
+        return self._series.find(reference)
 
     def _any(self, reference: str) -> Manifest:
         """Return the ModelVersion of MODEL@VERSION or MODEL@ALIAS, or the newest one of MODEL, ready or not."""
@@ -81,21 +72,7 @@ class Models:
 
         Raises InvalidSpec for a version that is not ready.
         """
-        version = self.version(reference)
-        model, target = str(version["spec"]["model"]), str(version["spec"]["version"])
-        if alias == LATEST:
-            raise InvalidSpec("the alias latest is always the newest ready version. Choose another name.")
-        if not is_ready(version):
-            raise InvalidSpec(f"version {target} of model {model} is not ready: {why(version)}")
-        spec = {"aliases": {alias: target}}
-        try:
-            self._cluster.patch(MODEL, model, {"spec": spec})
-        except NotFound:
-            metadata = {"name": model}
-            self._cluster.create(
-                MODEL, {"apiVersion": API_VERSION, "kind": "Model", "metadata": metadata, "spec": spec}
-            )
-        return version
+        return self._series.promote(reference, alias)
 
     def add(
         self,
@@ -125,14 +102,7 @@ class Models:
             spec["allowCodeExecution"] = True
         manifest: Manifest = {"apiVersion": API_VERSION, "kind": "ModelVersion", "spec": spec}
         manifest = upload_local_paths(self._client.platform, manifest, progress=progress)
-        for _ in range(_ATTEMPTS):
-            target = str(self._last_number(model) + 1)
-            numbered = {"metadata": {"name": f"{model}-{target}"}, "spec": {**manifest["spec"], "version": target}}
-            try:
-                return self._cluster.create(MODEL_VERSION, {**manifest, **numbered})
-            except Exists:
-                continue
-        raise Exists(f"other writers register versions of model {model} all the time. Try again.")
+        return self._series.register(model, dict(manifest["spec"]))
 
     def trust(self, reference: str) -> Manifest:
         """Let servers load a version although its format runs its maker's code, and return the version."""
@@ -195,20 +165,7 @@ class Models:
         The default is MODEL-VERSION. An interrupted download continues. Raises FileInvalid for a folder with other
         content.
         """
-        from .storage.artifacts import Artifact, download
-        from .storage.fetching import Incoming, fetch
-
-        version = self.version(reference)
-        target = Path(folder or version["metadata"]["name"])
-        uri, digest = str(version["spec"]["uri"]), str(version["spec"]["digest"])
-        storage = self._client.platform.storage
-        if uri.endswith("/"):
-            download(storage, Artifact(uri, digest), target, progress)
-        else:
-            size = storage.artifact_digest(uri).bytes
-            file = target / uri.rpartition("/")[2]
-            fetch(storage, [Incoming(uri, file, size, digest.removeprefix("sha256:"))], progress)
-        return target
+        return self._series.download(reference, folder, progress)
 
     def delete(self, reference: str) -> str:
         """Delete a version, and return its name. Raises InUse if an alias or an endpoint names it.
@@ -224,15 +181,6 @@ class Models:
             raise InUse(f"endpoint {users[0]} serves {name}. Deploy another version there first.")
         self._cluster.delete(MODEL_VERSION, name)
         return name
-
-    def _last_number(self, model: str) -> int:
-        numbers = [number(item) for item in self._cluster.list(MODEL_VERSION) if item["spec"].get("model") == model]
-        try:
-            latest = (self._cluster.get(MODEL, model).get("status") or {}).get("latestVersion") or "0"
-            numbers.append(int(latest))
-        except (NotFound, ValueError):
-            pass
-        return max(numbers, default=0)
 
 
 def format_of(path: Path, format: str = "") -> str:
@@ -257,9 +205,3 @@ def format_of(path: Path, format: str = "") -> str:
     if len(models) > 1:
         raise InvalidSpec(f"{path} has several models: {listed(sorted(models))}. Give one of them.")
     return format or next(iter(models.values()))
-
-
-def is_ready(version: Manifest) -> bool:
-    """True if a ModelVersion can be served."""
-    conditions = (version.get("status") or {}).get("conditions") or []
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
