@@ -14,7 +14,7 @@ from ultramarine_contract.meta import ONLINE_ENDPOINT, SWEEP, Manifest, Resource
 
 from .kinds import Kinds, UnknownKind
 from .kube.client import Cluster, Manifests
-from .platform import Platform
+from .kube.platform import Platform
 
 if TYPE_CHECKING:
     from ultramarine_contract.storage import Storage
@@ -91,7 +91,7 @@ class Client:
         later. `force` takes over fields that another writer owns. Raises Exists without it, and Rejected with the
         fields that are wrong. `note` gets sentences about keys.
         """
-        from .uploads import upload_local_paths
+        from .storage.uploads import upload_local_paths
 
         manifest = upload_local_paths(self.platform, as_manifest(manifest), dry_run)
         resource = self.kinds.of(manifest)
@@ -139,7 +139,7 @@ class Client:
 
         Raises Exists if the name is taken, and Rejected with the fields that are wrong.
         """
-        from .uploads import upload_local_paths
+        from .storage.uploads import upload_local_paths
 
         manifest = upload_local_paths(self.platform, as_manifest(manifest), dry_run)
         resource = self.kinds.of(manifest)

@@ -65,7 +65,7 @@ class Datasets:
         The Dataset is made if it does not exist. Content that the newest version has makes no other version. Raises
         FileInvalid and StorageError.
         """
-        from .uploads import list_files
+        from .storage.uploads import list_files
 
         path = Path(path)
         files = _files(path)

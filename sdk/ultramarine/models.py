@@ -88,7 +88,7 @@ class Models:
         `format` is detected from the files if it is empty. Raises InvalidSpec for files without a model, and for a
         format that runs code unless `allow_code_execution`.
         """
-        from .uploads import upload_local_paths
+        from .storage.uploads import upload_local_paths
 
         path = Path(path)
         format = format_of(path, format)

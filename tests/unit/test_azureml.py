@@ -22,10 +22,10 @@ from ultramarine.azureml.commands import References, argument_list
 from ultramarine.cli import composing
 from ultramarine.cli.main import app
 from ultramarine.files.validation import faults
-from ultramarine.platform import Platform
+from ultramarine.kube.platform import Platform
 from ultramarine.resources.pipeline import PipelineSpec
 from ultramarine.resources.pipeline_checks import pipeline_faults
-from ultramarine.uploads import upload_local_paths
+from ultramarine.storage.uploads import upload_local_paths
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.storage import Storage

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from ultramarine import deploying
+from ultramarine.serving import deploying
 from ultramarine.endpoints import progress_of
 from ultramarine.kube.client import Cluster
 from ultramarine.kube.config import Access

@@ -69,7 +69,7 @@ def deploy(
     """
     from ultramarine_contract.meta import ONLINE_ENDPOINT
 
-    from ultramarine import deploying
+    from ultramarine.serving import deploying
     from ultramarine.kube.errors import NotFound
 
     from .composing import environment_of, show, without_noise
@@ -131,7 +131,7 @@ def _create(session: Session, manifest: Manifest) -> None:
 def _scoring(session: Session, path: Path, dry_run: bool) -> dict[str, Any]:
     from ultramarine_contract.meta import API_VERSION
 
-    from ultramarine.uploads import upload_local_paths
+    from ultramarine.storage.uploads import upload_local_paths
 
     manifest = {"apiVersion": API_VERSION, "spec": {"source": {"path": str(path)}}}
     with transfer_bar(session, "Uploading") as progress:
@@ -267,7 +267,7 @@ def traffic(
     shares: Annotated[list[str] | None, typer.Argument(help="As in blue=90 green=10.", show_default="print")] = None,
 ) -> None:
     """Show the percentage of requests by deployment, or change it and wait until it holds."""
-    from ultramarine.deploying import parse_traffic
+    from ultramarine.serving.deploying import parse_traffic
 
     session = session_of(context)
     endpoint = _endpoint(session, name)

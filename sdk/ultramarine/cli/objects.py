@@ -142,7 +142,7 @@ def apply(
     All files are read before the first object is changed.
     """
     from ultramarine.files.reading import load
-    from ultramarine.uploads import upload_local_paths
+    from ultramarine.storage.uploads import upload_local_paths
 
     from .bars import transfer_bar
 

@@ -37,7 +37,7 @@ def start(
     """
     from ultramarine.files.reading import load
     from ultramarine.pipelines import pipeline_in, run_manifest
-    from ultramarine.uploads import upload_local_paths
+    from ultramarine.storage.uploads import upload_local_paths
 
     session = session_of(context)
     client = session.client

@@ -41,7 +41,7 @@ def plan(
     The server checks each object; exit with 1 if it would refuse one.
     """
     from ultramarine.files.reading import load
-    from ultramarine.uploads import upload_local_paths
+    from ultramarine.storage.uploads import upload_local_paths
 
     session = session_of(context)
     client = session.client

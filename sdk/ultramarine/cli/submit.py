@@ -52,7 +52,7 @@ def submit(
 
     ultramarine submit train.py --data churn=churn.csv --register churn -- --lr 0.1
     """
-    from ultramarine.uploads import upload_local_paths
+    from ultramarine.storage.uploads import upload_local_paths
 
     from . import composing
     from .bars import transfer_bar

@@ -1,1 +1,1 @@
-"""The way to a cluster: its configuration, its API, and port forwarding inside this process."""
+"""The way to a cluster: its configuration, its API, port forwarding, and the platform in a namespace."""

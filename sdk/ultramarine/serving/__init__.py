@@ -1,1 +1,1 @@
-"""Requests to endpoints: bodies made from signatures, and the way to the endpoint's pods."""
+"""Endpoints from this machine: deployments, keys, bodies made from signatures, and the way to the pods."""

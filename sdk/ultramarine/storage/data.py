@@ -18,7 +18,7 @@ from .sending import Outgoing, send
 from .work import FILES_AT_ONCE, FileInvalid, Work
 
 if TYPE_CHECKING:
-    from ultramarine.platform import Platform
+    from ultramarine.kube.platform import Platform
 
 
 class RemoteNotFound(UltramarineError):

@@ -15,8 +15,9 @@ from ultramarine_contract.meta import API_VERSION, Manifest
 from ultramarine_contract.objects import Objects
 from ultramarine_contract.storage import Progress
 
-from .platform import NoWay, Platform
-from .storage.code import (
+from ..kube.platform import NoWay, Platform
+from ..terminal import size_text
+from .code import (
     IGNORE_FILE,
     MAX_INLINE,
     MAX_INLINE_FILES,
@@ -26,9 +27,8 @@ from .storage.code import (
     largest,
     pack,
 )
-from .storage.sending import Outgoing, send
-from .storage.work import FileInvalid, sha256_of
-from .terminal import size_text
+from .sending import Outgoing, send
+from .work import FileInvalid, sha256_of
 
 _GROUP = API_VERSION.partition("/")[0]
 

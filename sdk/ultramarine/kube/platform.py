@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import CONFIG_MAP, PLATFORM_MAP, POD, SECRET, SERVICE, Manifest
 
-from .kube.client import Cluster
-from .kube.errors import Forbidden, NotFound
-from .kube.tunnel import Tunnel
+from .client import Cluster
+from .errors import Forbidden, NotFound
+from .tunnel import Tunnel
 
 if TYPE_CHECKING:
     from ultramarine_contract.storage import Storage
