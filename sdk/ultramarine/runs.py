@@ -14,7 +14,7 @@ from ultramarine_contract.common import RUNS_NAME
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, TRAINING_JOB, Manifest, Resource
 
-from .causes import decisive, diagnosis
+from .display.causes import decisive, diagnosis
 from .kube.errors import NotFound
 from .logs import TRAINER, followed, log_lines
 from .results import METRIC_COLUMNS, Output, latest, metric_rows, outputs_of, table
@@ -165,7 +165,7 @@ class Run:
         return f"{type(self).__name__}({self.resource.kind} {self.client.namespace}/{self.name})"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        from .notebook import bundle
+        from .display.notebook import bundle
 
         return bundle(self)
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 from ultramarine.cli import data as commands
 from ultramarine.cli.bars import transfer_bar
 from ultramarine.cli.session import Session
+from ultramarine.display.terminal import size_text
 from ultramarine.storage.data import Data
-from ultramarine.terminal import size_text
 from ultramarine_contract.errors import InvalidSpec
 from unit.conftest import ObjectStore
 from unit.test_data import data_of

@@ -7,12 +7,11 @@ import stat
 from pathlib import Path
 
 import pytest
-from ultramarine.serving import deploying
 from ultramarine.endpoints import progress_of
 from ultramarine.kube.client import Cluster
 from ultramarine.kube.config import Access
 from ultramarine.models import format_of
-from ultramarine.serving import keys
+from ultramarine.serving import deploying, keys
 from ultramarine.serving.route import Answer, asleep, failure
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
 

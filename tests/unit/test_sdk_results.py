@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ultramarine.causes import diagnosis, warnings
-from ultramarine.notebook import percent_of, svg
+from ultramarine.display.causes import diagnosis, warnings
+from ultramarine.display.notebook import percent_of, svg
+from ultramarine.display.terminal import chart
 from ultramarine.repro import locked
 from ultramarine.results import METRIC_COLUMNS, metric_rows, table
 from ultramarine.runs import duration_of, explanation
 from ultramarine.sweeps import Trial, bests_so_far, row_of, trials_of
-from ultramarine.terminal import chart
 from ultramarine_contract.storage import Storage
 from ultramarine_operator.generate import reference
 from ultramarine_sweep.state.journal import Journal

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from ultramarine.storage.code import code_files, pack
-from ultramarine.storage.work import FileInvalid
 from ultramarine.storage.uploads import upload_local_paths
+from ultramarine.storage.work import FileInvalid
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage

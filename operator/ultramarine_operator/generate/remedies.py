@@ -12,7 +12,7 @@ from ..runs.reasons import RUNS
 from ..shared.reasons import COMMON, Lines
 from .reference import tables
 
-PATH = "sdk/ultramarine/remedies.json"
+PATH = "sdk/ultramarine/display/remedies.json"
 
 
 def document() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from ultramarine.terminal import size_text
+from ultramarine.display.terminal import size_text
 
 if TYPE_CHECKING:
     from ultramarine_contract.storage import Progress

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from ultramarine_contract.errors import InvalidSpec, counted
 
-from ultramarine.terminal import size_text
+from ultramarine.display.terminal import size_text
 
 from . import datasets
 from .bars import transfer_bar

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ultramarine.terminal import size_text
+from ultramarine.display.terminal import size_text
 
 from .bars import transfer_bar
 from .session import Format, Output, Session, aligned, print_document, session_of

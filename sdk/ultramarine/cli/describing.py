@@ -8,7 +8,7 @@ from typing import Any
 from ultramarine_contract.errors import counted
 from ultramarine_contract.meta import EVENT, LABEL_KIND, LABEL_NAME, POD, Manifest, Resource
 
-from ultramarine.causes import diagnosis, warnings
+from ultramarine.display.causes import diagnosis, warnings
 from ultramarine.files.writing import yaml_text
 from ultramarine.runs import reference_of, state_of
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ultramarine_contract.errors import counted
 
-from ultramarine.terminal import size_text
+from ultramarine.display.terminal import size_text
 
 Status = dict[str, Any]
 Lines = Iterator[tuple[str, str | list[str]]]  # a label with its text, or with a line for each part

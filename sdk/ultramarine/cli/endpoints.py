@@ -69,8 +69,8 @@ def deploy(
     """
     from ultramarine_contract.meta import ONLINE_ENDPOINT
 
-    from ultramarine.serving import deploying
     from ultramarine.kube.errors import NotFound
+    from ultramarine.serving import deploying
 
     from .composing import environment_of, show, without_noise
 

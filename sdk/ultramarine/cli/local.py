@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 from ultramarine_contract.errors import InvalidSpec
 
-from ultramarine.terminal import size_text
+from ultramarine.display.terminal import size_text
 
 from .composing import RUNS
 from .session import Session, aligned

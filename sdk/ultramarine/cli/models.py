@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from ultramarine_contract.errors import UltramarineError
 
-from ultramarine.terminal import size_text
+from ultramarine.display.terminal import size_text
 
 from .bars import transfer_bar
 from .session import Format, Output, Session, print_list, session_of

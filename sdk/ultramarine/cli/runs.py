@@ -37,9 +37,9 @@ def show(
     """Show the trials of a sweep, the best first, and a chart of its progress."""
     from dataclasses import asdict
 
+    from ultramarine.display.terminal import chart
     from ultramarine.runs import explanation
     from ultramarine.sweeps import bests_so_far, objectives_of
-    from ultramarine.terminal import chart
 
     session = session_of(context)
     run = session.client.sweep(name)

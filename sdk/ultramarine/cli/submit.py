@@ -99,7 +99,7 @@ def submit(
 
 def follow(session: Session, run: Run) -> None:
     """Print a run's states and log lines until it ends; exit with 1 unless it succeeds."""
-    from ultramarine.causes import diagnosis
+    from ultramarine.display.causes import diagnosis
 
     last = ""
     pods: set[str] = set()

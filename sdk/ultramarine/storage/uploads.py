@@ -15,8 +15,8 @@ from ultramarine_contract.meta import API_VERSION, Manifest
 from ultramarine_contract.objects import Objects
 from ultramarine_contract.storage import Progress
 
+from ..display.terminal import size_text
 from ..kube.platform import NoWay, Platform
-from ..terminal import size_text
 from .code import (
     IGNORE_FILE,
     MAX_INLINE,
@@ -27,6 +27,8 @@ from .code import (
     largest,
     pack,
 )
+from .sending import Outgoing, send
+from .work import FileInvalid, sha256_of
 from .sending import Outgoing, send
 from .work import FileInvalid, sha256_of
 

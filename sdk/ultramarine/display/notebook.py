@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from ultramarine_contract.errors import UltramarineError
 
-from .results import latest
-from .runs import Run, duration_of, explanation, state_of
-from .sweeps import SweepRun, Trial, bests_so_far
+from ..results import latest
+from ..runs import Run, duration_of, explanation, state_of
+from ..sweeps import SweepRun, Trial, bests_so_far
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -51,7 +51,7 @@ def _parts(run: Run, object: Manifest, trials: list[Trial]) -> Iterable[str]:
     if metrics := latest(status):
         yield _table(["metric", "latest"], [[name, f"{value:g}"] for name, value in metrics.items()])
     if isinstance(run, SweepRun):
-        from .sweeps import objectives_of
+        from ..sweeps import objectives_of
 
         metric, maximize = objectives_of(object)[0]
         yield svg(bests_so_far(trials, metric, maximize), metric)
