@@ -13,7 +13,7 @@ from ultramarine_contract.locations import files_below
 from ultramarine_contract.meta import DATASET, DATASET_VERSION, Manifest
 from ultramarine_contract.storage import Progress
 
-from .versions import Series, why
+from .versions.series import Series, why
 
 if TYPE_CHECKING:
     from .client import Client

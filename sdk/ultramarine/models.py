@@ -12,7 +12,7 @@ from ultramarine_contract.locations import files_below
 from ultramarine_contract.meta import API_VERSION, MODEL, MODEL_VERSION, ONLINE_ENDPOINT, Manifest
 
 from .kube.errors import NotFound
-from .versions import LATEST, Series, is_ready, why
+from .versions.series import LATEST, Series, is_ready, why
 
 if TYPE_CHECKING:
     from ultramarine_contract.common import FileEntry

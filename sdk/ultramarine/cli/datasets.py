@@ -44,7 +44,7 @@ def show(context: typer.Context, reference: _REFERENCE, output: Output = Format.
     """Show a version: state, content, columns, requirements that it breaks, origin, and aliases."""
     from ultramarine.datasets import state_of
     from ultramarine.files.writing import yaml_text
-    from ultramarine.versions import why
+    from ultramarine.versions.series import why
 
     session = session_of(context)
     datasets = session.client.datasets
@@ -91,7 +91,7 @@ def diff(
 
     Drift is 0 for equal distributions and 1 for distributions without a common value.
     """
-    from ultramarine.dataset_diff import compare
+    from ultramarine.versions.differences import compare
 
     session = session_of(context)
     datasets = session.client.datasets
@@ -127,7 +127,7 @@ def croissant(context: typer.Context, reference: _REFERENCE) -> None:
     """Print the Croissant metadata (JSON-LD) of a version: files with digests, and the columns of a table."""
     import json
 
-    from ultramarine.croissant import metadata
+    from ultramarine.versions.croissant import metadata
 
     client = session_of(context).client
     version = client.datasets.version(reference)

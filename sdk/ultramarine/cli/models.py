@@ -61,7 +61,7 @@ def list_models(
 def show(context: typer.Context, reference: _REFERENCE) -> None:
     """Show a version: state, files, signature, origin, metrics, aliases, and the endpoints that serve it."""
     from ultramarine.files.writing import yaml_text
-    from ultramarine.versions import is_ready, why
+    from ultramarine.versions.series import is_ready, why
 
     session = session_of(context)
     models = session.client.models

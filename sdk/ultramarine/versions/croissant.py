@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ultramarine_contract.dataset_records import table_format
 from ultramarine_contract.meta import DATASET, Manifest
 
-from .kube.errors import NotFound
+from ..kube.errors import NotFound
 
 if TYPE_CHECKING:
-    from .client import Client
+    from ..client import Client
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 CONTEXT: dict[str, Any] = {

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from ultramarine_contract.errors import InvalidSpec, listed
 from ultramarine_contract.meta import Manifest, Resource
 
-from .kube.errors import Exists, NotFound
+from ..kube.errors import Exists, NotFound
 
 if TYPE_CHECKING:
     from ultramarine_contract.storage import Progress
 
-    from .client import Client
+    from ..client import Client
 
 LATEST = "latest"
 _ATTEMPTS = 10  # to get a version's number, while others register versions too
@@ -139,8 +139,8 @@ class Series:
 
     def download(self, reference: str, folder: Path | str, progress: Progress | None) -> Path:
         """Fetch the files of a version into a folder, by default ./NAME-VERSION, and return it."""
-        from .storage.artifacts import Artifact, download
-        from .storage.fetching import Incoming, fetch
+        from ..storage.artifacts import Artifact, download
+        from ..storage.fetching import Incoming, fetch
 
         version = self.find(reference)
         target = Path(folder or version["metadata"]["name"])

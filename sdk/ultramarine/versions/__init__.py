@@ -1,0 +1,1 @@
+"""Versions of models and datasets: their series, difference and metadata."""
