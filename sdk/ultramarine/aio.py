@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from .client import Client
 from .endpoints import Endpoint
 from .results import Output
-from .runs import Follower, Run, Update
+from .runs import Run, Update
+from .runs.following import Follower
 from .sweeps import SweepRun, Trial
 
 if TYPE_CHECKING:

@@ -148,7 +148,7 @@ class Client:
 
     def trigger(self, schedule: str) -> Run:
         """Start a run of a Schedule now, beside those at its times. Raises NotFound, Exists and Rejected."""
-        from .schedules import start_run
+        from .runs.schedules import start_run
 
         return self._run(*start_run(self.cluster, self.kinds, schedule))
 

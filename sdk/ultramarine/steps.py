@@ -131,7 +131,7 @@ class PipelineFunction:
 
     def submit(self, client: Client, **values: Any) -> Run:
         """Apply the Pipeline, start a run with these parameters, and return the run."""
-        from .pipelines import run_manifest
+        from .runs.pipelines import run_manifest
 
         client.apply(self.manifest())
         return client.submit(run_manifest(self.name, "", values))

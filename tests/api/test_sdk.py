@@ -19,9 +19,9 @@ from materials import MATERIALS
 from ultramarine.cli.describing import head
 from ultramarine.cli.planning import compared, lines_of
 from ultramarine.kube.errors import Exists, NotFound, Rejected
-from ultramarine.platform import NoWay
-from ultramarine.repro import reproduce
-from ultramarine.uploads import upload_local_paths
+from ultramarine.kube.platform import NoWay
+from ultramarine.runs.repro import reproduce
+from ultramarine.storage.uploads import upload_local_paths
 from ultramarine_cluster.cluster import Cluster
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
 from ultramarine_contract.meta import content_hash

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ultramarine.pipelines import differences, lines_of, pipeline_in, reason_of, run_manifest
+from ultramarine.runs.pipelines import differences, lines_of, pipeline_in, reason_of, run_manifest
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import Manifest
 

@@ -11,9 +11,9 @@ import pytest
 from ultramarine.display.causes import diagnosis, warnings
 from ultramarine.display.notebook import percent_of, svg
 from ultramarine.display.terminal import chart
-from ultramarine.repro import locked
 from ultramarine.results import METRIC_COLUMNS, metric_rows, table
 from ultramarine.runs import duration_of, explanation
+from ultramarine.runs.repro import locked
 from ultramarine.sweeps import Trial, bests_so_far, row_of, trials_of
 from ultramarine_contract.storage import Storage
 from ultramarine_operator.generate import reference

@@ -266,7 +266,7 @@ def test_contradictions_are_refused(namespace: Any, code: Path, spec: dict[str, 
 
 def test_large_code_is_warned_of(namespace: Any, code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The warning names the size, the largest file, and the ignore file."""
-    monkeypatch.setattr("ultramarine.uploads.WARN_BYTES", 100_000)
+    monkeypatch.setattr("ultramarine.storage.uploads.WARN_BYTES", 100_000)
     (code / "weights.bin").write_bytes(os.urandom(200_000))
     notes: list[str] = []
     upload_local_paths(namespace, job(source={"path": str(code)}), note=notes.append)

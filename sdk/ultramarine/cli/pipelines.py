@@ -36,7 +36,7 @@ def start(
     The Pipeline of a file is applied first, with the local paths that it names.
     """
     from ultramarine.files.reading import load
-    from ultramarine.pipelines import pipeline_in, run_manifest
+    from ultramarine.runs.pipelines import pipeline_in, run_manifest
     from ultramarine.storage.uploads import upload_local_paths
 
     session = session_of(context)
@@ -112,7 +112,7 @@ def show(context: typer.Context, name: _RUN, output: Output = Format.TABLE) -> N
 
 def table_of(document: Manifest) -> list[str]:
     """Return the steps of a run as lines of a table."""
-    from ultramarine.pipelines import HEADING, lines_of
+    from ultramarine.runs.pipelines import HEADING, lines_of
 
     return aligned([HEADING, *(line.cells for line in lines_of(document))])
 
@@ -128,8 +128,8 @@ def follow_steps(session: Session, name: str) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from ultramarine.pipelines import lines_of
     from ultramarine.runs import ENDED, explanation, state_of
+    from ultramarine.runs.pipelines import lines_of
 
     former: dict[str, str] = {}
     document: Manifest = {}
@@ -186,7 +186,7 @@ def why(
     step: Annotated[str, typer.Argument(help="Name of the step.", show_default=False)],
 ) -> None:
     """Say why a step is in its state: what it waits for, why it ran again, or why it failed."""
-    from ultramarine.pipelines import reason_of
+    from ultramarine.runs.pipelines import reason_of
 
     for sentence in reason_of(session_of(context).cluster.get(PIPELINE_RUN, name), step):
         typer.echo(sentence)
@@ -199,7 +199,7 @@ def diff(
     other: Annotated[str, typer.Argument(help="Name of the second PipelineRun.", show_default=False)],
 ) -> None:
     """Show the differences of two runs: pipeline, parameters, steps and metrics."""
-    from ultramarine.pipelines import differences
+    from ultramarine.runs.pipelines import differences
 
     cluster = session_of(context).cluster
     lines = list(differences(cluster.get(PIPELINE_RUN, name), cluster.get(PIPELINE_RUN, other)))

@@ -99,7 +99,7 @@ def repro(
 
     ultramarine repro churn > again.yaml && ultramarine submit again.yaml
     """
-    from ultramarine.repro import reproduce
+    from ultramarine.runs.repro import reproduce
 
     session = session_of(context)
     result = reproduce(session.client, job, name)

@@ -1,1 +1,1 @@
-"""Objects as people read them: diagnosis of a state, charts in the terminal, pages in a notebook."""
+"""Objects for readers: diagnosis of a state, charts in the terminal, pages in a notebook."""

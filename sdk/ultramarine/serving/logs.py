@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, Manifest
 
 from ..kube.client import Cluster
-from ..logs import followed
 from ..runs import Update
+from ..runs.logs import followed
 from .route import LABEL_DEPLOYMENT
 
 _CONTAINERS = ("server", "container")  # of the platform, and of the author

@@ -14,7 +14,7 @@ from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import SECRET, Manifest
 
 from ..kube.errors import Forbidden, NotFound
-from ..platform import NoPlatform
+from ..kube.platform import NoPlatform
 
 if TYPE_CHECKING:
     from ..client import Client

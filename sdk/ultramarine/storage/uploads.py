@@ -29,8 +29,6 @@ from .code import (
 )
 from .sending import Outgoing, send
 from .work import FileInvalid, sha256_of
-from .sending import Outgoing, send
-from .work import FileInvalid, sha256_of
 
 _GROUP = API_VERSION.partition("/")[0]
 

@@ -9,7 +9,7 @@ from typing import Any
 from ultramarine_contract.errors import InvalidSpec, listed
 from ultramarine_contract.meta import API_VERSION, PIPELINE, PIPELINE_RUN, Manifest
 
-from .runs import duration_of
+from .run import duration_of
 
 Status = Mapping[str, Any]
 

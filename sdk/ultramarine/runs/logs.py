@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD
 
-from .kube.client import Cluster
-from .kube.config import NoAccess
-from .kube.errors import ApiError, NotFound, Rejected
+from ..kube.client import Cluster
+from ..kube.config import NoAccess
+from ..kube.errors import ApiError, NotFound, Rejected
 
 if TYPE_CHECKING:
-    from .runs import Run, Update
+    from .run import Run, Update
 
 TRAINER = "trainer"  # container of a run's pods
 
 
 def log_lines(run: Run) -> Iterator[Update]:
     """Yield the lines of each pod of a run, oldest pod first; archived ones for pods that are gone."""
-    from .runs import Update
+    from .run import Update
 
     cluster = run.client.cluster
     selector = f"{LABEL_KIND}={run.resource.kind},{LABEL_NAME}={run.name}"

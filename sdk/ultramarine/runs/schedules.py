@@ -6,9 +6,9 @@ import time
 
 from ultramarine_contract.meta import API_VERSION, SCHEDULE, Manifest, Resource
 
-from .kinds import Kinds
-from .kube.client import Cluster
-from .kube.errors import Exists
+from ..kinds import Kinds
+from ..kube.client import Cluster
+from ..kube.errors import Exists
 
 _QUEUE = "kueue.x-k8s.io/"
 _ATTEMPTS = 10  # to get a name, while other users start runs too

@@ -18,10 +18,10 @@ from ultramarine_contract.meta import (
     content_hash,
 )
 
-from .kube.errors import Forbidden, NotFound
+from ..kube.errors import Forbidden, NotFound
 
 if TYPE_CHECKING:
-    from .client import Client
+    from ..client import Client
 
 _NOT_REPEATED = ("suspend", "cancel", "ttlSecondsAfterFinished")
 _MAX_REQUIREMENTS = 500  # of a spec

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,18 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ultramarine_contract.common import RUNS_NAME
 from ultramarine_contract.errors import UltramarineError
-from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, TRAINING_JOB, Manifest, Resource
+from ultramarine_contract.meta import TRAINING_JOB, Manifest, Resource
 
-from .display.causes import decisive, diagnosis
-from .kube.errors import NotFound
-from .logs import TRAINER, followed, log_lines
-from .results import METRIC_COLUMNS, Output, latest, metric_rows, outputs_of, table
+from ..display.causes import decisive, diagnosis
+from ..kube.errors import NotFound
+from ..results import METRIC_COLUMNS, Output, latest, metric_rows, outputs_of, table
+from .logs import log_lines
 
 if TYPE_CHECKING:
-    from .client import Client
+    from ..client import Client
 
 ENDED = ("Succeeded", "Failed", "Cancelled", "Stopped", "Invalid")
-_LAST_LINES_SECONDS = 20  # after the end, for the rest of the logs
 
 
 class RunFailed(UltramarineError):
@@ -97,7 +94,7 @@ class Run:
     @property
     def mlflow_runs(self) -> Output | None:
         """Files that the command logged by mlflow without a tracking server, models among them; None without any."""
-        from .storage.artifacts import mlflow_of
+        from ..storage.artifacts import mlflow_of
 
         artifact = mlflow_of(self)
         return Output(RUNS_NAME, artifact.uri, _storage=lambda: self.client.storage) if artifact else None
@@ -139,6 +136,8 @@ class Run:
 
     def stream(self) -> Iterator[Update]:
         """Yield states and log lines until the run ends, across lost connections; all from the start."""
+        from .following import Follower
+
         return Follower(self).updates()
 
     def logs(self) -> Iterator[Update]:
@@ -165,7 +164,7 @@ class Run:
         return f"{type(self).__name__}({self.resource.kind} {self.client.namespace}/{self.name})"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        from .display.notebook import bundle
+        from ..display.notebook import bundle
 
         return bundle(self)
 
@@ -194,88 +193,3 @@ def explanation(object: Manifest) -> str:
     state = state_of(object)
     text = diagnosis(object).what if state in ENDED else decisive(object.get("status") or {}).get("message", "")
     return f"{what}{' failed' if state == 'Failed' else ''}: {text}" if text else f"{what} is {state}"
-
-
-class Follower:
-    """Threads that watch a run's object, its pods and their logs, and put what they see into one queue."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.cluster = run, run.client.cluster
-        self.queue: queue.Queue[Update | Manifest | Exception | None] = queue.Queue()
-        self.stop = threading.Event()
-        self.readers: dict[str, threading.Thread] = {}
-
-    def updates(self) -> Iterator[Update]:
-        for target in (self._object, self._pods):
-            threading.Thread(target=self._guarded, args=(target,), daemon=True).start()
-        last, end = ("", ""), None
-        try:
-            while end is None:
-                news = self.queue.get()
-                if isinstance(news, Exception):
-                    raise news
-                if isinstance(news, Update):
-                    yield news
-                elif news is None:
-                    raise RunFailed(f"{self.run.resource.kind} {self.run.name} was deleted before it ended.")
-                else:
-                    state = state_of(news)
-                    text = explanation(news)
-                    if (state, text) != last:
-                        last = (state, text)
-                        if state in ENDED:
-                            end = Update("state", text, state=state)
-                        else:
-                            yield Update("state", text, state=state)
-            yield from self._rest()
-            yield end
-        finally:
-            self.stop.set()
-
-    def end(self) -> None:
-        """End `updates`, which another thread may be reading."""
-        self.stop.set()
-        self.queue.put(RunFailed("the stream was closed"))
-
-    def _rest(self) -> Iterator[Update]:
-        """Yield the lines that the log's readers still get after the end."""
-        deadline = time.monotonic() + _LAST_LINES_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                news = self.queue.get(timeout=0.2)
-            except queue.Empty:
-                if not any(reader.is_alive() for reader in self.readers.values()):
-                    return
-                continue
-            if isinstance(news, Update):
-                yield news
-
-    def _guarded(self, target: Any) -> None:
-        try:
-            target()
-        except Exception as error:  # a bug too is raised where the updates are read, which would wait without end
-            if not self.stop.is_set():
-                self.queue.put(error)
-
-    def _object(self) -> None:
-        for event in self.cluster.watch(self.run.resource, self.run.name, stop=self.stop):
-            self.queue.put(None if event.type == "DELETED" else event.object)
-
-    def _pods(self) -> None:
-        selector = f"{LABEL_KIND}={self.run.resource.kind},{LABEL_NAME}={self.run.name}"
-        for event in self.cluster.watch(POD, selector=selector, stop=self.stop):
-            if event.type == "DELETED":
-                continue
-            for container in (event.object.get("status") or {}).get("containerStatuses") or []:
-                begun = "running" in container["state"] or "terminated" in container["state"]
-                name = event.object["metadata"]["name"]
-                if container["name"] == TRAINER and begun and name not in self.readers:
-                    reader = threading.Thread(
-                        target=self._guarded, args=(lambda pod=name: self._log(pod),), daemon=True
-                    )
-                    self.readers[name] = reader
-                    reader.start()
-
-    def _log(self, pod: str) -> None:
-        for text in followed(self.cluster, pod, TRAINER, self.stop):
-            self.queue.put(Update("log", text, pod))
