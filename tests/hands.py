@@ -9,14 +9,16 @@ from typing import Any
 
 from msgspec.structs import replace
 from ultramarine_contract import common as contract
+from ultramarine_contract.cache_records import CacheTask
 from ultramarine_contract.dataset_records import PROFILE, SUMMARY_NAME, ColumnFacts, ProfileSummary
 from ultramarine_contract.environment_records import ARCHIVE_NAME, LOCK_NAME, BuildRecord, BuildTask
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import BestTrial, SweepSummary, SweepTask
-from ultramarine_contract.training_records import TrainingTask
+from ultramarine_contract.training_records import TerminationRecord, TrainingContext, TrainingTask
 from ultramarine_contract.version_records import CompileRecord, CompileTask, DeleteTask
 from ultramarine_operator.shared.testing import MODEL_FILE
+from ultramarine_trainer.attempt.caching import store_records
 
 
 def now() -> str:
@@ -93,6 +95,15 @@ def put(storage: Storage, prefix: str, content: str) -> contract.OutputRecord:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / MODEL_FILE).write_text(content)
         return storage.upload_folder(Path(folder), prefix, "sklearn")
+
+
+def record_step(storage: Storage, job: Manifest, record: TerminationRecord) -> CacheTask | None:
+    """Store the outcome of a pipeline's step in the cache, as a trainer does; return the step's task, if it has one."""
+    variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    text = next(variable["value"] for variable in variables if variable["name"] == contract.ENV_CONTEXT)
+    context = TrainingContext.from_json(text)
+    store_records(storage, task_of(job).output_prefix, context, record)
+    return context.cache
 
 
 def profile_and_store(storage: Storage, job: Manifest) -> contract.OutputRecord:

@@ -112,6 +112,7 @@ class World:
     needed: dict[str, int] = field(default_factory=dict)  # by Deployment: how many pods its requests need
     faults: list[str] = field(default_factory=list)  # what the operator did though somebody needed what it took
     deleted: list[str] = field(default_factory=list)  # URIs of the artifacts that its Jobs deleted
+    recorded: dict[str, str] = field(default_factory=dict)  # by cache key: uid of the Job that did the work
     _taken: set[str] = field(default_factory=set)  # uids of what was deleted here, and not by the operator
     _news: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -419,6 +420,7 @@ class World:
             await self._say(pod, {**running, **hands.ended_pod(137, "", OUT_OF_MEMORY)})
         else:
             said = TerminationRecord(await self._upload(job), {"accuracy": 0.97})
+            await self._record_step(job, said)
             uri = hands.task_of(job).output_prefix + contract.RESULT_NAME
             await asyncio.to_thread(self.storage.write, uri, said.to_json().encode())
             self.coordinators.trained(job, pod, "Succeeded", said)
@@ -485,6 +487,11 @@ class World:
             content = f"the weights of {job['metadata']['name']}"
             self._records[uid] = await asyncio.to_thread(hands.upload, self.storage, job, content)
         return {"model": self._records[uid]}
+
+    async def _record_step(self, job: Manifest, record: TerminationRecord) -> None:
+        cache = await asyncio.to_thread(hands.record_step, self.storage, job, record)
+        if cache is not None and self.recorded.setdefault(cache.key, job["metadata"]["uid"]) != job["metadata"]["uid"]:
+            self.faults.append(f"the work of step {cache.step} was done twice")
 
     async def _run_deployment(self, deployment: Manifest) -> None:
         """A rolling update without anybody being unavailable: new pods, ready, then the old ones go."""

@@ -25,7 +25,7 @@ from ultramarine_operator.kinds.pipeline.testing.samples import (
     run_of,
 )
 from ultramarine_operator.shared.plan import Obj, Plan
-from ultramarine_operator.shared.questions import LookUpStep, ReadText
+from ultramarine_operator.shared.questions import CacheAnswer, LookUpStep, ReadText
 from ultramarine_operator.shared.testing import DIGEST, child, stored
 
 OUT = "s3://lake/team-a/trainingjobs/old/uid/table/0123456789abcdef/"
@@ -315,6 +315,19 @@ def test_a_step_in_the_cache_starts_nothing():
     follow = planned(after(run, hit), answers=reply)
     assert follow.apply[0]["spec"]["inputs"]["table"]["uri"] == OUT
     assert task_of(follow.apply[0]).parts["inputs.table"] == DIGEST
+
+
+def test_an_own_job_is_not_taken_for_a_reused_one():
+    """A job that ended before the run's status had its name is the step's own, though the cache has its record."""
+    run = run_of()
+    first = planned(run)
+    made = done(run, first.apply[0])
+    task = task_of(first.apply[0])
+    reply = CacheAnswer(task.key, tuple(task.parts.items()), record(task))
+    again = planned(run, made, answers={"clean": reply})
+    assert "cached" not in state(again, "clean")
+    assert state(again, "clean")["child"] == made["metadata"]["name"]
+    assert [manifest["metadata"]["name"] for manifest in again.apply] == [made["metadata"]["name"]]
 
 
 def test_the_key_has_content_and_not_places():

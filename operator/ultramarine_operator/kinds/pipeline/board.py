@@ -192,35 +192,23 @@ class Board:
 
     def _begin(self, node: Node, work: Work, state: StepStatus) -> None:
         """Begin a step's work, or create its object again if it was deleted."""
-        key, parts, miss = state.key, dict[str, str](), ""
+        key, parts, miss, record = state.key, dict[str, str](), "", None
         if node.step.cache:
             answer = self._looked_up(work)
             if answer is None:
                 return
-            if answer.record is not None:
-                origin = CachedFrom(run=answer.record.run, job=answer.record.job)
-                outputs, metrics = results.recorded_outputs(answer.record.outputs), answer.record.metrics
-                self.end(work.name, "Succeeded", key=answer.key, cached=origin, outputs=outputs, metrics=metrics)
-                return
-            key, parts, miss = answer.key, dict(answer.parts), answer.miss
-        number, name = 0, ""
-        left = state.attempt
-        while True:
-            name = child_name(self.run, work, key, number)
-            other = self.seen.look(work.runnable.resource.kind, name)
-            if other is None:
-                break
-            if controller_uid(other) == self.run.uid:
-                if not left:
-                    break
-                left -= 1
-            elif (other.get("status") or {}).get("state") not in ENDED_RUNS and key and not self.run.spec.force_rerun:
-                owner = (other["metadata"].get("ownerReferences") or [{}])[0].get("name", "")
-                self.put(work.name, "Waiting", f"run {owner} does the same work in {name}", key=key)
-                return
-            elif not key:
-                break  # the refusal of the create says that the name is taken
-            number += 1
+            key, parts, miss, record = answer.key, dict(answer.parts), answer.miss, answer.record
+        name, other = self._object(work, key, state.attempt)
+        is_own = other is not None and controller_uid(other) == self.run.uid
+        if record is not None and not is_own:  # an own one ended before the status had its name
+            origin = CachedFrom(run=record.run, job=record.job)
+            outputs = results.recorded_outputs(record.outputs)
+            self.end(work.name, "Succeeded", key=key, cached=origin, outputs=outputs, metrics=record.metrics)
+            return
+        if other is not None and not is_own and key:
+            owner = (other["metadata"].get("ownerReferences") or [{}])[0].get("name", "")
+            self.put(work.name, "Waiting", f"run {owner} does the same work in {name}", key=key)
+            return
         self.apply.append(child_of(self.run, work, name, key, parts, self.seen.platform))
         self.put(
             work.name,
@@ -231,6 +219,25 @@ class Board:
             attempt=state.attempt,
             start_time=state.start_time or timestamp(self.now),
         )
+
+    def _object(self, work: Work, key: str, attempt: int) -> tuple[str, Manifest | None]:
+        """Return the name for the object of an attempt, and the object that has this name: an own one, or a hindrance.
+
+        Another run hinders while it does the same work. Without a key, any other owner of the name does.
+        """
+        number, left = 0, attempt
+        while True:
+            name = child_name(self.run, work, key, number)
+            other = self.seen.look(work.runnable.resource.kind, name)
+            if other is None or (not key and controller_uid(other) != self.run.uid):
+                return name, other
+            if controller_uid(other) == self.run.uid:
+                if not left:
+                    return name, other
+                left -= 1
+            elif (other.get("status") or {}).get("state") not in ENDED_RUNS and not self.run.spec.force_rerun:
+                return name, other
+            number += 1
 
     def _looked_up(self, work: Work) -> CacheAnswer | None:
         """Return what the cache has for a step's work; None while the storage is asked, or does not answer."""
