@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -140,15 +142,65 @@ def test_broken_lines_are_named(tmp_path: Path, tail: str, rule: str, example: s
     assert (summary.rows, columns["v"]["type"]) == (ROWS, "float64")
 
 
-def test_other_encodings_are_read_or_named(tmp_path: Path) -> None:
-    """UTF-16 has a mark and is read; a line of Latin-1 is named."""
-    summary, columns = profiled(tmp_path / "one", {"a.csv": "id,name\n1,é\n2,b\n".encode("utf-16")})
-    assert (summary.rows, summary.violations) == (2, ())
+@pytest.mark.parametrize(
+    ("broken", "line", "rows"),
+    [('1,"a\n2,b\n3,c\n', 'line 2: 1,"a', 0), ('1,"a" x\n2,b\n3,c\n', 'line 2: 1,"a" x', 2)],
+)
+def test_broken_quotes_in_the_first_rows_are_named(tmp_path: Path, broken: str, line: str, rows: int) -> None:
+    """The table keeps the columns of its header, though no type can be guessed."""
+    summary, columns = profiled(tmp_path, {"a.csv": f"id,name\n{broken}"})
+    (violation,) = summary.violations
+    assert violation.rule == "CSV: every quoted value ends with a quote"
+    assert violation.examples[0].startswith(line)
+    assert (list(columns), summary.rows) == (["id", "name"], rows)
+
+
+TEXT = "id,name\n1,é\n2,b\n"
+UTF_16_BE = b"\xfe\xff" + TEXT.encode("utf-16-be")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a.csv": TEXT.encode("utf-8-sig")},
+        {"a.csv": TEXT.encode("utf-16")},
+        {"a.csv": UTF_16_BE},
+        {"a.csv": TEXT.encode("utf-32")},
+        {"a.csv": "id,name\n1,é\n", "b.csv": b"\xfe\xff" + "id,name\n2,b\n".encode("utf-16-be")},
+        {"a.csv.gz": gzip.compress(UTF_16_BE)},
+        {"a.tsv": TEXT.replace(",", "\t").encode("utf-16")},
+        {"a.csv": TEXT.replace(",", ";")},
+        {"a.jsonl": '{"id": 1, "name": "é"}\n{"id": 2, "name": "b"}\n'.encode("utf-8-sig")},
+        {"a.jsonl": '{"id": 1, "name": "é"}\n{"id": 2, "name": "b"}\n'.encode("utf-16")},
+    ],
+)
+def test_a_byte_order_mark_says_how_a_text_is_read(tmp_path: Path, files: dict[str, Any]) -> None:
+    """Files of one table may differ."""
+    summary, columns = profiled(tmp_path, files)
+    assert (summary.rows, summary.violations, list(columns)) == (2, (), ["id", "name"])
     assert {entry["value"] for entry in columns["name"]["top"]} == {"é", "b"}
 
-    summary, _ = profiled(tmp_path / "two", {"a.csv": "id,name\n1,é\n2,b\n".encode("latin-1")})
-    assert rules(summary) == ["CSV: every line is UTF-8"]
-    assert summary.violations[0].examples[0].startswith("line 2:")
+
+@pytest.mark.parametrize(
+    ("files", "rule", "rows"),
+    [
+        ({"a.csv": TEXT.encode("latin-1")}, "CSV: every line is UTF-8", 1),
+        ({"a.csv": codecs.BOM_UTF8 + TEXT.encode("latin-1")}, "CSV: every line is UTF-8", 1),
+        ({"a.csv": "id,né\n1,a\n".encode("latin-1")}, "line 1 of a.csv is not UTF-8: invalid continuation byte", 0),
+        ({"a.csv": TEXT.encode("utf-16-le")}, "a.csv has null bytes, so it is not a text in UTF-8; save the file", 0),
+        ({"a.csv": TEXT.encode("utf-16")[:-1]}, "a.csv has the byte order mark of utf-16, and bytes that are not", 0),
+        ({"a.csv": 'id,"name\n1,a\n'}, "line 1 of a.csv: a quoted name of a column does not end", 0),
+        ({"a.jsonl": '{"a": "é"}\n'.encode("latin-1")}, "the table cannot be read as jsonl", 0),
+        ({"a.csv.gz": gzip.compress(TEXT.encode() * 1000)[:-20]}, "a.csv.gz is not a whole gzip file", 0),
+        ({"a.csv.gz": TEXT}, "a.csv.gz is not a whole gzip file", 0),
+    ],
+)
+def test_a_text_in_another_encoding_is_named(tmp_path: Path, files: dict[str, Any], rule: str, rows: int) -> None:
+    """No row and no name of a column is lost in silence."""
+    summary, _ = profiled(tmp_path, files)
+    assert summary.rows == rows
+    (violation,) = summary.violations
+    assert violation.rule.startswith(rule)
 
 
 def test_a_column_of_mixed_types_is_text(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ import duckdb
 from ultramarine_contract.dataset_records import TABLE_FORMATS, ViolationFacts, table_format
 
 from ultramarine_data.errors import DataError
+from ultramarine_data.texts import header, in_utf8
 
 NAME = "data"  # of the table or view
 ROW = "ultramarine_row"  # column of a view with the number of the row in its file, from 0
@@ -25,6 +28,7 @@ MAX_EXAMPLES, MAX_EXAMPLE = 5, 500
 MAX_LINE = 16 * 2**20  # bytes of a line of CSV
 SAMPLE = 100_000  # rows by which types are guessed
 MAX_REJECTS = 10_000
+DELIMITERS = ",;\t|"  # the first one if a table has one column
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ def open_table(folder: Path) -> Iterator[Table]:
             connection.execute(f"SET temp_directory = {literal(str(Path(temporary, 'spill')))}")
             connection.execute(f"SET memory_limit = '{memory() // 2**20}MiB'")
             connection.execute(f"SET threads = {cpus()}")
+            if format != "parquet":
+                paths = [in_utf8(path, Path(temporary, "utf-8")) for path in paths]
             yield _READERS[format](connection, [str(path) for path in paths])
         except duckdb.Error as error:
             raise DataError(f"the table cannot be read as {format}: {_first_line(error)}") from error
@@ -161,11 +167,22 @@ def _jsonl(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> Table:
 def _csv(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> Table:
     """Read CSV; a column with values of several types becomes text, and broken lines are left out.
 
-    Types are guessed by the first rows. Where a later value does not fit, the files are read again with a text.
+    Types are guessed by the first rows. If a later value does not fit, the files are read again with a text. If the
+    first rows have broken quotes, no type is guessed.
     """
+    names, *_ = [header(Path(path), MAX_LINE) for path in paths]
+    delimiter = "\t" if paths[0].endswith(".tsv") else _delimiter(names)
     texts: dict[str, str] = {}
+    columns: list[str] = []
     while True:
-        connection.execute(f"CREATE OR REPLACE TABLE {NAME} AS SELECT * FROM {_csv_reader(paths, texts)}")
+        reader = _csv_reader(paths, delimiter, texts, columns)
+        try:
+            connection.execute(f"CREATE OR REPLACE TABLE {NAME} AS SELECT * FROM {reader}")
+        except duckdb.InvalidInputException as error:
+            if columns or "sniffing" not in str(error):
+                raise
+            columns = _columns(names, delimiter)
+            continue
         query = "SELECT DISTINCT column_name FROM reject_errors WHERE error_type = 'CAST'"
         mixed = {str(name): "VARCHAR" for (name,) in connection.execute(query).fetchall()}
         if not mixed.keys() - texts.keys():
@@ -175,22 +192,36 @@ def _csv(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> Table:
     return _table(connection, "csv", tuple(_rejects(connection)))
 
 
-def _csv_reader(paths: list[str], texts: dict[str, str]) -> str:
+def _delimiter(names: str) -> str:
+    """Return the delimiter that occurs most between the names of the columns; DuckDB's guess looks at broken rows."""
+    bare = re.sub(r'"(?:[^"]|"")*"', "", names)
+    return max(DELIMITERS, key=bare.count)
+
+
+def _columns(names: str, delimiter: str) -> list[str]:
+    """Return the names of the columns; a missing name and the second one of two get their place."""
+    columns: dict[str, str] = {}  # by what DuckDB compares
+    for place, name in enumerate(next(csv.reader(names.splitlines(keepends=True), delimiter=delimiter))):
+        own = name if name and name.lower() not in columns else f"{name or 'column'}_{place}"
+        columns[own.lower()] = own
+    return list(columns.values())
+
+
+def _csv_reader(paths: list[str], delimiter: str, texts: dict[str, str], columns: list[str]) -> str:
+    """Return the table function; with `columns` nothing is guessed, and all values are texts."""
     files = f"[{', '.join(map(literal, paths))}]"
-    with Path(paths[0]).open("rb") as stream:
-        is_utf16 = stream.read(2) in (b"\xff\xfe", b"\xfe\xff")
-    types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in texts)
+    types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns or texts)
     options = [
         "header = true",
+        f"delim = {literal(delimiter)}",
         "quote = '\"'",
         "escape = '\"'",
-        f"sample_size = {SAMPLE}",
         f"max_line_size = {MAX_LINE}",
         f"buffer_size = {2 * MAX_LINE}",  # DuckDB's own choice, 16 lines, is beyond the memory of a small pod
         f"rejects_limit = {MAX_REJECTS}",
         "store_rejects = true",
-        *(["encoding = 'utf-16'"] if is_utf16 else []),
-        *([f"types = {{{types}}}"] if types else []),
+        *([f"auto_detect = false, columns = {{{types}}}"] if columns else [f"sample_size = {SAMPLE}"]),
+        *([f"types = {{{types}}}"] if texts and not columns else []),
     ]
     return f"read_csv({files}, {', '.join(options)})"
 
