@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import json
+import socket
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -155,6 +157,60 @@ def test_a_database_that_is_away_is_worth_another_attempt(
         bring(change(database.address), query="SELECT 1 AS a")
     assert caught.value.transient is transient
     assert "secret" not in str(caught.value)
+
+
+class Line:
+    """A line to the database that forwards bytes until it falls silent, as a lost host does: it never closes."""
+
+    def __init__(self, port: int, *, bytes: int) -> None:
+        self._to, self._left = port, bytes
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    def close(self) -> None:
+        for end in self._sockets:
+            end.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._to))
+                self._sockets += [client, server]
+                for source, target, counts in ((client, server, False), (server, client, True)):
+                    threading.Thread(target=self._forward, args=(source, target, counts), daemon=True).start()
+
+    def _forward(self, source: socket.socket, target: socket.socket, counts: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                if counts:
+                    self._left -= len(data)
+                if self._left > 0:
+                    target.sendall(data)
+
+
+@pytest.mark.parametrize(("bytes", "words"), [(0, "does not answer"), (100_000, "stopped answering")])
+def test_a_database_that_falls_silent_is_worth_another_attempt(
+    database: Postgres, bring: Import, monkeypatch: pytest.MonkeyPatch, bytes: int, words: str
+) -> None:
+    """Neither a connection nor a query waits for it without an end."""
+    monkeypatch.setattr(reader, "PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(reader, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(reader, "SILENCE_SECONDS", 1)
+    line = Line(database.port, bytes=bytes)
+    address = database.address.replace(str(database.port), str(line.port))
+    query = "SELECT i, md5(i::text) AS text FROM generate_series(1, 100000) i"
+    try:
+        with pytest.raises(DataError, match=words) as caught:
+            bring(address, query=query, timeout_seconds=1)
+    finally:
+        line.close()
+    assert caught.value.transient
 
 
 @pytest.mark.slow

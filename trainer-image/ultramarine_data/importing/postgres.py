@@ -20,6 +20,7 @@ from ultramarine_data.importing.parquet import ParquetFolder
 from ultramarine_data.tables import quoted
 
 ATTEMPTS, CONNECT_SECONDS, PAUSE_SECONDS = 4, 15, 5
+SILENCE_SECONDS = 60  # after the statement's timeout, of which the server tells
 BLOCK = 8 * 2**20  # bytes of CSV that are read at once
 TYPES = {
     "bool": pa.bool_(),
@@ -64,8 +65,9 @@ def read(task: ImportTask, _: Path, data: Path) -> ImportSummary:
         raise DataError(f"{message}; allow more, or select less") from error
     except asyncpg.ReadOnlySQLTransactionError as error:
         raise DataError(f"source.sql.query writes: {error}; give a SELECT") from error
-    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError) as error:
-        raise DataError(f"the connection to the database broke: {error}", transient=True) from error
+    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError, TimeoutError) as error:
+        message = f"the connection to the database broke, or it stopped answering: {error}; check that it runs"
+        raise DataError(message, transient=True) from error
     except asyncpg.PostgresError as error:
         raise DataError(f"source.sql.query: {error}; correct the query: it must be one SELECT") from error
 
@@ -160,7 +162,12 @@ async def _connected(address: str, timeout_seconds: int) -> AsyncIterator[asyncp
     parts = urlsplit(address)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            connection = await asyncpg.connect(address, timeout=CONNECT_SECONDS, server_settings=settings)
+            connection = await asyncpg.connect(
+                address,
+                timeout=CONNECT_SECONDS,
+                command_timeout=timeout_seconds + SILENCE_SECONDS,
+                server_settings=settings,
+            )
             break
         except FINAL as error:
             raise DataError(f"the database at {parts.hostname} refuses: {error}; correct the Secret") from error
