@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,9 @@ def test_the_content_of_the_newest_version_makes_no_other():
     assert made["metadata"]["name"] == "clean-8"
 
 
-@pytest.mark.parametrize("change", ["other", "missing"])
+@pytest.mark.parametrize("change", ["other", "missing", "all"])
 def test_changed_bytes_are_named_at_the_read(storage: Storage, bucket: str, tmp_path: Path, change: str) -> None:
-    """DataChanged names the file that differs from the version, or is gone."""
+    """DataChanged names the file that differs from the version, or is gone; or the version whose files are all gone."""
     folder = tmp_path / "data"
     (folder / "sub").mkdir(parents=True)
     (folder / "a.csv").write_text("a\n1\n")
@@ -108,9 +109,12 @@ def test_changed_bytes_are_named_at_the_read(storage: Storage, bucket: str, tmp_
 
     if change == "other":
         storage.write(f"{record.uri}sub/b.csv", b"a\n3\n")
-    else:
+    elif change == "missing":
         storage.delete(f"{record.uri}sub/b.csv")
-    with pytest.raises(StorageError, match=r"sub/b\.csv") as caught:
+    else:
+        storage.delete_artifact(record.uri)
+    file = record.uri if change == "all" else "sub/b.csv"
+    with pytest.raises(StorageError, match=re.escape(file)) as caught:
         fetch_folder(storage, "data", record.uri, tmp_path / "two", lines.append, record.digest)
     assert caught.value.reason == "DataChanged"
 

@@ -7,7 +7,8 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -30,7 +31,8 @@ def fetch_folder(
     With a `digest` any other content raises StorageError DataChanged, which names the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    size, free = storage.size(uri), shutil.disk_usage(folder).free
+    with _unchanged(digest):
+        size, free = storage.size(uri), shutil.disk_usage(folder).free
     if size.bytes > free:
         raise StorageError(
             f"{uri} has {size.bytes} bytes in {counted(size.files, 'file')}, and the node's disk has {free} bytes "
@@ -53,15 +55,22 @@ def fetch_folder(
 
 def _verified(storage: Storage, uri: str, digest: str, folder: Path, progress: Progress) -> list[FileEntry]:
     """Fetch an artifact or an object with this digest; the list of its files is not among them."""
-    try:
+    with _unchanged(digest):
         files = storage.fetch_artifact(uri, digest, folder, progress).files
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)
+    return list(files)
+
+
+@contextmanager
+def _unchanged(digest: str) -> Iterator[None]:
+    """Raise StorageError DataChanged if the storage no longer has the content of a digest."""
+    try:
+        yield
     except StorageError as error:
-        if error.reason not in CHANGED:
+        if not digest or error.reason not in CHANGED:
             raise
         message = f"the data has changed since its version was made: {error.message}"
         raise StorageError(message, "DataChanged") from error
-    (folder / MANIFEST_NAME).unlink(missing_ok=True)
-    return list(files)
 
 
 class StreamServer:
