@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from bare import Api, Refused, eventually
 from stories import status, there
@@ -40,6 +42,15 @@ def refusal(api: Api, kind: str, name: str) -> str:
         api.run("delete", kind, name)
     assert there(api, kind, name)
     return str(caught.value)
+
+
+def deleted(api: Api, kind: str, name: str) -> bool:
+    """Delete an object; False while admission does not permit it yet."""
+    try:
+        api.run("delete", kind, name)
+    except Refused:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -91,13 +102,20 @@ def test_a_namespace_takes_what_is_in_use_along(stored: Api) -> None:
 
     stored.run("delete", "namespace", stored.namespace, "--wait=false")
 
-    def deleted(kind: str, name: str) -> bool:
-        """True once admission has seen the end of the namespace."""
-        try:
-            stored.run("delete", kind, name)
-        except Refused:
-            return False
-        return True
-
     for kind, name in (("dsv", "churn-1"), ("dsv", "churn-2"), ("dset", "churn")):
-        eventually(f"{name} goes", lambda kind=kind, name=name: deleted(kind, name))
+        eventually(f"{name} goes", lambda kind=kind, name=name: deleted(stored, kind, name))
+
+
+def test_without_an_operator_an_annotation_permits_deletion(api: Api) -> None:
+    """The refusal has the command; no operator corrects the users of an earlier one."""
+    api.apply(dataset(), version(1))
+    users = {"status": {"inUse": {"churn-1": "TrainingJob lost"}}}
+    api.run("patch", "dset", "churn", "--subresource=status", "--type=merge", "-p", json.dumps(users))
+    eventually("the users are seen", lambda: "TrainingJob lost" in refusal(api, "dset", "churn"))
+
+    command = "annotate dset churn ultramarine.dev/allow-deletion=true"
+    assert f"If no operator runs: kubectl {command}" in refusal(api, "dset", "churn")
+    assert f"If no operator runs: kubectl {command}" in refusal(api, "dsv", "churn-1")
+    api.run(*command.split())
+    eventually("the version goes", lambda: deleted(api, "dsv", "churn-1"))
+    eventually("the Dataset goes", lambda: deleted(api, "dset", "churn"))

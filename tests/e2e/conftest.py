@@ -25,7 +25,7 @@ from ultramarine_operator.settings import Settings, parse
 NAMESPACE = "ultramarine-e2e"
 HERE = Path(__file__).parent
 CRDS = REPOSITORY / "charts" / "ultramarine" / "files" / "crds.yaml"
-OURS = ("plr", "pl", "sw", "tj", "oe", "env", "mv", "mdl")
+OURS = ("sched", "plr", "pl", "sw", "tj", "oe", "env", "dset", "dsv", "mv", "mdl")
 # The files that take longest: they begin first, so that no worker waits for another one in the end.
 SLOWEST = ("tutorials", "training_life", "serving", "rollout", "newcomer", "compile", "failures", "sources", "pool")
 SHORT = {"hpa": "horizontalpodautoscaler", "pdb": "poddisruptionbudget"}
@@ -273,6 +273,9 @@ def platform(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory, 
             apply_as_helm(embedded, CRDS.read_text())
             apply_as_helm(embedded, policies(NAMESPACE))
             target.install(embedded, NAMESPACE, "crds.install=false")
+            for dataset in made.get("dset"):  # also one whose readers the last operator did not see end
+                name = dataset["metadata"]["name"]
+                made.kubectl("annotate", "dset", name, "ultramarine.dev/allow-deletion=true", "--overwrite")
             for kind in OURS:
                 made.kubectl("delete", kind, "--all", "--wait=true")
     return made

@@ -13,10 +13,12 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from api.bare import policies
 from conftest import CRDS, OURS, Manifest, Platform, apply_as_helm, condition, restricted
 from load import Load
 from manifests import endpoint, model_version, onnx_model, sweep, training_job
@@ -186,8 +188,9 @@ def release(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -
         platform.wait("tj", "patient", lambda s: s.get("state") == "Running")
         yield made
     finally:
-        # Whatever happened: other releases find the CRDs of this tree.
+        # Whatever happened: other releases find the CRDs and policies of this tree.
         apply_as_helm(embedded, CRDS.read_text())
+        apply_as_helm(embedded, policies(NAMESPACE))
         embedded.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
         embedded.run("delete", "priorityclass", PRIORITY, "--ignore-not-found")
 
@@ -398,9 +401,24 @@ def test_installed_again_it_goes_on_where_it_was(release):
 def test_all_can_be_deleted_when_the_operator_is_gone(release):
     """Without an operator each kind, and then the namespace, is deleted in bounded time: nothing waits for it."""
     platform = release.platform
-    platform.apply(training_job("left", PATIENT))
-    platform.apply(sweep("left", ["sleep", "600"]))
+    content = onnx_model(1)
+    uri = platform.put("left.onnx", content)
+    data = {"dataset": "left", "version": "1", "uri": uri, "digest": "sha256:" + sha256(content).hexdigest()}
+    step = {"name": "one", "trainingJob": {"command": ["true"]}}
+    template = {"kind": "TrainingJob", "spec": {"command": ["true"]}}
+    platform.apply(
+        training_job("left", PATIENT, inputs={"data": {"dataset": "left@1"}}),
+        sweep("left", ["sleep", "600"]),
+        {"kind": "Dataset", "metadata": {"name": "left"}, "spec": {"type": "file"}},
+        {"kind": "DatasetVersion", "metadata": {"name": "left-1"}, "spec": data},
+        {"kind": "Pipeline", "metadata": {"name": "left"}, "spec": {"steps": [step]}},
+        {"kind": "PipelineRun", "metadata": {"name": "left"}, "spec": {"pipeline": "left", "suspend": True}},
+        {"kind": "Schedule", "metadata": {"name": "left"}, "spec": {"cron": "@yearly", "template": template}},
+        {"kind": "Environment", "metadata": {"name": "left"}, "spec": {"python": {"requirements": ["inflection"]}}},
+    )
     platform.wait("tj", "left", lambda s: s.get("state") == "Running")
+    # Nobody is left to note that the job is gone.
+    platform.wait("dset", "left", lambda s: s.get("inUse"))
     platform.wait("sw", "left", lambda s: s.get("trials", {}).get("running"))
     # Versions whose artifacts are to go with them are no exception: nobody is left to delete those.
     platform.kubectl("patch", "mdl", "churn", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Delete"}}')
