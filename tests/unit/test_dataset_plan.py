@@ -9,6 +9,7 @@ import pytest
 from builders import condition
 from pydantic import ValidationError
 from ultramarine.resources.dataset import DatasetPin
+from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_contract.dataset_records import (
     ColumnFacts,
     ImportSummary,
@@ -24,6 +25,7 @@ from ultramarine_operator.kinds.dataset.jobs import job_name
 from ultramarine_operator.kinds.dataset.plan import plan_dataset
 from ultramarine_operator.kinds.dataset.testing import stored_dataset, stored_version
 from ultramarine_operator.kinds.dataset.version import plan_version, questions_version
+from ultramarine_operator.kinds.trainingjob.plan import plan as plan_job
 from ultramarine_operator.shared.conditions import timestamp
 from ultramarine_operator.shared.datasets import NotReady, resolve
 from ultramarine_operator.shared.plan import Obj, Plan
@@ -356,6 +358,23 @@ def test_a_query_gets_its_secret_and_its_watermark():
     changed = {"source": {"sql": {**sql, "query": "select 2"}}}
     (next_job,) = passed(changed, passed(changed, done)).apply
     assert ImportTask.from_json(next_job["spec"]["source"]["inline"]["task.json"]).watermark == "2029"
+
+
+def test_only_the_container_of_an_import_gets_the_secret():
+    """Neither the other containers of its pod, nor the profile, nor another job that reads the version."""
+    sql = {"connectionSecretRef": {"name": "crm", "key": "url"}, "query": "select 1"}
+    spec = {"source": {"sql": sql}}
+    (imports,) = passed(spec, passed(spec)).apply
+    job = Obj({**imports, "metadata": {**imports["metadata"], "uid": "u"}}, TrainingJobSpec(**imports["spec"]))
+    made = plan_job(job, seen(), NOW).apply
+    (pod,) = [manifest["spec"]["template"]["spec"] for manifest in made if manifest["kind"] == "Job"]
+    holders = [c["name"] for c in (*pod["containers"], *pod.get("initContainers", ())) if "'crm'" in str(c)]
+    assert holders == ["trainer"]
+    assert "'crm'" not in str({**pod, "containers": [], "initContainers": []})
+
+    obj = settled(plan_version(stored_version(), seen(answers=FACTS), NOW))
+    (profiles,) = plan_version(obj, seen(related=(stored_dataset(**spec).manifest,)), NOW).apply
+    assert "crm" not in str(profiles)
 
 
 def test_a_failed_import_waits_for_the_next_refresh():

@@ -118,7 +118,6 @@ def _due(dataset: Dataset, status: RefreshStatus, now: datetime) -> datetime | N
         return None
     last = next(times_until(refresh.cron, refresh.time_zone, now), None)
     return last if last is not None and parse_timestamp(status.time) < last else None
-    return last if last is not None and parse_timestamp(status.time) < last <= now else None
 
 
 # ---- Steps
