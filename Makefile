@@ -102,6 +102,9 @@ sweep-memory: .venv/ready  ## measure the coordinator's memory; a minute; OPTION
 writes: .venv/ready  ## measure a job's writes and its delay; a few minutes
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/writes.py
 
+pipelines: .venv/ready  ## measure runs of pipelines, imports and profiles; 10 minutes
+	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/pipelines.py $(OPTIONS)
+
 fuzz: .venv/ready  ## fuzz all parsers and servers for MINUTES (default 5)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt atheris schemathesis  # the extra `fuzz`
 	PYTHONPATH=sdk:contract:operator:trainer-image:server-image:gateway-image:cluster:tests $(BIN)/python tests/security/fuzz.py all $$(($(MINUTES) * 60))
