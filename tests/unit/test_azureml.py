@@ -293,6 +293,7 @@ def test_early_releases_are_understood(converted):
     spec = only(converted, "OnlineEndpoint", "my-endpoint")
     assert [deployment["model"] for deployment in spec["deployments"]] == ["model-1@1", "model-1@1"]
     assert spec["deployments"][1]["replicas"] == 2
+    assert spec["deployments"][1]["resources"] == {"requests": {"cpu": "1.5", "memory": "1024Mi"}}
 
     job = only(converted, "TrainingJob", "early-job")
     assert job["nodes"] == 2

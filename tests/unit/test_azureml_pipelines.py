@@ -181,6 +181,11 @@ def test_early_pipelines_are_understood(tmp_path):
             {"a": {"component": "azureml:gone:1"}},
             "it names component gone, which no file defines. Convert its file too",
         ),
+        (
+            {"a": {"component": "azureml://registries/shared/components/split/versions/0.1"}},
+            "split of the registry shared, whose file is not here. Write the output of `az ml component show "
+            "--registry-name shared --name split --version 0.1` into split.yml beside this file",
+        ),
         ({"a": {"component": "./gone.yml"}}, r"it names component .*gone.yml, which cannot be read"),
         ({"a": {"type": "pipeline", "jobs": {"b": {"type": "parallel"}}}}, "has a step b that does not convert"),
         ({"a": {"inputs": {"x": 1}}}, "has a step a that does not convert: it has no command"),
@@ -276,6 +281,38 @@ def test_a_schedule_without_time_or_job_is_refused(tmp_path, fields, words):
     (tmp_path / "often.yml").write_text(yaml.safe_dump({"$schema": "x/schedule.schema.json", **fields}))
 
     assert words in reasons(convert([tmp_path]))["often.yml"]
+
+
+def test_a_pipeline_with_its_own_schedule_is_a_schedule(converted, tmp_path):
+    """An early release had the times in the job; without values of its inputs the pipeline alone is left."""
+    spec = only(converted, "Schedule", "recount")
+    assert (spec["cron"], spec["timeZone"]) == ("0,15 10,12 * * 1,5", "America/Los_Angeles")
+    assert spec["suspend"] is True
+    (step,) = spec["template"]["spec"]["pipelineSpec"]["steps"]
+    assert step["trainingJob"]["command"] == ["wc", "-l", "$(inputs.rows)/rows.csv"]
+    assert not any(manifest["kind"] == "PipelineRun" for manifest in convert([FILES / "timed/recount.yml"]).manifests)
+
+    open_inputs = {"inputs": {"x": {"type": "string"}}, "jobs": {"a": {"command": "echo ${{parent.inputs.x}}"}}}
+    text = pipeline(schedule={"type": "cron", "expression": "0 3 * * *"}, **open_inputs)
+    conversion = of_text(tmp_path, text, "open.yml")
+    assert [manifest["kind"] for manifest in conversion.manifests] == ["Pipeline"]
+    assert losses(conversion, "open.yml")["schedule"] == "makes no Schedule of a pipeline whose inputs have no values"
+
+
+def test_a_component_of_a_registry_is_the_file_of_its_name(tmp_path):
+    """The file beside the pipeline, as Azure's command prints it, is the step."""
+    component = {
+        "name": "split",
+        "type": "command",
+        "command": "run ${{inputs.x}}",
+        "inputs": {"x": {"type": "number"}},
+    }
+    (tmp_path / "split.yml").write_text(yaml.safe_dump(component))
+    step = {"component": "azureml://registries/shared/components/split/versions/0.1", "inputs": {"x": 1}}
+    (tmp_path / "run.yml").write_text(pipeline(jobs={"a": step}))
+
+    job = steps_of(checked(convert([tmp_path / "run.yml"])), "run")["a"]["trainingJob"]
+    assert job["command"] == ["run", "$(params.x)"]
 
 
 def test_imports_are_datasets(converted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from ultramarine.azureml.fields import Fields
 from ultramarine.azureml.reading import Unreadable
 from ultramarine.azureml.report import shown
 
+_REGISTRY = re.compile(r"registries/([^/]+)/")
 LOST = {"additional_includes": ("are not copied", "Copy these files into the folder of code")}
 IGNORED = ("name", "version", "display_name", "description", "tags", "inputs", "outputs", "is_deterministic")
 
@@ -59,9 +61,7 @@ def component_of(context: Context, fields: Fields, key: str) -> Fields | None:
     if named is not None:
         asset = context.asset("components", *named, fields, key)
         if asset is None:
-            raise Refused(
-                f"names component {named[0]}, which no file defines. Convert its file too, or write its command"
-            )
+            raise Refused(_missing(text, *named))
         context.parts.setdefault(asset.document.file.resolve(), set()).add(fields.document.file.resolve())
         return context.fields(asset.document)
     path = context.local(fields, text)
@@ -69,6 +69,17 @@ def component_of(context: Context, fields: Fields, key: str) -> Fields | None:
         return context.fields(context.part(fields, path))
     except Unreadable as error:
         raise Refused(f"names component {shown(path)}, which {error.message}") from error
+
+
+def _missing(text: str, name: str, version: str) -> str:
+    if registry := _REGISTRY.search(text):
+        option = f"--label {version}" if "/labels/" in text else f"--version {version}"
+        show = f"az ml component show --registry-name {registry[1]} --name {name} {option}"
+        return (
+            f"names component {name} of the registry {registry[1]}, whose file is not here. Write the output of"
+            f" `{show}` into {name}.yml beside this file, and its code beside it"
+        )
+    return f"names component {name}, which no file defines. Convert its file too, or write its command"
 
 
 def joined(context: Context, outer: Fields, component: Fields | None, scope: Scope | None = None) -> Joined:

@@ -21,6 +21,7 @@ MAX_INPUTS, MAX_LITERAL, LARGEST = 32, 4096, 2**53
 ANY_FILE = "*"  # a file whose name only a run knows
 _DATASTORE = re.compile(r"^azureml:/.*\bdatastores/(?P<name>[^/]+)/paths/(?P<path>[^?#]+)")
 _CONTAINER = ("container_name", "filesystem", "file_share_name", "store_name")
+_STORED = re.compile(r"(azureml:/|wasbs?:|abfss?:|adl:|runs:/)")  # content without a type, which no script opens
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}$")
 
@@ -108,6 +109,8 @@ def value_of(context: Context, inputs: Fields, key: str, type: str = "") -> Boun
         place.close(ignored=("optional", "description", "name", "version", "min", "max", "enum"))
     elif isinstance(value, str) and not type and reference(value.strip()):
         type = "uri_folder"
+    elif isinstance(value, str) and not type and _STORED.match(value.strip()):
+        type = "uri_file" if SUFFIX.search(value.strip()) else "uri_folder"
     if value is None:
         return None
     if type and type not in LITERALS:

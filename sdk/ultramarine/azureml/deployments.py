@@ -183,7 +183,7 @@ def _scale(fields: Fields, deployment: Manifest) -> None:
 
 
 def _place(context: Context, fields: Fields, deployment: Manifest) -> None:
-    own = container_resources(fields.section("resources"))
+    own = container_resources(fields.section("resources")) or _early_resources(fields.section("resource_requirements"))
     compute = compute_of(fields, context.computes, fields)
     resources: dict[str, Any] = own or dict(compute.resources)
     if "autoscale" in deployment and not any("cpu" in resources.get(part, {}) for part in ("requests", "limits")):
@@ -193,6 +193,17 @@ def _place(context: Context, fields: Fields, deployment: Manifest) -> None:
         deployment["resources"] = resources
     if compute.pod_template:
         deployment["podTemplate"] = dict(compute.pod_template)
+
+
+def _early_resources(section: Fields) -> dict[str, Any]:
+    """Return the resources of a deployment as early releases wrote them."""
+    cpu, gigabytes, gpu = section.number("cpu"), section.number("memory_in_gb"), section.number("gpu")
+    requests = {"cpu": f"{cpu:g}"} if cpu and cpu > 0 else {}
+    if gigabytes and gigabytes > 0:
+        requests["memory"] = f"{gigabytes * 1024:.0f}Mi"
+    section.close()
+    limits = {"nvidia.com/gpu": f"{gpu:.0f}"} if gpu and gpu > 0 else {}
+    return {name: amounts for name, amounts in (("requests", requests), ("limits", limits)) if amounts}
 
 
 def _limit(fields: Fields, deployment: Manifest, in_container: bool) -> None:

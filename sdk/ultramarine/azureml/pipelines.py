@@ -18,6 +18,7 @@ from ultramarine.azureml.fields import Fields
 from ultramarine.azureml.jobs import LOST as LOST_OF_JOBS
 from ultramarine.azureml.jobs import Run, Training, command_spec, job_name
 from ultramarine.azureml.recognition import refusal
+from ultramarine.azureml.schedules import MAX_SCHEDULE, times_of
 from ultramarine.azureml.sweeps import sweep_spec
 
 _EXPRESSION = re.compile(r"\$\{\{\s*(?:parent\.)?(inputs|outputs|jobs)\.([^}\s]+?)\s*\}\}")
@@ -27,7 +28,7 @@ IGNORED = ("name", "version", "display_name", "description", "tags", "comment", 
 MAX_STEPS = 1000
 LOST = {
     **LOST_OF_JOBS,
-    "schedule": ("makes no Schedule", "Write trigger and create_job into a file of their own"),
+    "schedule": ("makes no Schedule here", "Write it into the file of the whole pipeline"),
 }
 
 
@@ -298,10 +299,29 @@ def _parameter(type: str, value: Any) -> Manifest:
 
 
 def convert_pipeline(context: Context, fields: Fields) -> None:
-    """Make a PipelineRun of a pipeline job, or a Pipeline if a parameter has no value."""
+    """Make a PipelineRun of a pipeline job, a Schedule if it has one, or a Pipeline if a parameter has no value."""
+    times = _schedule(fields.section("schedule"))
     name = job_name(context, fields, "PipelineRun")
     metadata = metadata_of(fields)
-    context.add(fields.document, *pipeline_run(context, fields, name), metadata)
+    run = pipeline_run(context, fields, name)
+    if times and run.kind == "PipelineRun":
+        name = context.names.free("Schedule", name, MAX_SCHEDULE)
+        spec = {**times, "template": {"kind": run.kind, "spec": run.spec}}
+        context.add(fields.document, "Schedule", name, spec, metadata)
+        return
+    if times:
+        fields.lose("schedule", "makes no Schedule of a pipeline whose inputs have no values", "Give them values")
+    context.add(fields.document, *run, metadata)
+
+
+def _schedule(section: Fields) -> Manifest:
+    """Return the times of a pipeline's own schedule, as early releases wrote it; empty without one."""
+    if not section:
+        return {}
+    is_disabled = section.text("status").lower() == "disabled"
+    times = {**times_of(section), **({"suspend": True} if is_disabled else {})}
+    section.close()
+    return times
 
 
 def pipeline_run(context: Context, fields: Fields, name: str) -> Run:

@@ -34,7 +34,7 @@ def convert_schedule(context: Context, fields: Fields, templates: Mapping[str, T
     trigger = fields.section("trigger")
     if not trigger:
         raise Refused("has no trigger. Give cron with an expression, or recurrence with a frequency")
-    spec = _times(trigger)
+    spec = times_of(trigger)
     trigger.close()
     if "import_data" in fields:
         section, document = _named(context, fields, "import_data")
@@ -112,7 +112,7 @@ def _change(changes: Fields, key: str, section: Fields) -> bool:
     return key == "tags"
 
 
-def _times(trigger: Fields) -> Manifest:
+def times_of(trigger: Fields) -> Manifest:
     """Return cron, timeZone, start and end of a trigger."""
     zone = _zone(trigger)
     start, end = (_moment(trigger, key, zone) for key in ("start_time", "end_time"))
