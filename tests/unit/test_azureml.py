@@ -428,6 +428,18 @@ def test_an_expression_without_a_value_is_a_loss(tmp_path):
     assert "no command refers to it, so it was left out" in problems
 
 
+def test_an_expression_of_another_sort_is_a_loss(tmp_path):
+    """A shell would fail at it, in a command as in a variable."""
+    text = "{type: command, command: 'run ${{parent.inputs.x}}', environment_variables: {A: '${{name}}'}}"
+    conversion = of_text(tmp_path, text)
+
+    assert conversion.manifests[0]["spec"] == {"command": ["run"], "env": [{"name": "A", "value": ""}]}
+    assert losses(conversion, "job.yml") == {
+        "command": "parent.inputs.x is not defined, and became nothing",
+        "environment_variables.A": "name is not defined, and became nothing",
+    }
+
+
 def test_optional_parts_keep_what_has_a_value():
     """Optional parts without a value vanish, the others lose their brackets."""
     references = References({("inputs", "a"): "$(params.a)"})

@@ -292,8 +292,9 @@ def test_a_pipeline_with_its_own_schedule_is_a_schedule(converted, tmp_path):
     assert step["trainingJob"]["command"] == ["wc", "-l", "$(inputs.rows)/rows.csv"]
     assert not any(manifest["kind"] == "PipelineRun" for manifest in convert([FILES / "timed/recount.yml"]).manifests)
 
-    open_inputs = {"inputs": {"x": {"type": "string"}}, "jobs": {"a": {"command": "echo ${{parent.inputs.x}}"}}}
-    text = pipeline(schedule={"type": "cron", "expression": "0 3 * * *"}, **open_inputs)
+    step = {"command": "echo ${{inputs.y}}", "inputs": {"y": "${{parent.inputs.x}}"}}
+    times = {"type": "cron", "expression": "0 3 * * *"}
+    text = pipeline(schedule=times, inputs={"x": {"type": "string"}}, jobs={"a": step})
     conversion = of_text(tmp_path, text, "open.yml")
     assert [manifest["kind"] for manifest in conversion.manifests] == ["Pipeline"]
     assert losses(conversion, "open.yml")["schedule"] == "makes no Schedule of a pipeline whose inputs have no values"

@@ -16,6 +16,7 @@ _EXPRESSION = re.compile(
     r"\$\{\{\s*(inputs|outputs|search_space)\.([^}\s]+)\s*\}\}"
     r"|(?<![$\w{])\{(inputs|outputs|search_space)\.([\w.-]+)\}"
 )
+_OTHER = re.compile(r"\$\{\{\s*([^}]*?)\s*\}\}")  # such as ${{name}}, which a shell cannot read
 _OPTIONAL = re.compile(r"\$\[\[(.*?)\]\]", re.DOTALL)
 _REFERENCE = re.compile(r"\$\((?:params|inputs|outputs)\.[^)]*\)[^\s'\"]*")
 _SHELL = re.compile(r"[|&;<>()`$\\*?\[\]{}~#!\n]")
@@ -58,7 +59,11 @@ class References:
             self.used.add(key)
             return self.values[key]
 
-        return _EXPRESSION.sub(replacement, _OPTIONAL.sub(optional, text))
+        def other(match: re.Match[str]) -> str:
+            self.missing.append(match[1][:80])
+            return ""
+
+        return _OTHER.sub(other, _EXPRESSION.sub(replacement, _OPTIONAL.sub(optional, text)))
 
 
 def _key(match: re.Match[str]) -> tuple[str, str]:
@@ -121,7 +126,10 @@ def environment_variables(fields: Fields, references: References) -> list[dict[s
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key) or key.startswith("ULTRAMARINE_"):
             section.lose(key, "is not a name that a variable can have", "Choose letters, digits and '_'")
             continue
+        references.missing.clear()
         text = references.fill(section.text(key))
+        for missing in references.missing:
+            section.lose(key, f"{missing} is not defined, and became nothing", "Add it, or write the value")
         if "@https://" in text and "vault.azure.net" in text:
             section.lose(key, "is not read from Azure Key Vault", "Put it into a Secret, and name it in envFrom")
         elif len(text) > MAX_VALUE or len(variables) >= MAX_VARIABLES:
