@@ -135,6 +135,22 @@ def scratch(name: str, resources: Manifest) -> Manifest:
     return {"name": name, "emptyDir": {"sizeLimit": str(most)} if most else {}}
 
 
+def locked_container(platform: Platform, name: str, image: str, resources: Manifest, **fields: Any) -> Manifest:
+    """Return a locked-down container, whose log explains a failure if it leaves no termination message.
+
+    `fields` are its command, mounts and more.
+    """
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": platform.image_pull_policy,
+        "resources": resources,
+        "securityContext": CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **fields,
+    }
+
+
 def platform_pod(platform: Platform, placement: Manifest, **fields: Any) -> Manifest:
     """Return the spec of a pod of the platform's own programs, which runs once; `fields` are its containers and more.
 

@@ -26,10 +26,10 @@ from ..shared import usage
 from ..shared.plan import Obj, Platform
 from ..shared.pods import TRAINER
 from ..shared.podspec import (
-    CONTAINER_SECURITY,
     DISK,
     POD_SECURITY,
     ca_mounts,
+    locked_container,
     outside_env,
     placed,
     pull_secrets,
@@ -225,13 +225,14 @@ def pod_spec(
         **placed(platform.pods.training, template),
         **({"initContainers": before} if before else {}),
         "containers": [
-            {
-                "name": TRAINER,
-                "image": context.image,
-                "imagePullPolicy": platform.image_pull_policy,
-                "command": ["ultramarine-trainer"],
+            locked_container(
+                platform,
+                TRAINER,
+                context.image,
+                resources,
+                command=["ultramarine-trainer"],
                 **({"args": args} if args else {}),
-                "env": [
+                env=[
                     # The platform's first: $(NAME) in a value takes the variables before it, so the author's cannot get
                     # into the task. Names that start with ULTRAMARINE_ are refused at admission: none collides.
                     {"name": contract.ENV_TASK, "value": task.to_json()},
@@ -242,15 +243,12 @@ def pod_spec(
                     *env,
                     *(variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.env),
                 ],
-                "envFrom": [
+                envFrom=[
                     *(source.model_dump(by_alias=True, exclude_defaults=True) for source in spec.env_from),
                     {"secretRef": {"name": platform.storage_secret}},  # last: of two with one key, the later one wins
                 ],
-                "resources": resources,
-                "securityContext": CONTAINER_SECURITY,
-                "terminationMessagePolicy": "FallbackToLogsOnError",
-                "volumeMounts": mounts,
-            }
+                volumeMounts=mounts,
+            )
         ],
         "volumes": volumes,
     }
@@ -296,25 +294,52 @@ def credentials_volume(secret: str) -> Manifest:
 
 def _source_container(platform: Platform, source: SourceTask, resources: Manifest) -> Manifest:
     """Return the init container with the credentials: of the platform's image, whatever image the command has."""
-    return {
-        "name": "source",
-        "image": platform.trainer_image,
-        "imagePullPolicy": platform.image_pull_policy,
-        "command": ["ultramarine-source"],
-        "env": [
+    return locked_container(
+        platform,
+        "source",
+        platform.trainer_image,
+        without_devices(resources),
+        command=["ultramarine-source"],
+        env=[
             {"name": contract.ENV_TASK, "value": TrainingTask(source=source).to_json()},
             *outside_env(platform),
         ],
-        "resources": without_devices(resources),
-        "securityContext": CONTAINER_SECURITY,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
+        volumeMounts=[
             {"name": "source", "mountPath": contract.SOURCE_DIR},
             {"name": "git-credentials", "mountPath": contract.CREDENTIALS_DIR, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
             *ca_mounts(platform),
         ],
-    }
+    )
+
+
+def fetching_container(
+    source: SourceTask, folder: Manifest, resources: Manifest, platform: Platform, image: str = ""
+) -> Manifest:
+    """Return the init container that fetches a source into a folder, which is a mount; by default of the trainer image.
+
+    It has the storage keys only for an archive in the object storage, and credentials only for a private repository.
+    """
+    keys = {"envFrom": [{"secretRef": {"name": platform.storage_secret}}]} if source.uri else {}
+    credentials = {"name": "git-credentials", "mountPath": contract.CREDENTIALS_DIR, "readOnly": True}
+    return locked_container(
+        platform,
+        "source",
+        image or platform.trainer_image,
+        resources,
+        command=["ultramarine-source", "--to", folder["mountPath"]],
+        env=[
+            {"name": contract.ENV_TASK, "value": plain(TrainingTask(source=source).to_json())},
+            *storage_env(platform),
+        ],
+        volumeMounts=[
+            folder,
+            {"name": "tmp", "mountPath": "/tmp"},
+            *([credentials] if source.git_secret else []),
+            *tls_mounts(platform),
+        ],
+        **keys,
+    )
 
 
 def without_devices(resources: Manifest) -> Manifest:

@@ -9,12 +9,11 @@ from ultramarine.resources.pods import Source
 from ultramarine_contract import common as contract
 from ultramarine_contract.environment_records import BuildTask
 from ultramarine_contract.meta import Manifest, child_metadata
-from ultramarine_contract.training_records import TrainingTask
 
 from ...shared.environments import lines_of
 from ...shared.plan import Obj, Platform
 from ...shared.podspec import (
-    CONTAINER_SECURITY,
+    locked_container,
     outside_env,
     platform_job,
     platform_pod,
@@ -24,6 +23,7 @@ from ...shared.podspec import (
     with_disk,
 )
 from ...training import pods as training
+from ...training.pods import fetching_container
 
 Environment = Obj[EnvironmentSpec]
 
@@ -131,23 +131,26 @@ def _building_pod(environment: Environment, platform: Platform) -> Manifest:
         mounts.append({"name": "source", "mountPath": contract.SOURCE_DIR, "readOnly": True})
         volumes += _source_volumes(file.source)
         if file.source.config_map is None:
-            before.append(_source_container(file.source, platform))
+            place = {"name": "source", "mountPath": contract.SOURCE_DIR}
+            before.append(fetching_container(training.task_of(file.source), place, _resources(platform), platform))
     command = ["ultramarine-environment", BUILD]
     if spec.image:
         tools: Manifest = {"name": "tools", "mountPath": TOOLS_DIR}
         volumes.append("tools")
-        copying = _container(TOOLS, platform.trainer_image, platform)
-        copying |= {"command": ["ultramarine-environment", TOOLS, TOOLS_DIR], "volumeMounts": [tools, TMP]}
-        before.append(copying)
+        copy = {"command": ["ultramarine-environment", TOOLS, TOOLS_DIR], "volumeMounts": [tools, TMP]}
+        before.append(locked_container(platform, TOOLS, platform.trainer_image, _resources(platform), **copy))
         mounts.append({**tools, "readOnly": True})
         command = ["python3", f"{TOOLS_DIR}/ultramarine_environment", BUILD]
-    build = {
-        **_container(BUILD, spec.image or platform.trainer_image, platform),
-        "command": command,
-        "env": [{"name": contract.ENV_TASK, "value": task}, *_index_env(platform)],
+    build = locked_container(
+        platform,
+        BUILD,
+        spec.image or platform.trainer_image,
+        _resources(platform),
+        command=command,
+        env=[{"name": contract.ENV_TASK, "value": task}, *_index_env(platform)],
+        volumeMounts=mounts,
         **_index_secret(platform),
-        "volumeMounts": mounts,
-    }
+    )
     return {
         "initContainers": [*before, build],
         "containers": [_storing(STORE, task, [{**folder, "readOnly": True}, TMP], platform)],
@@ -159,26 +162,18 @@ def _resources(platform: Platform) -> Manifest:
     return with_disk(platform.environments.resources, platform.training_disk)
 
 
-def _container(name: str, image: str, platform: Platform) -> Manifest:
-    return {
-        "name": name,
-        "image": image,
-        "imagePullPolicy": platform.image_pull_policy,
-        "resources": _resources(platform),
-        "securityContext": CONTAINER_SECURITY,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-    }
-
-
 def _storing(name: str, task: str, mounts: list[Manifest], platform: Platform) -> Manifest:
     """Return a container of the trainer image with the storage keys."""
-    return {
-        **_container(name, platform.trainer_image, platform),
-        "command": ["ultramarine-environment", name],
-        "env": [{"name": contract.ENV_TASK, "value": task}, *storage_env(platform)],
-        "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
-        "volumeMounts": [*mounts, *tls_mounts(platform)],
-    }
+    return locked_container(
+        platform,
+        name,
+        platform.trainer_image,
+        _resources(platform),
+        command=["ultramarine-environment", name],
+        env=[{"name": contract.ENV_TASK, "value": task}, *storage_env(platform)],
+        envFrom=[{"secretRef": {"name": platform.storage_secret}}],
+        volumeMounts=[*mounts, *tls_mounts(platform)],
+    )
 
 
 def _index_env(platform: Platform) -> list[Manifest]:
@@ -219,16 +214,3 @@ def _source_volumes(source: Source) -> list[Manifest | str]:
     if source.git is not None and source.git.secret_ref is not None:
         return ["source", training.credentials_volume(source.git.secret_ref.name)]
     return ["source"]
-
-
-def _source_container(source: Source, platform: Platform) -> Manifest:
-    """Return the container that fetches the source; only an archive in the object storage needs the storage keys."""
-    fetched = training.task_of(source)
-    mounts: list[Manifest] = [{"name": "source", "mountPath": contract.SOURCE_DIR}]
-    if fetched.git_secret:
-        mounts.append({"name": "git-credentials", "mountPath": contract.CREDENTIALS_DIR, "readOnly": True})
-    task = training.plain(TrainingTask(source=fetched).to_json())
-    container = _storing(SOURCE, task, [*mounts, TMP], platform)
-    if not fetched.uri:
-        del container["envFrom"]
-    return {**container, "command": ["ultramarine-source", "--to", contract.SOURCE_DIR]}

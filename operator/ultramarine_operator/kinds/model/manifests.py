@@ -11,7 +11,7 @@ from ultramarine_contract.version_records import CompileTask, DeleteTask
 
 from ...shared.plan import Obj, Platform
 from ...shared.podspec import (
-    CONTAINER_SECURITY,
+    locked_container,
     platform_job,
     platform_pod,
     scratch,
@@ -110,15 +110,9 @@ def _compiling_pod(task: str, platform: Platform) -> Manifest:
 
 
 def _container(command: str, platform: Platform) -> Manifest:
-    return {
-        "name": command,
-        "image": platform.server_image,
-        "imagePullPolicy": platform.image_pull_policy,
-        "resources": with_disk(RESOURCES, platform.serving_disk),
-        "securityContext": CONTAINER_SECURITY,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "command": ["ultramarine-server", command],
-    }
+    resources = with_disk(RESOURCES, platform.serving_disk)
+    run = ["ultramarine-server", command]
+    return locked_container(platform, command, platform.server_image, resources, command=run)
 
 
 def _keys(platform: Platform) -> Manifest:

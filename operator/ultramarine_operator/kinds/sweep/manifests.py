@@ -21,8 +21,8 @@ from ...runs import queues
 from ...shared.plan import GenerateSecret, Obj, Platform
 from ...shared.pods import TRAINER
 from ...shared.podspec import (
-    CONTAINER_SECURITY,
     POD_SECURITY,
+    locked_container,
     placed,
     pull_secrets,
     scratch,
@@ -229,24 +229,22 @@ def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manife
         # A pod that may preempt the workers would stop them all by preempting the coordinator.
         **({"priorityClassName": template.priority_class_name} if template.priority_class_name else {}),
         "containers": [
-            {
-                "name": COORDINATOR,
-                "image": platform.trainer_image,
-                "imagePullPolicy": platform.image_pull_policy,
-                "command": ["ultramarine-sweep"],
-                "env": [
+            locked_container(
+                platform,
+                COORDINATOR,
+                platform.trainer_image,
+                COORDINATOR_RESOURCES,
+                command=["ultramarine-sweep"],
+                env=[
                     {"name": contract.ENV_SWEEP, "value": training.plain(task.to_json())},
                     trials.token_env(sweep.name),
                     *storage_env(platform),
                     *(training.mlflow_env(platform) if task.mlflow else []),
                     _pod_name(),
                 ],
-                "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
-                "resources": COORDINATOR_RESOURCES,
-                "securityContext": CONTAINER_SECURITY,
-                "terminationMessagePolicy": "FallbackToLogsOnError",
-                "volumeMounts": mounts,
-            }
+                envFrom=[{"secretRef": {"name": platform.storage_secret}}],
+                volumeMounts=mounts,
+            )
         ],
         "volumes": [scratch("tmp", COORDINATOR_RESOURCES), *tokens, *tls_volumes(platform, "sweep")],
     }

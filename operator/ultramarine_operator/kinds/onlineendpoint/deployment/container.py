@@ -18,8 +18,9 @@ from ....shared.conditions import parse_timestamp
 from ....shared.plan import Platform
 from ....shared.podspec import CONTAINER_SECURITY, scratch, template_volumes
 from ..endpoint import ANNOTATION_VERSION, Endpoint
-from .manifests import DRAIN_SECONDS, FETCH, RELAY, collect_task, deployment_of
+from .manifests import DRAIN_SECONDS, FETCH, deployment_of
 from .own_code import TMP, authors_env
+from .sidecars import RELAY, collect_task
 
 CONTAINER = "container"  # name of the author's container in the pod
 GRACE_SECONDS = 50  # at least, from the end of the drain to SIGKILL

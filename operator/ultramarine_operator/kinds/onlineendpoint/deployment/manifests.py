@@ -1,4 +1,4 @@
-"""Kubernetes objects of a deployment: Deployment, disruption budget, autoscaler and the collector's sidecar."""
+"""Kubernetes objects of a deployment: Deployment, disruption budget and autoscaler."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from typing import Any
 
 from ultramarine.resources.model import ModelVersionSpec, version_name
 from ultramarine.resources.onlineendpoint import Batching, EndpointDeployment, RequestSettings
-from ultramarine.resources.onlineendpoint_container import ContainerPorts
 from ultramarine_contract import common as contract
 from ultramarine_contract.environment_records import EnvironmentArchive
 from ultramarine_contract.meta import Manifest, child_metadata, content_hash
-from ultramarine_contract.serving_records import CollectTask, ServingTask
+from ultramarine_contract.serving_records import ServingTask
 
 from ....shared.plan import Platform
 from ....shared.podspec import (
-    CONTAINER_SECURITY,
     POD_SECURITY,
+    locked_container,
     placed,
     pull_secrets,
     scratch,
@@ -37,6 +36,7 @@ from ..endpoint import (
     selector,
 )
 from .own_code import SERVER, SOURCE, TMP, add_own_code, image_of, revision_inputs, scoring_task
+from .sidecars import CAPTURES, CAPTURES_MOUNT, COLLECT, collect_task, collector, relay
 
 FETCH = "fetch"
 Environment = tuple[str, EnvironmentArchive | None]  # name and archive
@@ -200,13 +200,30 @@ def pod_spec(
     scheme = {"scheme": "HTTPS"} if platform.tls else {}
     ready = {"path": "/v2/health/ready", "port": PORT, **scheme}
     live = {"path": "/v2/health/live", "port": PORT, **scheme}
-    common: Manifest = {
-        "image": image,
-        "imagePullPolicy": platform.image_pull_policy,
-        "resources": resources,
-        "securityContext": CONTAINER_SECURITY,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-    }
+    fetch = locked_container(
+        platform,
+        FETCH,
+        image,
+        resources,
+        command=["ultramarine-server", "fetch"],
+        env=[{"name": contract.ENV_TASK, "value": task}, *storage_env(platform)],
+        envFrom=[{"secretRef": {"name": platform.storage_secret}}],
+        volumeMounts=[{"name": "model", "mountPath": contract.MODEL_DIR}, tmp, *tls_mounts(platform)],
+    )
+    server = locked_container(
+        platform,
+        SERVER,
+        image,
+        resources,
+        command=["ultramarine-server", "serve", *(["--tls-dir", contract.TLS_DIR] if platform.tls else [])],
+        env=[{"name": contract.ENV_TASK, "value": task}],
+        ports=[{"name": "http", "containerPort": PORT}],
+        volumeMounts=mounts,
+        startupProbe={"httpGet": ready, "periodSeconds": 1, "failureThreshold": 300},
+        readinessProbe={"httpGet": ready, "periodSeconds": 5, "timeoutSeconds": 3, "failureThreshold": 2},
+        livenessProbe={"httpGet": live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+        lifecycle={"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+    )
     return {
         # The token is for own code that asks for an identity of its own.
         "automountServiceAccountToken": bool(deployment.pod_template.service_account_name),
@@ -215,31 +232,8 @@ def pod_spec(
         "securityContext": POD_SECURITY,
         **placed(platform.pods.serving, deployment.pod_template),
         "terminationGracePeriodSeconds": DRAIN_SECONDS + 50,
-        "initContainers": [
-            {
-                "name": FETCH,
-                **common,
-                "command": ["ultramarine-server", "fetch"],
-                "env": [{"name": contract.ENV_TASK, "value": task}, *storage_env(platform)],
-                "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
-                "volumeMounts": [{"name": "model", "mountPath": contract.MODEL_DIR}, tmp, *tls_mounts(platform)],
-            },
-            *sidecars,
-        ],
-        "containers": [
-            {
-                "name": SERVER,
-                **common,
-                "command": ["ultramarine-server", "serve", *(["--tls-dir", contract.TLS_DIR] if platform.tls else [])],
-                "env": [{"name": contract.ENV_TASK, "value": task}],
-                "ports": [{"name": "http", "containerPort": PORT}],
-                "volumeMounts": mounts,
-                "startupProbe": {"httpGet": ready, "periodSeconds": 1, "failureThreshold": 300},
-                "readinessProbe": {"httpGet": ready, "periodSeconds": 5, "timeoutSeconds": 3, "failureThreshold": 2},
-                "livenessProbe": {"httpGet": live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
-                "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
-            }
-        ],
+        "initContainers": [fetch, *sidecars],
+        "containers": [server],
         "volumes": volumes,
     }
 
@@ -281,82 +275,4 @@ def pod_autoscaler(endpoint: Endpoint, deployment: EndpointDeployment) -> Manife
             "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": autoscale.scale_down_after_seconds}},
         },
-    }
-
-
-# The server keeps at most 64 MiB in it, and the collector 4 MiB more; the kubelet evicts the pod at the limit.
-CAPTURES: Manifest = {"name": "captures", "emptyDir": {"sizeLimit": "128Mi"}}
-CAPTURES_MOUNT: Manifest = {"name": "captures", "mountPath": contract.CAPTURES_DIR}
-# The deployment's own resources are those of the model.
-COLLECTOR_RESOURCES: Manifest = {
-    "requests": {"cpu": "20m", "memory": "128Mi"},
-    "limits": {"cpu": "500m", "memory": "256Mi"},
-}
-DISK_FOR_LOGS = "1Gi"
-ENV_POD_IP = "ULTRAMARINE_POD_IP"
-COLLECT, RELAY = "collect", "relay"
-RELAY_PORTS = (9903, 9904, 9905)  # a container has at most two of them
-RELAY_RESOURCES: Manifest = {
-    "requests": {"cpu": "20m", "memory": "96Mi"},
-    "limits": {"cpu": "1", "memory": "256Mi"},
-}
-
-
-def collect_task(endpoint: Endpoint, deployment: EndpointDeployment) -> CollectTask | None:
-    """Return the sample of requests to keep; None if none is kept."""
-    collect = endpoint.spec.data_collector
-    if collect is None:
-        return None
-    redacted = tuple(sorted(collect.redact))
-    return CollectTask(endpoint.name, deployment.name, collect.uri, collect.sampling_rate, redacted)
-
-
-def collector(task: str, image: str, disk: str, platform: Platform) -> Manifest:
-    """Return the container that stores captured requests; unlike the server, it has the storage keys.
-
-    As a sidecar it ends after the server, so it stores the last captures too. It shares only the captures with the
-    server, and not /tmp, where a model's code could write a configuration of boto3.
-    """
-    return {
-        **_sidecar(COLLECT, COLLECTOR_RESOURCES, image, disk, platform),
-        "command": ["ultramarine-server", COLLECT],
-        "env": [
-            {"name": contract.ENV_TASK, "value": task},
-            {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            *storage_env(platform),
-        ],
-        "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
-        "volumeMounts": [CAPTURES_MOUNT, *tls_mounts(platform)],
-    }
-
-
-def relay(ports: ContainerPorts, task: str, image: str, disk: str, platform: Platform) -> Manifest:
-    """Return the container through which the gateway reaches an author's container, and which captures requests.
-
-    It has no storage keys. It connects to the pod's address, since a server may trust clients on loopback.
-    """
-    port = next(port for port in RELAY_PORTS if port not in (ports.http, ports.grpc))
-    to = ["--to-host", f"$({ENV_POD_IP})", "--to-port", str(ports.http)]
-    return {
-        **_sidecar(RELAY, RELAY_RESOURCES, image, disk, platform),
-        "command": ["ultramarine-server", RELAY, "--port", str(port), *to],
-        "env": [
-            {"name": contract.ENV_TASK, "value": task},
-            {"name": ENV_POD_IP, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-        ],
-        "ports": [{"name": "http", "containerPort": port}],
-        "startupProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 60},
-        "volumeMounts": [CAPTURES_MOUNT],
-    }
-
-
-def _sidecar(name: str, resources: Manifest, image: str, disk: str, platform: Platform) -> Manifest:
-    return {
-        "name": name,
-        "image": image,
-        "imagePullPolicy": platform.image_pull_policy,
-        "restartPolicy": "Always",
-        "resources": with_disk(resources, DISK_FOR_LOGS if disk else ""),
-        "securityContext": CONTAINER_SECURITY,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
     }

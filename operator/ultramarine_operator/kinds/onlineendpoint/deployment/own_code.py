@@ -9,12 +9,11 @@ from ultramarine_contract import common as contract
 from ultramarine_contract.errors import InvalidSpec, listed
 from ultramarine_contract.meta import CONFIG_MAP, LABEL_NAME, Manifest, Ref, child_metadata, content_hash
 from ultramarine_contract.serving_records import ScoringTask
-from ultramarine_contract.training_records import TrainingTask
 
 from ....shared.environments import Awaited, Failed, Usable, find_environment
 from ....shared.plan import Platform, Seen
-from ....shared.podspec import CONTAINER_SECURITY, scratch, storage_env, template_volumes, tls_mounts
-from ....training.pods import credentials_volume, task_of, without_devices
+from ....shared.podspec import scratch, template_volumes
+from ....training.pods import credentials_volume, fetching_container, task_of, without_devices
 from ..endpoint import LABEL_DEPLOYMENT, Endpoint, deployment_name
 
 SERVER, SOURCE, TMP = "server", "source", "tmp"
@@ -165,40 +164,16 @@ def add_own_code(
             volumes.append({"name": SCORING, "configMap": {"name": name, "optional": True}})
         else:
             volumes.append(scratch(SCORING, server["resources"]))
-            pod["initContainers"].insert(1, _source_container(task, server["resources"], platform, trainer_image))
-            if task.source is not None and task.source.git_secret:
+            assert task.source is not None
+            folder = {"name": SCORING, "mountPath": contract.SCORING_DIR}
+            resources = without_devices(server["resources"])
+            fetching = fetching_container(task.source, folder, resources, platform, trainer_image)
+            pod["initContainers"].insert(1, fetching)
+            if task.source.git_secret:
                 volumes.append(credentials_volume(task.source.git_secret))
         mounts.append({"name": SCORING, "mountPath": contract.SCORING_DIR, "readOnly": True})
     pod["volumes"] = [*pod["volumes"], *volumes]
     server["volumeMounts"] = [*server["volumeMounts"], *mounts]
-
-
-def _source_container(task: ScoringTask, resources: Manifest, platform: Platform, image: str) -> Manifest:
-    """Return the init container that fetches the script; of storage keys and git credentials it has what it needs."""
-    source = task.source
-    assert source is not None
-    keys = [{"secretRef": {"name": platform.storage_secret}}] if source.uri else []
-    credentials = {"name": "git-credentials", "mountPath": contract.CREDENTIALS_DIR, "readOnly": True}
-    return {
-        "name": SOURCE,
-        "image": image,
-        "imagePullPolicy": platform.image_pull_policy,
-        "command": ["ultramarine-source", "--to", contract.SCORING_DIR],
-        "env": [
-            {"name": contract.ENV_TASK, "value": TrainingTask(source=source).to_json()},
-            *storage_env(platform),
-        ],
-        **({"envFrom": keys} if keys else {}),
-        "resources": without_devices(resources),
-        "securityContext": CONTAINER_SECURITY,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            {"name": SCORING, "mountPath": contract.SCORING_DIR},
-            {"name": TMP, "mountPath": "/tmp"},
-            *([credentials] if source.git_secret else []),
-            *tls_mounts(platform),
-        ],
-    }
 
 
 def image_of(live: Manifest | None, container: str) -> str:
