@@ -14,19 +14,18 @@ from ultramarine.resources.onlineendpoint_rollout import CLIENT_ERRORS, Gates, R
 from ultramarine_cluster.paths import REPOSITORY
 from ultramarine_contract.routes import DeploymentFigures, RouteState
 from ultramarine_gateway.config.bootstrap import fine_milliseconds
+from ultramarine_operator.kinds.onlineendpoint.rollout.confidence import bounds, log_mixture
 from ultramarine_operator.kinds.onlineendpoint.rollout.decision import mixed
-from ultramarine_operator.kinds.onlineendpoint.rollout.evidence import Counts, Evidence, counted
+from ultramarine_operator.kinds.onlineendpoint.rollout.evidence import Counts, Evidence, evidence_since
 from ultramarine_operator.kinds.onlineendpoint.rollout.gates import (
     ALPHA,
     EXPLICIT_ALPHA,
     IMPLICIT_ALPHA,
     SLACK,
     agreement,
-    bounds,
     check_gates,
     client_errors,
     errors,
-    log_mixture,
     needed,
     p99,
 )
@@ -315,7 +314,7 @@ def says(pod, **deployments):
 
 def count(proxies, base=()):
     """The evidence of green against blue."""
-    return counted("green", ["blue"], tuple(proxies), base)
+    return evidence_since("green", ["blue"], tuple(proxies), base)
 
 
 def test_evidence_counts_from_the_base_and_over_all_gateway_pods():

@@ -151,7 +151,7 @@ def _load(endpoint: Endpoint, name: str, autoscale: Autoscale, answer: Answer | 
     if isinstance(answer, UltramarineError):
         return answer.reason, answer.message
     figures = [(proxy.figures or {}).get(name) for proxy in answer.proxies] if isinstance(answer, GatewayFacts) else []
-    loads = [None if counted is None else _load_in(counted, autoscale) for counted in figures]
+    loads = [None if figure is None else _load_in(figure, autoscale) for figure in figures]
     reported = [load for load in loads if load is not None]
     if not reported or len(reported) < len(loads):
         return "NoFigures", "not every gateway pod has reported its figures yet"

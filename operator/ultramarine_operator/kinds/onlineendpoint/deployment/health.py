@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ultramarine.resources.model import ModelVersionSpec
 from ultramarine.resources.onlineendpoint import DeploymentStatus, EndpointDeployment
@@ -30,7 +29,7 @@ from ..endpoint import (
 )
 from ..resolve import Resolved, Unresolved, resolve
 from .container import container_deployment, why_unready
-from .manifests import NO_ENVIRONMENT, Environment, disruption_budget, has_tls, pod_autoscaler, server_deployment
+from .manifests import NO_ENVIRONMENT, PodEnvironment, disruption_budget, has_tls, pod_autoscaler, server_deployment
 from .own_code import environment_of, missing_script, script, why_loading
 from .pools import pool_deployment, resolve_pool
 
@@ -79,39 +78,59 @@ def assess(
 ) -> DeploymentHealth:
     """Assess a deployment of the spec; `live` is its Deployment, from which `keep` takes no pods away."""
     own, ready = _pods(seen, deployment.name)
-    serves, tls = _versions(ready), any(map(has_tls, ready)) if ready else seen.platform.tls
     environment = environment_of(endpoint, deployment, seen)
+    name, former = environment.name if environment else "", _former_environment(endpoint, deployment.name, live)
+    observed = DeploymentHealth(
+        deployment.name,
+        apply=(),
+        ready=len(ready),
+        replicas=deployment.replicas,
+        serves=_versions(ready),
+        state="Waiting",
+        message="",
+        version=_version_of(live),
+        tls=any(map(has_tls, ready)) if ready else seen.platform.tls,
+        environment=former or name,
+        create=(environment.create,) if isinstance(environment, Awaited) and environment.create else (),
+    )
     target = _target(endpoint, deployment, seen, live, environment)
-    made = (environment.create,) if isinstance(environment, Awaited) and environment.create else ()
-    name = environment.name if environment else ""
-    former = _former_environment(endpoint, deployment.name, live)
-    of_all: Any = {"tls": tls, "environment": former or name, "create": made}
+    floor = live if keep else None
     if isinstance(target, Unresolved):
-        # An alias without a version must not end what is served already.
-        message = f"{target.message}; meanwhile {serves} is served" if serves else target.message
-        if serves and target.gone:
-            message += ". A new pod of it starts only if its stored files still exist, and edits of the deployment wait"
-        version, count = _version_of(live), deployment.replicas
-        still = _still_served(endpoint, deployment, version, seen, live)
-        apply: tuple[Manifest, ...] = (
-            (*still.before, _with_replicas(still.deployment, live if keep else None)) if still else ()
+        still = _still_served(endpoint, deployment, observed.version, seen, live)
+        apply = (*still.before, _with_replicas(still.deployment, floor)) if still else ()
+        return replace(
+            observed,
+            apply=apply,
+            state="Failing" if target.failed and live is None else "Waiting",
+            message=_why_waiting(target, observed.serves),
+            may_sleep=bool(apply) and may_sleep(deployment),
+            transient=target.transient,
+            stalled=target.stalled,
         )
-        sleepy = bool(apply) and may_sleep(deployment)
-        word = "Failing" if target.failed and live is None else "Waiting"
-        waiting_state = (word, message, version, sleepy, target.transient)
-        of_all["stalled"] = target.stalled
-        return DeploymentHealth(deployment.name, apply, len(ready), count, serves, *waiting_state, **of_all)
-    planned = _with_replicas(target.deployment, live if keep else None)
-    word, message = _state(endpoint, deployment, target.version, planned, live, own, ready)
-    message = "; ".join(part for part in (message, target.note) if part)
+    planned = _with_replicas(target.deployment, floor)
+    state, message = _state(endpoint, deployment, target.version, planned, live, own, ready)
     beside = (disruption_budget(endpoint, deployment), pod_autoscaler(endpoint, deployment))
-    apply = (*target.before, planned, *(child for child in beside if child is not None))
-    sleepy, count = may_sleep(deployment) and word != "Failing", deployment.replicas
-    serves = serves if count or not sleepy else target.version
-    state = (word, message, target.version, sleepy)
-    of_all["environment"] = name if word in SETTLED else former or name
-    of_all["stalled"] = word == "Failing" and _is_stalled(planned, live, own)
-    return DeploymentHealth(deployment.name, apply, len(ready), count, serves, *state, **of_all)
+    sleeps = may_sleep(deployment) and state != "Failing"
+    return replace(
+        observed,
+        apply=(*target.before, planned, *(child for child in beside if child is not None)),
+        serves=observed.serves if deployment.replicas or not sleeps else target.version,
+        state=state,
+        message="; ".join(part for part in (message, target.note) if part),
+        version=target.version,
+        may_sleep=sleeps,
+        environment=name if state in SETTLED else former or name,
+        stalled=state == "Failing" and _is_stalled(planned, live, own),
+    )
+
+
+def _why_waiting(target: Unresolved, serves: str) -> str:
+    """Return why no version can be served, and what happens to the version that is served already."""
+    if not serves:
+        return target.message
+    message = f"{target.message}; meanwhile {serves} is served"
+    remark = "A new pod of it starts only if its stored files still exist, and edits of the deployment wait"
+    return f"{message}. {remark}" if target.gone else message
 
 
 def _with_replicas(planned: Manifest, live: Manifest | None) -> Manifest:
@@ -146,7 +165,7 @@ def _still_served(
         task, name = _task_of(live), name_of(deployment.environment, source=source)
         if task is None or name != _annotation(live, ANNOTATION_ENVIRONMENT):
             return None
-        environment = (name, task.environment)
+        environment = PodEnvironment(name, task.environment)
     model, _, number = version.rpartition("-")
     resolved = resolve(f"{model}@{number}", seen)
     if isinstance(resolved, Unresolved):
@@ -184,7 +203,7 @@ def _target(
     if resolved.native is not None and rolls_out and _loads(live, resolved.native.uri):
         # Replacing pods during a comparison would count their start against them.
         spec = resolved.native
-    usable = (environment.name, environment.archive) if environment else NO_ENVIRONMENT
+    usable = PodEnvironment(environment.name, environment.archive) if environment else NO_ENVIRONMENT
     return _served(endpoint, deployment, resolved, spec, seen, live, usable)
 
 
@@ -195,7 +214,7 @@ def _served(
     spec: ModelVersionSpec,
     seen: Seen,
     live: Manifest | None,
-    environment: Environment,
+    environment: PodEnvironment,
 ) -> _Target:
     """Return the Deployment that serves `spec`; code of the author's gets the model as registered, not compiled."""
     if (container := deployment.container) is not None:
@@ -293,23 +312,11 @@ def _state(
     if current and len(ready) >= deployment.replicas:
         asleep = "no requests come, so no pod runs; the next request waits for one"
         return "Ready", "" if deployment.replicas else asleep
-    of_what = "the pool" if deployment.pool is not None else "the container"
     staying = (pod for pod in own if pod not in ready and not pod["metadata"].get("deletionTimestamp"))
     unready = sorted(staying, key=pods.created, reverse=True)
     for pod in unready:
-        if deployment.container is not None and (state := why_unready(pod, deployment.container)) is not None:
+        if (state := _trouble(endpoint, deployment, version, pod)) is not None:
             return state
-        if (verdict := pods.crashing(pod)) is not None:
-            if verdict.reason == KEYS_MISSING:
-                create = "Create it with the keys primary and secondary"
-                remedy = "The operator creates it again" if proof_secret(endpoint) else create
-                secret = f"Secret {pods_secret(endpoint)} not found in {endpoint.namespace}, or without keys"
-                return "Failing", f"{secret}. {remedy}"
-            if verdict.reason == SCORING_MISSING and (missing := missing_script(endpoint, deployment)):
-                return "Failing", missing
-            return "Failing", f"{version or of_what}: {verdict.sentence}"
-        if (trouble := pods.trouble(pod)) is not None:
-            return "Failing", trouble.message
     if (refused := find(rolled, "ReplicaFailure")) is not None and refused.get("status") == "True":
         return "Failing", f"Kubernetes refuses the pods: {refusals.refused(str(refused.get('message')))}"
     fresh = sum(_version_of(pod) == version for pod in ready) if version else len(ready)
@@ -319,6 +326,25 @@ def _state(
     surplus = f", {more} more {'is' if more == 1 else 'are'} leaving" if more > 0 else ""
     message = f"{min(fresh, deployment.replicas)} of {deployment.replicas} pods{of} are ready{surplus}"
     return "Updating", f"{message}{f'; {loading}' if loading else ''}"
+
+
+def _trouble(endpoint: Endpoint, deployment: EndpointDeployment, version: str, pod: Manifest) -> tuple[str, str] | None:
+    """Return the state of the deployment and a message for a pod in trouble; None if the pod is only starting."""
+    if deployment.container is not None and (state := why_unready(pod, deployment.container)) is not None:
+        return state
+    verdict = pods.crashing(pod)
+    if verdict is None:
+        trouble = pods.trouble(pod)
+        return None if trouble is None else ("Failing", trouble.message)
+    if verdict.reason == KEYS_MISSING:
+        create = "Create it with the keys primary and secondary"
+        remedy = "The operator creates it again" if proof_secret(endpoint) else create
+        secret = f"Secret {pods_secret(endpoint)} not found in {endpoint.namespace}, or without keys"
+        return "Failing", f"{secret}. {remedy}"
+    if verdict.reason == SCORING_MISSING and (missing := missing_script(endpoint, deployment)):
+        return "Failing", missing
+    content = version or ("the pool" if deployment.pool is not None else "the container")
+    return "Failing", f"{content}: {verdict.sentence}"
 
 
 def _is_current(planned: Manifest, live: Manifest) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ultramarine.resources.model import ModelVersionSpec, version_name
 from ultramarine.resources.onlineendpoint import Batching, EndpointDeployment, RequestSettings
@@ -39,9 +39,17 @@ from .own_code import SERVER, SOURCE, TMP, add_own_code, image_of, revision_inpu
 from .sidecars import CAPTURES, CAPTURES_MOUNT, COLLECT, collect_task, collector, relay
 
 FETCH = "fetch"
-Environment = tuple[str, EnvironmentArchive | None]  # name and archive
-NO_ENVIRONMENT: Environment = ("", None)
 DRAIN_SECONDS = 10  # a pod serves on for this long after its termination began, until every proxy has noticed
+
+
+class PodEnvironment(NamedTuple):
+    """Environment of pods: its name, and the archive that they unpack; empty for pods without one."""
+
+    name: str = ""
+    archive: EnvironmentArchive | None = None
+
+
+NO_ENVIRONMENT = PodEnvironment()
 
 
 def pods_auth(endpoint: Endpoint) -> str:
@@ -97,19 +105,18 @@ def server_deployment(
     model: ModelVersionSpec,
     platform: Platform,
     live: Manifest | None,
-    environment: Environment = NO_ENVIRONMENT,
+    environment: PodEnvironment = NO_ENVIRONMENT,
 ) -> Manifest:
     """Return the Deployment whose pods serve `model`.
 
     A healthy live Deployment keeps its server image and its disk limit until its spec changes. So a new release of the
     platform restarts no healthy model, and may repair one that is not healthy.
     """
-    name, archive = environment
     version = {ANNOTATION_VERSION: version_name(model.model, model.version)}
-    task = serving_task(endpoint, deployment, model, archive).to_json()
+    task = serving_task(endpoint, deployment, model, environment.archive).to_json()
     made = deployment_of(endpoint, deployment, task, version, platform, live)
-    if name:
-        made["metadata"]["annotations"][ANNOTATION_ENVIRONMENT] = name
+    if environment.name:
+        made["metadata"]["annotations"][ANNOTATION_ENVIRONMENT] = environment.name
     return made
 
 

@@ -133,7 +133,7 @@ class Evidence:
     ended: bool = False
 
 
-def counted(
+def evidence_since(
     candidate: str, champions: Iterable[str], proxies: tuple[RouteState, ...], base: Iterable[RolloutCounters]
 ) -> Evidence | None:
     """Subtract `base` from the figures of the gateway pods; None if one of them has no figures.

@@ -3,22 +3,16 @@
 All bounds of a step hold together, at every pass, with a probability of 95 %. A tenth of the other 5 % is for the gate
 on 4xx if the spec does not set it. The gates share the rest equally: each divides its part between candidate and
 champion, and the latency gate also among the bounds of the histogram.
-
-Bounds come from a confidence sequence for a share of yes among yes and no. Mixing all alternatives by Beta(1/2, 1/2)
-gives M(p) = B(k + 1/2, n - k + 1/2) / B(1/2, 1/2) / (p^k (1 - p)^(n - k)). Under p it is a martingale that starts at 1.
-By Ville's inequality it reaches 1/alpha with a probability of at most alpha. So {p: M(p) < 1/alpha} has the true share
-at all times at once with probability 1 - alpha. See Howard and others, Time-uniform, nonparametric, nonasymptotic
-confidence sequences, Annals of Statistics 49 (2021), section 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import lgamma, log, pi
 
 from ultramarine.resources.onlineendpoint_rollout import CLIENT_ERRORS, Gates
 
+from .confidence import bounds
 from .evidence import Counts, Evidence
 
 ALPHA = 0.05
@@ -149,13 +143,11 @@ def _with_missing(gate: Gate, evidence: Evidence) -> GateResult:
     needs = needed(gate, evidence, copies=copies)
     guess = f"about {_count(needs - has)} more are needed" if needs else "at these rates no number of them would pass"
     what = "copies compared" if copies else "requests of the candidate"
-    counted = f"{_count(has)} {what}"
+    count = f"{_count(has)} {what}"
     if not has:
-        counted = "no copy compared yet" if copies else "no requests yet"
+        count = "no copy compared yet" if copies else "no requests yet"
         guess = f"about {_count(needs)} are needed" if needs else ""
-    return GateResult(
-        result.gate, result.verdict, "; ".join([result.message, ", ".join(filter(None, [counted, guess]))])
-    )
+    return GateResult(result.gate, result.verdict, "; ".join([result.message, ", ".join(filter(None, [count, guess]))]))
 
 
 def needed(gate: Gate, evidence: Evidence, *, copies: bool = False) -> float:
@@ -197,34 +189,3 @@ def _percent(share: float) -> str:
 
 def _share(part: float, whole: float, low: float, high: float) -> str:
     return f"{_count(part)} of {_count(whole)} ({_number(low)} to {_percent(high)})"
-
-
-HALVINGS = 32  # of an interval within 0..1, finer than any count needs
-
-
-def log_mixture(yes: float, of: float, share: float) -> float:
-    """Return the logarithm of M(share); `share` lies between 0 and 1, and counts may have fractions."""
-    no = of - yes
-    mixed = lgamma(yes + 0.5) + lgamma(no + 0.5) - lgamma(of + 1) - log(pi)
-    return mixed - yes * log(share) - no * log(1 - share)
-
-
-def bounds(yes: float, of: float, alpha: float) -> tuple[float, float]:
-    """Return the smallest and the largest share that `yes` in `of` leaves possible; 0 and 1 without counts."""
-    if of <= 0:
-        return 0.0, 1.0
-    limit, middle = log(1 / alpha), yes / of
-    low = 0.0 if yes <= 0 else _edge(yes, of, limit, outside=0.0, inside=middle)
-    high = 1.0 if yes >= of else _edge(yes, of, limit, outside=1.0, inside=middle)
-    return low, high
-
-
-def _edge(yes: float, of: float, limit: float, outside: float, inside: float) -> float:
-    """Return the share at which M reaches its limit; M has its minimum at the counted share and rises to both sides."""
-    for _ in range(HALVINGS):
-        middle = (outside + inside) / 2
-        if 0 < middle < 1 and log_mixture(yes, of, middle) < limit:
-            inside = middle
-        else:
-            outside = middle
-    return outside

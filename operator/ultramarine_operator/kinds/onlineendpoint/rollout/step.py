@@ -12,7 +12,7 @@ from ....shared.plan import Event
 from ....shared.statuses import cut
 from ..endpoint import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING
 from .decision import RolloutDecision, Stage, with_details
-from .evidence import Counts, Evidence, counted
+from .evidence import Counts, Evidence, evidence_since
 from .gates import FAILED, MORE, PASSED, GateResult, check_gates
 
 MAX_FAILING = timedelta(seconds=20)  # a candidate's pod that restarts is ready before
@@ -69,7 +69,7 @@ def _with_failing_since(stage: Stage, status: RolloutStatus) -> RolloutStatus:
 def _evidence(stage: Stage, status: RolloutStatus) -> Evidence | None:
     if stage.spec.gates is None:
         return None
-    evidence = counted(stage.spec.candidate, stage.champions, stage.routing.proxies, status.base)
+    evidence = evidence_since(stage.spec.candidate, stage.champions, stage.routing.proxies, status.base)
     if evidence is None or status.champion is None:
         return evidence
     champion = Counts.read(status.champion)

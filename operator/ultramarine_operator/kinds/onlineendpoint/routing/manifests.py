@@ -159,8 +159,8 @@ def endpoint_routes(
 def _tokens(endpoint: Endpoint) -> RouteTokens:
     """Return whose tokens the gateway counts, and the limit of each key."""
     spec = endpoint.spec
-    counted = tuple(d.name for d in spec.deployments if d.container is not None and d.container.api == "openai")
-    return RouteTokens(counted, spec.token_limits.tokens_per_minute if counted and spec.token_limits else 0)
+    names = tuple(d.name for d in spec.deployments if d.container is not None and d.container.api == "openai")
+    return RouteTokens(names, spec.token_limits.tokens_per_minute if names and spec.token_limits else 0)
 
 
 def routes_name(endpoint: Endpoint) -> str:
