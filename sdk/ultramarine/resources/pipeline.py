@@ -317,7 +317,7 @@ class PipelineRunStatus(RunStatus):
     steps: list[StepStatus] = Field(
         default=[],
         max_length=MAX_STATES,
-        json_schema_extra=_BY_NAME,
+        # Atomic, or metadata.managedFields would name each field of each entry.
         description="States of the steps, in the order of the pipeline.",
     )
     counts: StepCounts | None = Field(default=None, description="Number of steps by state.")
