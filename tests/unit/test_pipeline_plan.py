@@ -317,6 +317,17 @@ def test_a_step_in_the_cache_starts_nothing():
     assert task_of(follow.apply[0]).parts["inputs.table"] == DIGEST
 
 
+def test_a_thousand_repetitions_fit_into_a_run():
+    """The state of an ended repetition takes at most 480 bytes: 1,000 of them stay below 512 KiB."""
+    entries = {"items": ["a"], "parallel": 1}
+    run = run_of([{"name": "part-of-a-thousand", "forEach": entries, "trainingJob": {**STEPS[0]["trainingJob"]}}])
+    first = planned(run)
+    ended = planned(after(run, first), done(run, first.apply[0]))
+    part = state(ended, "part-of-a-thousand-0")
+    assert (part["state"], part["missReason"]) == ("Succeeded", "no record of this step exists")
+    assert len(json.dumps(part, separators=(",", ":"))) <= 480
+
+
 def test_an_own_job_is_not_taken_for_a_reused_one():
     """A job that ended before the run's status had its name is the step's own, though the cache has its record."""
     run = run_of()

@@ -279,7 +279,11 @@ class StepStatus(Schema):
     completion_time: str | None = Field(
         default=None, json_schema_extra={"format": "date-time"}, description="Time at which the step ended."
     )
-    key: str = Field(default="", max_length=64, description="Cache key: SHA-256 of all that decides about the result.")
+    key: str = Field(
+        default="",
+        max_length=64,
+        description="Cache key: SHA-256 of all that decides about the result; not of a repetition that has ended.",
+    )
     cached: CachedFrom | None = Field(default=None, description="Origin of the results, if they were reused.")
     miss_reason: str = Field(
         default="", max_length=500, description="Part of the cache key that differs from the latest record."

@@ -57,6 +57,7 @@ class Board:
         lists = {node.step.name for node in self.graph.nodes if node.step.for_each is not None}
         self.values = Values(self.params, self.states, lists)
         self.failed = [state.name for state in self.states.values() if state.state == "Failed"]
+        self.steps = {node.step.name for node in self.graph.nodes}
 
     def advance(self) -> None:
         """Bring each step as far as it goes."""
@@ -322,7 +323,9 @@ class Board:
         )
 
     def end(self, name: str, state: StepState, message: str = "", **fields: Any) -> None:
-        """End a step."""
+        """End a step. The key of a repetition stays with its object, so that 1,000 of them fit into a run."""
+        if name not in self.steps and fields.get("child"):
+            fields.pop("key", None)
         self.put(name, state, message, completion_time=timestamp(self.now), **fields)
         if state == "Failed":
             self.failed.append(name)
