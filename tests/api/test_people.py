@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 from bare import ROOT, Api, eventually, whole
-from stories import status
+from stories import status, trained
 from ultramarine.client import Client
 from ultramarine.serving import keys
 from ultramarine.serving.route import EndpointError
 from ultramarine_cluster import pki
 from ultramarine_contract.meta import Manifest
 from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.shared.conditions import find
+from ultramarine_operator.shared.testing import applied
 
 PLURALS = [kind.resource.plural for kind in KINDS]
 READ = ("get", "list", "watch")
@@ -233,3 +235,30 @@ def test_where_approval_is_required_an_approver_alone_moves_what_is_served(perso
     assert approver.apply({**endpoint(), "metadata": {"name": "second"}}) == ""
     assert "forbidden" in approver.apply({**whole("TrainingJob"), "metadata": {"name": "second"}})
     assert "forbidden" in approver.run("delete", "oe", "churn").stderr
+
+
+@pytest.mark.attack(
+    "author/approval-by-pipeline",
+    asset="what is served",
+    threat="a user without approval has a pipeline move an alias",
+    control="the operator does not hold the verb `approve`; the step waits until an approver moves the alias",
+)
+def test_where_approval_is_required_a_pipeline_waits_for_an_approver(person, api, replica, node):
+    """The operator's change is refused there; the alias that an approver moves ends the step and the run."""
+    scientist, approver = person("data-scientist"), person("approver")
+    replica("operator").start()
+    trained(api, node, "churn")
+    api.cluster.run("label", "namespace", api.namespace, "ultramarine.dev/approval=required")
+    aliases = {"aliases": {"champion": "1"}}
+    eventually("the policy is in force", lambda: APPROVAL in scientist.patch("mdl", "churn", aliases))
+
+    publish = {"model": "churn", "version": "1", "alias": "champion"}
+    run = {"pipelineSpec": {"steps": [{"name": "publish", "publish": publish}]}}
+    assert scientist.apply(applied("PipelineRun", "asks", run)) == ""
+    eventually(
+        "the change is refused",
+        lambda: APPROVAL in str((find(status(api, "plr", "asks"), "Reconciled") or {}).get("message")),
+    )
+    assert "aliases" not in api.get("mdl", "churn")["spec"]
+    assert approver.patch("mdl", "churn", aliases) == ""
+    eventually("the run has ended", lambda: status(api, "plr", "asks").get("state") == "Succeeded")

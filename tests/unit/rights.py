@@ -15,6 +15,7 @@ def of_plan(plan: Plan) -> set[Right]:
         *(("create", made["kind"]) for made in plan.create),
         *(("create", "Secret") for _ in plan.effects),
         *(("delete", gone.resource.kind) for gone in plan.delete),
+        *(("patch", edit.ref.resource.kind) for edit in plan.edits),
         *(("get", key.kind) for key in plan.absent),
     }
 
@@ -26,6 +27,7 @@ def declared() -> set[Right]:
         *(("apply", child.kind) for kind in kinds for child in kind.children if child.kind != "Pod"),
         *(("create", made.kind) for kind in kinds for made in kind.creates),
         *(("delete", gone.kind) for kind in kinds for gone in kind.deletes),
+        *(("patch", edited.kind) for kind in kinds for edited in kind.edits),
         *(("get", asked.kind) for kind in kinds for asked in kind.confirms),
     }
 

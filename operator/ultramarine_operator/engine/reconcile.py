@@ -20,7 +20,7 @@ from ..kube.client import ApiError, Client
 from ..shared import refusals, states
 from ..shared.conditions import Condition, find, health, is_true, merge
 from ..shared.kind import Kind
-from ..shared.plan import Event, GenerateSecret, Lazily, Obj, Plan, Platform, Seen
+from ..shared.plan import Edit, Event, GenerateSecret, Lazily, Obj, Plan, Platform, Seen
 from ..shared.statuses import cut
 from .accounting import Accounting
 from .inquiries import Inquiries
@@ -158,6 +158,8 @@ class Reconciler:
             taken = await self._create(key, manifest) or taken
         if taken is not None:
             raise taken  # by another client, or by an earlier pass that the mirror does not show yet
+        for edit in plan.edits:
+            await self._edit(edit)
 
     async def _confirm_absent(self, key: Key) -> None:
         resource = self._kinds[key.kind].resource
@@ -192,6 +194,20 @@ class Reconciler:
                 raise _refused(manifest, error) from error
             return error
         return None
+
+    async def _edit(self, edit: Edit) -> None:
+        """Change a user's object; a pass that sees a later state of it decides again."""
+        operation = {"op": "add", "path": edit.path, "value": edit.value}
+        try:
+            answer = await self._client.patch(edit.ref, [operation])
+        except ApiError as error:
+            what = f"{edit.ref.resource.kind} {edit.ref.name}"
+            if error.code in (404, 409):
+                raise NotYet(f"{what} was changed by another client just now", "ObjectChanged") from error
+            if error.code in (400, 403, 422):
+                raise Refused(f"{what} cannot be changed: {error.message}", error.reason) from error
+            raise
+        self._tell(edit.ref.resource, answer, None)
 
     async def _effect(self, key: Key, effect: GenerateSecret) -> None:
         manifest = {

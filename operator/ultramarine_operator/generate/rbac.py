@@ -49,6 +49,8 @@ def _verbs(kinds: Iterable[Kind]) -> dict[Resource, set[str]]:
             verbs.setdefault(made, set()).add("create")
         for gone in kind.deletes:
             verbs.setdefault(gone, set()).add("delete")
+        for edited in kind.edits:
+            verbs.setdefault(edited, set()).add("patch")
         for asked in kind.confirms:
             verbs.setdefault(asked, set()).add("get")
     return verbs

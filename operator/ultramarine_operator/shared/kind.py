@@ -137,6 +137,7 @@ class Kind:
     report: Reporting | None = None  # what its pods post, if they do
     creates: tuple[Resource, ...] = ()  # made through Plan.create or an effect
     deletes: tuple[Resource, ...] = ()  # by its plans
+    edits: tuple[Resource, ...] = ()  # by its plans
     confirms: tuple[Resource, ...] = ()  # in Plan.absent
     pods: tuple[PodGroup, ...] = ()  # one without peers, unless given, if the kind makes pods
     runs: bool = False

@@ -194,18 +194,28 @@ Effect = GenerateSecret
 
 
 @dataclass(frozen=True)
+class Edit:
+    """Change of an object that a user has made and asks to be changed: one field of the very object that was seen."""
+
+    ref: Ref
+    path: str  # as in a JSON Patch
+    value: Any
+
+
+@dataclass(frozen=True)
 class Plan:
     """Result of one pass.
 
     `apply` are children, by server-side apply. `create` are objects that outlive their creator, made only if the name
-    is free. `after` asks for another pass without an event. If one of `absent`, which are custom resources, exists,
-    the plan is not carried out: the API server is asked, since the mirror may be late.
+    is free. `edits` come after all of them. `after` asks for another pass without an event. If one of `absent`, which
+    are custom resources, exists, the plan is not carried out: the API server is asked, since the mirror may be late.
     """
 
     status: Manifest
     apply: tuple[Manifest, ...] = ()
     create: tuple[Manifest, ...] = ()
     delete: tuple[Ref, ...] = ()
+    edits: tuple[Edit, ...] = ()
     absent: tuple[Key, ...] = ()
     effects: tuple[Effect, ...] = ()
     events: tuple[Event, ...] = ()

@@ -61,6 +61,7 @@ COMMON = Table(
         "Ready": {"Pending": ("The operator has not observed the object yet.", "")},
         "Reconciled": {
             "Waiting": ("Something that the object needs does not exist yet.", ""),
+            "ObjectChanged": ("An object that is to be changed was changed by another client just now.", ""),
             "MirrorBehind": ("The operator's view of an object is outdated.", ""),
             "WaitingForDeletion": ("An object of an earlier owner is still being deleted.", ""),
             "Conflict": ("Another owner has the name or the field.", "Rename this object or the other one."),

@@ -95,14 +95,51 @@ class PipelineCall(Schema):
     parameters: dict[str, Json] = Field(default={}, max_length=128, description="Values of its parameters.")
 
 
+TargetName = Annotated[str, Field(min_length=1, max_length=253)]  # or a reference that becomes one
+
+
+class Publish(Schema):
+    """Version that an alias of a Model or a Dataset, or a deployment of an OnlineEndpoint, moves to."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("has(self.model) != has(self.dataset)", "give one of model and dataset"),
+            rule("has(self.alias) != has(self.deployment)", "give one of alias and deployment"),
+            rule("!has(self.dataset) || has(self.alias)", "a dataset has aliases alone; give alias"),
+            rule("!has(self.deployment) || has(self.endpoint)", "give endpoint, which has the deployment"),
+            rule("!self.wait || has(self.endpoint)", "give endpoint, whose rollout is awaited"),
+        )
+    )
+
+    model: TargetName | None = Field(default=None, description="Name of the Model.")
+    dataset: TargetName | None = Field(default=None, description="Name of the Dataset.")
+    version: Annotated[str, Field(min_length=1, max_length=2048)] = Field(
+        description="Version: $(steps.STEP.outputs.NAME), an output that is registered as a version, or a number in "
+        "quotes. A version older than the present one is never published."
+    )
+    alias: TargetName | None = Field(default=None, description="Alias that moves to the version.")
+    endpoint: TargetName | None = Field(
+        default=None, description="OnlineEndpoint with the deployment, or whose rollout is awaited."
+    )
+    deployment: TargetName | None = Field(
+        default=None, description="Deployment whose model becomes MODEL@VERSION. A candidate's rollout starts again."
+    )
+    wait: bool = Field(
+        default=False,
+        description="True to end the step when the endpoint serves the version: when its rollout is promoted, or its "
+        "deployment is ready. The step fails if the rollout is rolled back.",
+    )
+
+
 class Step(Schema):
-    """Step of a pipeline: one of trainingJob, sweep and pipeline."""
+    """Step of a pipeline: one of trainingJob, sweep, pipeline and publish."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "[has(self.trainingJob), has(self.sweep), has(self.pipeline)].filter(it, it).size() == 1",
-                "give one of trainingJob, sweep and pipeline",
+                "[has(self.trainingJob), has(self.sweep), has(self.pipeline), has(self.publish)]"
+                ".filter(it, it).size() == 1",
+                "give one of trainingJob, sweep, pipeline and publish",
             ),
             rule("!has(self.forEach) || !has(self.__while__)", "give at most one of forEach and while"),
         )
@@ -145,6 +182,9 @@ class Step(Schema):
     )
     sweep: OpenSpec | None = Field(default=None, description="Spec of a Sweep, with the same references.")
     pipeline: PipelineCall | None = Field(default=None, description="Run of another Pipeline.")
+    publish: Publish | None = Field(
+        default=None, description="Version that an alias or a deployment moves to, which starts a rollout."
+    )
 
 
 class PipelineSpec(Schema):
@@ -264,6 +304,18 @@ class CachedFrom(Schema):
     job: str = Field(default="", max_length=253, description="TrainingJob that made them.")
 
 
+class Published(Schema):
+    """Version that a step has published, or is about to publish."""
+
+    kind: str = Field(max_length=63, description="Model or Dataset.")
+    name: str = Field(max_length=253, description="Name of the Model or the Dataset.")
+    version: str = Field(max_length=9, description="Number of the version.")
+    former: str = Field(default="", max_length=9, description="Number of the version before; empty without one.")
+    alias: str = Field(default="", max_length=253, description="Alias that moves.")
+    endpoint: str = Field(default="", max_length=253, description="OnlineEndpoint.")
+    deployment: str = Field(default="", max_length=253, description="Deployment whose model is set.")
+
+
 class StepStatus(Schema):
     """State of a step, or of one of its repetitions."""
 
@@ -292,6 +344,7 @@ class StepStatus(Schema):
     outputs: dict[str, StepOutput] = Field(default={}, max_length=16, description="Outputs by name.")
     metrics: dict[str, float] = Field(default={}, max_length=20, description="Last value of each metric.")
     items: int | None = Field(default=None, ge=0, description="Number of repetitions of forEach or while.")
+    published: Published | None = Field(default=None, description="Version that the step has published.")
 
 
 class PipelinePin(Schema):

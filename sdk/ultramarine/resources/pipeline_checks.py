@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from ultramarine_contract.errors import InvalidSpec, listed
 
 from . import pipeline_conditions as conditions
-from .pipeline import PipelineParameter, PipelineSpec, Step
+from .pipeline import PipelineParameter, PipelineSpec, Publish, Step
 from .pipeline_conditions import ConditionError
 from .pipeline_references import Place, Reference, filled, references, whole
 from .pipeline_steps import document_of, ordered, runnable_of
@@ -129,6 +129,8 @@ class _Scope:
             fault = self._reference_fault(reference)
             if not fault and place[-1:] in (("uri",), ("dataset",)) and "inputs" in place[:-1]:
                 fault = self._port_fault(place, reference)
+            if not fault and step.publish is not None:
+                fault = self._publish_fault(step.publish, place, reference)
             if fault:
                 sound = False
                 yield f"{_field(place)}: {fault}"
@@ -186,6 +188,24 @@ class _Scope:
         kind = self._type_of(reference)
         expected = ("dataset", "item", "string") if place[-1] == "dataset" else _URIS
         return "" if kind in expected else f"expected {place[-1]}, got {kind}"
+
+    def _publish_fault(self, publish: Publish, place: Place, reference: Reference) -> str:
+        """Return why a reference cannot be a version or a name; empty if it can."""
+        kind = self._type_of(reference)
+        expected = ("folder", "string", "item") if place == ("version",) else ("string", "item")
+        if kind not in expected:
+            return f"expected {' or '.join(expected[:2])}, got {kind}"
+        if not reference.is_output:
+            return ""
+        step = self._steps[reference.step]
+        output, target = reference.path[2], ("Model", publish.model) if publish.model else ("Dataset", publish.dataset)
+        registered = runnable_of(step).registered(document_of(step, self._spec.defaults), output)
+        if registered is None or registered == target or "$(" in f"{registered[1]}{target[1]}":
+            return ""
+        is_of = (
+            f"registers it as a version of {registered[0]} {registered[1]}" if registered[1] else "does not register it"
+        )
+        return f"expected a version of {target[0]} {target[1]}; step {step.name} {is_of}"
 
     def _type_of(self, reference: Reference) -> str:
         if reference.root == "params":

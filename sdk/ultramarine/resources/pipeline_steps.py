@@ -12,12 +12,13 @@ from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import PIPELINE_RUN, SWEEP, TRAINING_JOB, Resource
 
 from . import pipeline_conditions as conditions
-from .pipeline import PipelineDefaults, PipelineRunSpec, PipelineSpec, Step
+from .pipeline import PipelineDefaults, PipelineRunSpec, PipelineSpec, Publish, Step
 from .pipeline_references import references
 from .sweep import SweepSpec
 from .trainingjob import TrainingJobSpec
 
 Document = dict[str, Any]
+Registered = tuple[str, Any]  # kind, and name; an empty name for none
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,24 @@ class Runnable:
     """Kind of object that does a step's work.
 
     `job` is the part of its spec that a pipeline's defaults complete. `own` are names that $(params.NAME) in its spec
-    means, and `outputs` the names of its outputs; None if only its end shows them.
+    means, and `outputs` the names of its outputs; None if only its end shows them. `registered` is the Model or the
+    Dataset of which an output becomes a version; None if only its end shows that. Without `resource` the step has no
+    object of its own.
     """
 
     field: str
-    resource: Resource
+    resource: Resource | None
     spec: type[BaseModel]
     job: Callable[[Document], Document | None]
     own: Callable[[Document], Collection[str]]
     outputs: Callable[[Document], Collection[str] | None]
+    registered: Callable[[Document, str], Registered | None]
+
+    @property
+    def made(self) -> Resource:
+        """Return the kind of its object, which all have but those that publish."""
+        assert self.resource is not None, f"{self.field} has no object"
+        return self.resource
 
 
 def _part(document: Document, *path: str) -> Document:
@@ -42,6 +52,11 @@ def _part(document: Document, *path: str) -> Document:
         inner = document.get(name)
         document = inner if isinstance(inner, dict) else {}
     return document
+
+
+def _of_job(document: Document, output: str) -> Registered:
+    fields = _part(document, "outputs", output)
+    return ("Dataset", fields["dataset"]) if "dataset" in fields else ("Model", fields.get("registerAs") or "")
 
 
 _TRIAL = ("trialTemplate", "spec")
@@ -53,6 +68,7 @@ RUNNABLES = (
         job=lambda spec: spec,
         own=lambda spec: _part(spec, "parameters").keys(),
         outputs=lambda spec: _part(spec, "outputs").keys(),
+        registered=_of_job,
     ),
     Runnable(
         "sweep",
@@ -61,6 +77,7 @@ RUNNABLES = (
         job=lambda spec: _part(spec, *_TRIAL) if _part(spec, *_TRIAL) else None,
         own=lambda spec: {*_part(spec, "searchSpace"), *_part(spec, *_TRIAL, "parameters")},
         outputs=lambda spec: _part(spec, *_TRIAL, "outputs").keys(),
+        registered=lambda spec, _: ("Model", spec.get("registerBest") or ""),
     ),
     Runnable(
         "pipeline",
@@ -69,6 +86,16 @@ RUNNABLES = (
         job=lambda spec: None,
         own=lambda spec: (),
         outputs=lambda spec: None,
+        registered=lambda spec, output: None,
+    ),
+    Runnable(
+        "publish",
+        None,
+        Publish,
+        job=lambda spec: None,
+        own=lambda spec: (),
+        outputs=lambda spec: (),
+        registered=lambda spec, output: None,
     ),
 )
 
@@ -78,7 +105,7 @@ def runnable_of(step: Step) -> Runnable:
     for runnable in RUNNABLES:
         if getattr(step, runnable.field) is not None:
             return runnable
-    raise InvalidSpec(f"step {step.name}: give one of trainingJob, sweep and pipeline")
+    raise InvalidSpec(f"step {step.name}: give one of trainingJob, sweep, pipeline and publish")
 
 
 def document_of(step: Step, defaults: PipelineDefaults) -> Document:
@@ -87,6 +114,8 @@ def document_of(step: Step, defaults: PipelineDefaults) -> Document:
     if step.pipeline is not None:
         call = step.pipeline.model_dump(by_alias=True)
         return {"pipeline": call["name"], "parameters": call["parameters"]}
+    if step.publish is not None:
+        return step.publish.model_dump(by_alias=True, exclude_defaults=True)
     document: Document = copy.deepcopy(getattr(step, runnable.field))
     if (job := runnable.job(document)) is not None:
         for name, value in defaults.model_dump(by_alias=True, exclude_defaults=True).items():

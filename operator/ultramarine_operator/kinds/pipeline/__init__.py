@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from ultramarine.resources.pipeline import PipelineRunSpec, PipelineRunStatus, PipelineSpec, PipelineStatus
-from ultramarine_contract.meta import CONTROLLER_REVISION, PIPELINE, PIPELINE_RUN, SWEEP, TRAINING_JOB, Manifest
+from ultramarine_contract.meta import (
+    CONTROLLER_REVISION,
+    DATASET,
+    DATASET_VERSION,
+    MODEL,
+    MODEL_VERSION,
+    ONLINE_ENDPOINT,
+    PIPELINE,
+    PIPELINE_RUN,
+    SWEEP,
+    TRAINING_JOB,
+    Manifest,
+)
 
+from ...shared import datasets
 from ...shared.kind import PLAIN_NAME, READY, SERVICE_NAME, Column, Kind
 from ...training.steps import topic_of_key
 from .plan import plan_pipeline, plan_run, questions_run
 
 
 def _topics(run: Manifest) -> frozenset[str]:
-    """Return the Pipeline of a run, and the cache keys of work that another run may be doing."""
+    """Return the Pipeline of a run, the cache keys of work that another run may be doing, and what it publishes."""
     steps = (run.get("status") or {}).get("steps") or []
     keys = {
         topic_of_key(step["key"]) for step in steps if step.get("key") and step.get("state") in ("Waiting", "Running")
     }
-    return frozenset({f"pipeline {run['spec'].get('pipeline') or ''}", *keys})
+    publishing = [step["published"] for step in steps if step.get("published") and step.get("state") == "Running"]
+    names = {p["name"] if p["kind"] == MODEL.kind else datasets.topic_of(p["name"]) for p in publishing}
+    return frozenset({f"pipeline {run['spec'].get('pipeline') or ''}", *keys, *names})
 
 
 PIPELINE_KIND = Kind(
@@ -45,11 +60,12 @@ RUN_KIND = Kind(
     questions=questions_run,
     children=(CONTROLLER_REVISION, TRAINING_JOB, SWEEP, PIPELINE_RUN),
     related=(PIPELINE, TRAINING_JOB),
-    rung_by=(TRAINING_JOB,),
+    rung_by=(TRAINING_JOB, MODEL, MODEL_VERSION, DATASET, DATASET_VERSION, ONLINE_ENDPOINT),
     rung_by_edits=(PIPELINE,),
     topics=_topics,
     names=SERVICE_NAME,
     # Not in the spec, whose default is an empty one.
     rules=(("has(self.spec.pipeline) != has(self.spec.pipelineSpec)", "give one of pipeline and pipelineSpec"),),
     deletes=(PIPELINE_RUN, TRAINING_JOB, SWEEP),
+    edits=(MODEL, DATASET, ONLINE_ENDPOINT),
 )

@@ -20,7 +20,7 @@ from ultramarine_contract.meta import PIPELINE_RUN, Manifest, Ref, controller_ui
 
 from ...shared.conditions import ENDED as ENDED_RUNS
 from ...shared.conditions import parse_timestamp, timestamp
-from ...shared.plan import Seen
+from ...shared.plan import Edit, Seen
 from ...shared.questions import CacheAnswer, LookUpStep, Question
 from . import results
 from .graph import Graph, Node
@@ -43,15 +43,17 @@ class Board:
     now: datetime
     states: dict[str, StepStatus]
     repeat: Callable[[Board, Node], None]  # brings the repetitions of a step as far as they go
+    publish: Callable[[Board, Node, StepStatus, Work], None]
     reused: Mapping[str, StepStatus] = field(default_factory=dict)  # results of an earlier run, by name
     children: dict[str, Manifest] = field(default_factory=dict)
     apply: list[Manifest] = field(default_factory=list)
     delete: list[Ref] = field(default_factory=list)
+    edits: list[Edit] = field(default_factory=list)
     asked: list[Question] = field(default_factory=list)
     after: timedelta | None = None
 
     def __post_init__(self) -> None:
-        kinds = {runnable.resource.kind for runnable in RUNNABLES}
+        kinds = {runnable.resource.kind for runnable in RUNNABLES if runnable.resource is not None}
         self.children = {c["metadata"]["name"]: c for c in self.seen.children if c["kind"] in kinds}
         self.spec = self.graph.spec
         lists = {node.step.name for node in self.graph.nodes if node.step.for_each is not None}
@@ -137,7 +139,8 @@ class Board:
         """Take over the results of an earlier run."""
         assert self.run.spec.rerun is not None
         origin = former.cached or CachedFrom(run=self.run.spec.rerun.of, job=former.child)
-        kept: dict[str, Any] = {"items": former.items, "outputs": former.outputs, "metrics": former.metrics}
+        fields = ("items", "outputs", "metrics", "published")
+        kept: dict[str, Any] = {name: getattr(former, name) for name in fields}
         self.end(name, "Succeeded", cached=origin, key=former.key, **kept)
         for number in range(former.items or 0):
             if (part := self.reused.get(f"{name}-{number}")) is not None:
@@ -154,12 +157,16 @@ class Board:
         if state.state == "Running" and child is not None:
             self._follow(node, state, child)
         elif self.run.spec.cancel and not node.is_final:
-            self.end(name, "Failed", "the run was cancelled")
+            self.end(name, "Failed", "the run was cancelled", published=state.published)
         elif not self.run.spec.suspend:
             try:
-                self._begin(node, self._work(node, name, item), state)
+                work = self._work(node, name, item)
+                if node.step.publish is not None:
+                    self.publish(self, node, state, work)
+                else:
+                    self._begin(node, work, state)
             except Unresolved as error:
-                self.end(name, "Failed", str(error))
+                self.end(name, "Failed", str(error), **self.kept(state))
 
     def _work(self, node: Node, name: str, item: Any) -> Work:
         own, document = node.runnable.own(node.document), self._fanned_in(node.document)
@@ -229,7 +236,7 @@ class Board:
         number, left = 0, attempt
         while True:
             name = child_name(self.run, work, key, number)
-            other = self.seen.look(work.runnable.resource.kind, name)
+            other = self.seen.look(work.runnable.made.kind, name)
             if other is None or (not key and controller_uid(other) != self.run.uid):
                 return name, other
             if controller_uid(other) == self.run.uid:
@@ -291,10 +298,10 @@ class Board:
             else:
                 self.end(state.name, "Failed", message, **self.kept(state))
         elif self.run.spec.cancel and not node.is_final:
-            self.delete.append(Ref.to(node.runnable.resource, whole_child))
+            self.delete.append(Ref.to(node.runnable.made, whole_child))
             self.end(state.name, "Failed", "the run was cancelled", **self.kept(state))
-        elif (left := self._left(step, state)) is not None and left <= timedelta():
-            self.delete.append(Ref.to(node.runnable.resource, whole_child))
+        elif (left := self.left(step, state)) is not None and left <= timedelta():
+            self.delete.append(Ref.to(node.runnable.made, whole_child))
             words = f"not finished within timeoutSeconds={step.timeout_seconds}"
             self.end(state.name, "Failed", words, **self.kept(state))
         else:
@@ -302,7 +309,8 @@ class Board:
             if bool(whole_child["spec"].get("suspend")) != self.run.spec.suspend:
                 self.apply.append(with_suspend(self.run, whole_child, self.run.spec.suspend))
 
-    def _left(self, step: Step, state: StepStatus) -> timedelta | None:
+    def left(self, step: Step, state: StepStatus) -> timedelta | None:
+        """Return the time until a step has to end; None without a limit."""
         if step.timeout_seconds is None or state.start_time is None or self.run.spec.suspend:
             return None
         return timedelta(seconds=step.timeout_seconds) - (self.now - parse_timestamp(state.start_time))
@@ -312,7 +320,7 @@ class Board:
     @staticmethod
     def kept(state: StepStatus) -> dict[str, Any]:
         """Return the fields of a state that its end keeps."""
-        kept = ("child", "attempt", "start_time", "key", "miss_reason", "items")
+        kept = ("child", "attempt", "start_time", "key", "miss_reason", "items", "published")
         return {name: value for name in kept if (value := getattr(state, name))}
 
     def put(self, name: str, state: StepState, message: str = "", **fields: Any) -> None:

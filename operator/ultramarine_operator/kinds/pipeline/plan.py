@@ -30,6 +30,7 @@ from ...shared.plan import Obj, Plan, Seen
 from ...shared.questions import Question
 from .board import Board
 from .graph import Graph, graph_of
+from .publishing import publish
 from .repetitions import repeat
 from .results import ENDED
 from .work import Run
@@ -76,9 +77,9 @@ def plan_run(run: Run, seen: Seen, now: datetime) -> Plan:
     status.progress = f"{ended}/{sum(state.items is None for state in status.steps)}"
     status.outputs = _outputs(board)
     if board.is_over:
-        return replace(_ended(run, board, status, now), delete=tuple(board.delete))
+        return replace(_ended(run, board, status, now), delete=tuple(board.delete), edits=tuple(board.edits))
     planned = runs.planned(run, _state(run, board), status, now, apply=apply, after=board.after)
-    return replace(planned, delete=tuple(board.delete))
+    return replace(planned, delete=tuple(board.delete), edits=tuple(board.edits))
 
 
 def questions_run(run: Run, seen: Seen) -> tuple[Question, ...]:
@@ -121,7 +122,7 @@ def _board(run: Run, seen: Seen, now: datetime, status: PipelineRunStatus) -> Bo
     if isinstance(reused, Waits):
         return reused
     steps = {state.name: state for state in status.steps}
-    return Board(run, graph, params, seen, now, steps, repeat, reused=reused)
+    return Board(run, graph, params, seen, now, steps, repeat, publish, reused=reused)
 
 
 def _pinned(run: Run, seen: Seen) -> Graph | Waits:

@@ -70,7 +70,7 @@ def pipeline_of(run: Run) -> str:
 def parts_of(work: Work, seen: Seen) -> Parts:
     """Return the parts of the cache key of a step's work."""
     if work.runnable.resource != TRAINING_JOB:
-        return Parts(problem=f"a {work.runnable.resource.kind} is not reused as a whole")
+        return Parts(problem=f"a {work.runnable.made.kind} is not reused as a whole")
     spec, contents = work.identity, dict[str, str]()
     values = {"code": "", "image": str(spec.get("image") or seen.platform.trainer_image)}
     source = spec.get("source") or {}
@@ -144,7 +144,7 @@ def child_of(run: Run, work: Work, name: str, key: str, parts: Mapping[str, str]
         annotations = {**annotations, ANNOTATION_CACHE: task.to_json()}
     if annotations:
         metadata["annotations"] = annotations
-    kind = work.runnable.resource.kind
+    kind = work.runnable.made.kind
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": work.spec}
 
 

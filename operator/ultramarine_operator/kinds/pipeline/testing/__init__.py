@@ -1,11 +1,22 @@
 """Test material of Pipeline and PipelineRun."""
 
-from ....shared.testing import NAME_OF_40, Material, Neighbour, applied, clash, named, rule
+from ultramarine_contract.meta import Manifest
+
+from ....shared.testing import NAME_OF_40, Material, Neighbour, Rule, applied, clash, named, rule
 from .lives import LIVES, PIPELINE_LIVES
 from .samples import SAMPLES, STEPS, WHOLE_PIPELINE, WHOLE_RUN, applied_run, complete, complete_run, pipeline
 
 _JOB = {"trainingJob": {"command": ["true"]}}
 _WHILE = {"condition": "true", "maxIterations": 2}
+_ALIAS = {"model": "churn", "version": "1", "alias": "champion"}
+_DEPLOYMENT = {"model": "churn", "version": "1", "endpoint": "churn", "deployment": "green"}
+
+
+def _publishes(words: str, *documents: Manifest) -> Rule:
+    """A rule of `publish`: the first document keeps it, the others break it."""
+    steps: list[Manifest] = [{"steps": [{"name": "a", "publish": document}]} for document in documents]
+    return rule(words, *steps)
+
 
 PIPELINE_MATERIAL = Material(
     kind="Pipeline",
@@ -18,11 +29,24 @@ PIPELINE_MATERIAL = Material(
         named("metadata.name must have at most 40", NAME_OF_40, NAME_OF_40 + "a"),
         named("metadata.name must not contain a dot", "a-b", "a.b"),
         rule(
-            "give one of trainingJob, sweep and pipeline",
+            "give one of trainingJob, sweep, pipeline and publish",
             {"steps": [{"name": "a", **_JOB}]},
             {"steps": [{"name": "a"}]},
             {"steps": [{"name": "a", **_JOB, "sweep": {}}]},
         ),
+        _publishes("give one of model and dataset", {**_ALIAS}, {**_ALIAS, "dataset": "clean"}),
+        _publishes("give one of alias and deployment", {**_ALIAS}, {"model": "churn", "version": "1"}),
+        _publishes(
+            "a dataset has aliases alone",
+            {"dataset": "clean", "version": "1", "alias": "golden"},
+            {"dataset": "clean", "version": "1", "endpoint": "churn", "deployment": "green"},
+        ),
+        _publishes(
+            "give endpoint, which has the deployment",
+            {**_DEPLOYMENT},
+            {"model": "churn", "version": "1", "deployment": "green"},
+        ),
+        _publishes("give endpoint, whose rollout is awaited", {**_DEPLOYMENT, "wait": True}, {**_ALIAS, "wait": True}),
         rule(
             "give at most one of forEach and while",
             {"steps": [{"name": "a", **_JOB, "while": _WHILE}]},

@@ -128,9 +128,20 @@ WHOLE_PIPELINE: Manifest = {
             "while": {"condition": "steps.more.metrics.loss > 0.1", "maxIterations": 3},
             "trainingJob": {"command": ["true"]},
         },
+        {
+            "name": "publish",
+            "publish": {"model": "churn", "version": "1", "endpoint": "churn", "deployment": "green", "wait": True},
+        },
+        {"name": "golden", "publish": {"dataset": "clean", "version": "1", "alias": "golden"}},
         {"name": "nested", "pipeline": {"name": "other", "parameters": {"rate": "$(params.rate)"}}},
     ],
-    "finally": [{"name": "mail", "trainingJob": {"command": ["true"]}}],
+    "finally": [
+        {"name": "mail", "trainingJob": {"command": ["true"]}},
+        {
+            "name": "last",
+            "publish": {"model": "churn", "version": "1", "alias": "newest", "endpoint": "churn", "wait": True},
+        },
+    ],
     "outputs": {"raw": "$(steps.fetch.outputs.raw)"},
     "continueOnStepFailure": True,
 }
@@ -144,19 +155,22 @@ WHOLE_RUN: Manifest = {
     "ttlSecondsAfterFinished": 3600,
 }
 SAMPLES: tuple[Sample, ...] = (pipeline_run,)
+_WORK = ("trainingJob", "sweep", "pipeline", "publish")
 
 
 def complete(_: Manifest, spec: Manifest) -> None:
     """Make a drawn pipeline agree with itself."""
     for step in (*spec.get("steps", []), *spec.get("finally", [])):
-        kept = next((name for name in ("trainingJob", "sweep", "pipeline") if name in step), None)
+        kept = next((name for name in _WORK if name in step), None)
         if kept is None:
             step["trainingJob"] = {}
-        for name in ("trainingJob", "sweep", "pipeline"):
+        for name in _WORK:
             if name in step and name != (kept or "trainingJob"):
                 del step[name]
         if "forEach" in step:
             step.pop("while", None)
+        if "publish" in step:
+            step["publish"] = {"model": "churn", "version": "1", "alias": "champion"}
     if defaults := spec.get("defaults"):
         if resources := defaults.get("resources"):
             fit(resources)
