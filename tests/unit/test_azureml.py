@@ -428,6 +428,21 @@ def test_an_expression_without_a_value_is_a_loss(tmp_path):
     assert "no command refers to it, so it was left out" in problems
 
 
+def test_a_model_of_a_registry_has_the_command_that_fetches_it(tmp_path):
+    """As an input and behind an endpoint; other content is downloaded by hand."""
+    path = "azureml://registries/shared/models/Bert/versions/4"
+    command = "az ml model download --registry-name shared --name Bert --version 4"
+    text = f"{{type: command, command: 'ls ${{{{inputs.m}}}}', inputs: {{m: {{type: mlflow_model, path: '{path}'}}}}}}"
+    (upload,) = of_text(tmp_path, text).uploads
+    assert f"Run `{command}`, then run `ultramarine data put PATH models/bert-4/`" in str(upload)
+
+    conversion = of_text(
+        tmp_path, f"{{name: blue, endpoint_name: nlp, model: '{path}', instance_count: 1}}", "blue.yml"
+    )
+    (loss,) = [loss for loss in conversion.losses if loss.place.field == "model"]
+    assert loss.remedy == f"Run `{command}`, then `ultramarine models import PATH --as bert`"
+
+
 def test_an_expression_of_another_sort_is_a_loss(tmp_path):
     """A shell would fail at it, in a command as in a variable."""
     text = "{type: command, command: 'run ${{parent.inputs.x}}', environment_variables: {A: '${{name}}'}}"

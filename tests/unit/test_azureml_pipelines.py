@@ -183,7 +183,7 @@ def test_early_pipelines_are_understood(tmp_path):
         ),
         (
             {"a": {"component": "azureml://registries/shared/components/split/versions/0.1"}},
-            "split of the registry shared, whose file is not here. Write the output of `az ml component show "
+            "split of a registry, whose file is not here. Write the output of `az ml component show "
             "--registry-name shared --name split --version 0.1` into split.yml beside this file",
         ),
         ({"a": {"component": "./gone.yml"}}, r"it names component .*gone.yml, which cannot be read"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,9 +10,8 @@ from ultramarine.azureml.context import Context, Refused
 from ultramarine.azureml.data import Bound, Inputs, as_inputs, reference, value_of
 from ultramarine.azureml.fields import Fields
 from ultramarine.azureml.reading import Unreadable
-from ultramarine.azureml.report import shown
+from ultramarine.azureml.report import registry_command, shown
 
-_REGISTRY = re.compile(r"registries/([^/]+)/")
 LOST = {"additional_includes": ("are not copied", "Copy these files into the folder of code")}
 IGNORED = ("name", "version", "display_name", "description", "tags", "inputs", "outputs", "is_deterministic")
 
@@ -61,7 +59,7 @@ def component_of(context: Context, fields: Fields, key: str) -> Fields | None:
     if named is not None:
         asset = context.asset("components", *named, fields, key)
         if asset is None:
-            raise Refused(_missing(text, *named))
+            raise Refused(_missing(text, named[0]))
         context.parts.setdefault(asset.document.file.resolve(), set()).add(fields.document.file.resolve())
         return context.fields(asset.document)
     path = context.local(fields, text)
@@ -71,13 +69,11 @@ def component_of(context: Context, fields: Fields, key: str) -> Fields | None:
         raise Refused(f"names component {shown(path)}, which {error.message}") from error
 
 
-def _missing(text: str, name: str, version: str) -> str:
-    if registry := _REGISTRY.search(text):
-        option = f"--label {version}" if "/labels/" in text else f"--version {version}"
-        show = f"az ml component show --registry-name {registry[1]} --name {name} {option}"
+def _missing(text: str, name: str) -> str:
+    if command := registry_command(text):
         return (
-            f"names component {name} of the registry {registry[1]}, whose file is not here. Write the output of"
-            f" `{show}` into {name}.yml beside this file, and its code beside it"
+            f"names component {name} of a registry, whose file is not here. Write the output of `{command}` into"
+            f" {name}.yml beside this file, and its code beside it"
         )
     return f"names component {name}, which no file defines. Convert its file too, or write its command"
 

@@ -14,6 +14,7 @@ from ultramarine.azureml.context import Asset, Context, Refused, file_name, obje
 from ultramarine.azureml.data import MODELS, Located, locate, reference
 from ultramarine.azureml.fields import Fields
 from ultramarine.azureml.reading import Document
+from ultramarine.azureml.report import registry_command
 
 SAFE = {".onnx": "onnx", ".skops": "sklearn", ".ubj": "xgboost", ".lgb": "lightgbm"}
 PICKLES = ("*.pkl", "*.pickle", "*.joblib")
@@ -146,5 +147,7 @@ def model_of(context: Context, fields: Fields, name: str) -> ModelTarget | None:
     model, version = object_name(named[0]), named[1]
     label = version if re.fullmatch(r"[1-9][0-9]{0,8}", version) else object_name(version)
     remedy = f"Convert its file too, or register {model} (docs/importing.md)"
+    if command := registry_command(text):
+        remedy = f"Run `{command}`, then `ultramarine models import PATH --as {model}`"
     fields.lose("model", f"no file of this conversion defines model {named[0]}", remedy)
     return ModelTarget(f"{model}@{label}", folder=file_name(named[0]))

@@ -13,6 +13,18 @@ UploadKind = Literal["file", "folder", "code"]
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
+_REGISTRY = re.compile(r"azureml://registries/([^/]+)/(model|component)s/([^/]+)/(version|label)s/([^/]+)")
+
+
+def registry_command(source: str) -> str:
+    """Return Azure's command that gets a model or component of a registry; empty for other sources."""
+    if match := _REGISTRY.fullmatch(source.strip()):
+        registry, kind, name, selector, value = match.groups()
+        verb = "download" if kind == "model" else "show"
+        return f"az ml {kind} {verb} --registry-name {registry} --name {name} --{selector} {value}"
+    return ""
+
+
 @dataclass(frozen=True)
 class Place:
     """Field of an Azure ML file. `line` counts from 1; `field` is a path such as resources.shm_size."""
@@ -57,7 +69,8 @@ class Upload:
         key = "/".join(self.uri.split("/")[4:])
         if self.kind == "code":
             return f"Run `tar -C {self.source} -czf code.tar.gz .` and `ultramarine data put code.tar.gz {key}`"
-        fetch = "" if self.is_local else "Download it, then "
+        command = registry_command(self.source)
+        fetch = "" if self.is_local else f"Run `{command}`, then " if command else "Download it, then "
         verb = "run" if fetch else "Run"
         return f"{fetch}{verb} `ultramarine data put {self.source if self.is_local else 'PATH'} {key}`"
 
