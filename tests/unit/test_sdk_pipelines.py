@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
-from ultramarine.runs.pipelines import differences, lines_of, pipeline_in, reason_of, run_manifest
+from rich.console import Console
+from ultramarine.cli.graphs import graph
+from ultramarine.runs.pipelines import differences, layers_of, lines_of, pipeline_in, reason_of, run_manifest
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import Manifest
 
@@ -83,3 +86,57 @@ def test_a_run_of_a_file_needs_one_pipeline():
     made = run_manifest("churn", "", {"rate": 0.2})
     assert made["metadata"] == {"generateName": "churn-"}
     assert made["spec"] == {"pipeline": "churn", "parameters": {"rate": 0.2}}
+
+
+def job(name: str, *needs: str) -> Manifest:
+    """A step of a pipeline that refers to the outputs of others."""
+    inputs = {need: {"uri": f"$(steps.{need}.outputs.x)"} for need in needs}
+    return {"name": name, "trainingJob": {"command": ["x"], "inputs": inputs, "outputs": {"x": {}}}}
+
+
+PIPELINE: Manifest = {
+    "steps": [job("a"), job("c", "b"), job("b", "a"), job("d", "a")],
+    "finally": [{"name": "last", "trainingJob": {"command": ["x"]}}],
+}
+
+
+def shown(run: Manifest, pipeline: Manifest | None, *, terminal: bool = False) -> str:
+    """The picture of a run, as a terminal or a pipe gets it."""
+    file = io.StringIO()
+    Console(file=file, force_terminal=terminal, width=80).print(graph(run, pipeline))
+    return file.getvalue()
+
+
+def test_the_layers_follow_from_the_references():
+    """A step is below the last that it needs; steps of finally are below all; an unreadable spec is one layer."""
+    document = {"metadata": {"name": "r"}, "spec": {"pipeline": "p"}, "status": {"steps": [{"name": "a"}]}}
+    assert layers_of(document, PIPELINE) == [["a"], ["b", "d"], ["c"], ["last"]]
+    assert layers_of(document, None) == [["a"]]
+
+
+def test_a_graph_has_the_state_of_each_step():
+    """State, time, origin and repetitions are in the boxes, the layers below each other; a pipe gets no ANSI."""
+    steps = [
+        {"name": "a", "state": "Succeeded", "cached": {"run": "first"}},
+        {"name": "b", "state": "Running", "items": 2, "startTime": "2030-01-01T00:00:00Z"},
+        {"name": "b-0", "state": "Succeeded"},
+        {"name": "b-1", "state": "Running"},
+        {"name": "d", "state": "Failed", "message": "exit 1"},
+    ]
+    status = {"state": "Running", "progress": "2/6", "steps": steps}
+    document = {"metadata": {"name": "r"}, "spec": {"pipelineSpec": PIPELINE}, "status": status}
+    text = shown(document, None)
+    assert "\x1b" not in text
+    assert "\x1b" in shown(document, None, terminal=True)
+    positions = [text.index(word) for word in ("r  Running  2/6", "↻ a", "● b", "✘ d", "○ c", "○ last")]
+    assert positions == sorted(positions)
+    for words in ("Reused", "from run first", "1/2", "exit 1"):
+        assert words in text
+
+
+def test_a_wide_layer_is_summed_up():
+    """A thousand steps of a layer are one line."""
+    steps = [{"name": f"s{number}", "state": "Running" if number else "Succeeded"} for number in range(1000)]
+    pipeline = {"steps": [{"name": step["name"], "trainingJob": {"command": ["x"]}} for step in steps]}
+    document = {"metadata": {"name": "r"}, "spec": {"pipeline": "p"}, "status": {"steps": steps}}
+    assert "1000 steps: ✔ 1 Succeeded ● 999 Running" in shown(document, pipeline)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from ultramarine_contract.meta import PIPELINE_RUN
+from ultramarine_contract.meta import PIPELINE, PIPELINE_RUN
 
 from .session import Format, Output, Session, aligned, print_document, print_list, session_of
 
@@ -97,15 +97,23 @@ def list_runs(
 
 @run.command()
 def show(context: typer.Context, name: _RUN, output: Output = Format.TABLE) -> None:
-    """Show a run and its steps."""
+    """Show a run and its steps: in a terminal as a graph, elsewhere and with -o wide as a table."""
+    from rich.console import Console
+
     from ultramarine.runs import explanation
 
-    document = session_of(context).cluster.get(PIPELINE_RUN, name)
+    session = session_of(context)
+    document = session.cluster.get(PIPELINE_RUN, name)
     if output not in (Format.TABLE, Format.WIDE):
         print_document(document, output)
         return
     typer.echo(explanation(document))
-    typer.echo("\n".join(table_of(document)))
+    if (console := Console()).is_terminal and output == Format.TABLE:
+        from .graphs import graph
+
+        console.print(graph(document, _spec_of(session, document)))
+    else:
+        typer.echo("\n".join(table_of(document)))
     for output_name, stored in ((document.get("status") or {}).get("outputs") or {}).items():
         typer.echo(f"Output {output_name}: {stored['uri']}")
 
@@ -124,20 +132,23 @@ def watch(context: typer.Context, name: _RUN) -> None:
 
 
 def follow_steps(session: Session, name: str) -> None:
-    """Show the steps of a run while they change: in a terminal as a table, elsewhere a line for each change."""
+    """Show the steps of a run while they change: in a terminal as a graph, elsewhere a line for each change."""
     from rich.live import Live
-    from rich.text import Text
 
     from ultramarine.runs import ENDED, explanation, state_of
     from ultramarine.runs.pipelines import lines_of
 
+    from .graphs import graph
+
     former: dict[str, str] = {}
     document: Manifest = {}
+    spec: Manifest | None = None
     with Live(console=session.progress, auto_refresh=False, transient=False) as live:
         for event in session.cluster.watch(PIPELINE_RUN, name):
             document = event.object
             if session.progress.is_terminal:
-                live.update(Text("\n".join(table_of(document))), refresh=True)
+                spec = spec or _spec_of(session, document)
+                live.update(graph(document, spec), refresh=True)
             else:
                 for line in lines_of(document):
                     if former.get(line.name) != line.state and line.state != "Waiting":
@@ -148,6 +159,18 @@ def follow_steps(session: Session, name: str) -> None:
     session.note(explanation(document))
     if state_of(document) != "Succeeded":
         raise typer.Exit(1)
+
+
+def _spec_of(session: Session, document: Manifest) -> Manifest | None:
+    """Return the spec of a run's Pipeline; None if the Pipeline was deleted."""
+    from ultramarine.kube.errors import NotFound
+
+    name = document["spec"].get("pipeline")
+    try:
+        spec: Manifest | None = session.cluster.get(PIPELINE, name).get("spec") if name else None
+    except NotFound:
+        return None
+    return spec
 
 
 @run.command()

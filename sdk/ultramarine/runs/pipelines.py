@@ -70,6 +70,31 @@ def _reuse(step: Status) -> str:
     return f"from run {cached.get('run')}" if cached else str(step.get("missReason") or "")
 
 
+def layers_of(run: Manifest, pipeline: Manifest | None) -> list[list[str]]:
+    """Return the names of the steps by layers: a step is one layer below the last that it depends on.
+
+    `pipeline` is the spec of the run's Pipeline. Steps of finally are the last layer.
+    """
+    from pydantic import ValidationError
+
+    from ultramarine.resources.pipeline import PipelineSpec
+    from ultramarine.resources.pipeline_conditions import ConditionError
+    from ultramarine.resources.pipeline_steps import ordered
+
+    try:
+        spec = PipelineSpec.model_validate(run["spec"].get("pipelineSpec") or pipeline)
+        order = ordered(spec)
+    except (ValidationError, InvalidSpec, ConditionError):
+        return [[str(step["name"]) for step in steps_of(run)]]
+    depths: dict[str, int] = {}
+    for step, needs in order:
+        depths[step.name] = 1 + max((depths[name] for name in needs), default=0)
+    layers: list[list[str]] = [[] for _ in range(max(depths.values()))]
+    for step in spec.steps:
+        layers[depths[step.name] - 1].append(step.name)
+    return [*layers, [step.name for step in spec.finally_]] if spec.finally_ else layers
+
+
 def reason_of(run: Manifest, name: str) -> Iterator[str]:
     """Yield sentences on the state of one step. Raises InvalidSpec for a step that the run does not have."""
     step = next((step for step in steps_of(run) if step["name"] == name), None)
