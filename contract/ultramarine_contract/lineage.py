@@ -1,17 +1,17 @@
-"""Lineage: what an object of the platform used and made, read off its manifest, and the graph of many of them."""
+"""Lineage: what an object of the platform used and made, read off its manifest."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
-from .meta import GROUP, Manifest
+from .meta import ANNOTATION_APPROVED_BY, GROUP, Manifest, approver_of_alias
 
-ENDS = ("Succeeded", "Failed", "Stopped")
+ENDS = ("Succeeded", "Failed", "Stopped", "Cancelled")
 MAX_TEXT = 1024  # characters
+STARTED_BY = "started by"  # name of the part that is the object which made a run
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -50,17 +50,24 @@ def reference(kind: str, name: str) -> str:
     return f"{kind}/{name}"
 
 
-def facts(manifest: Manifest) -> list[Fact]:
-    """Return what is worth a record about an object as it is now; nothing about a kind without lineage."""
+def facts(manifest: Manifest, *, approvers: bool = False) -> list[Fact]:
+    """Return what is worth a record about an object as it is now; nothing about a kind without lineage.
+
+    With `approvers` the users who moved an alias, or changed what an endpoint serves, are read off annotations, which
+    only an API server from Kubernetes 1.36 keeps from being forged.
+    """
     reader = _READERS.get(str(manifest.get("kind")))
     if reader is None or not isinstance(manifest.get("status"), dict):
         return []
+    if not approvers:
+        manifest = {**manifest, "metadata": {**manifest["metadata"], "annotations": {}}}
     return list(reader(manifest, manifest["spec"], manifest["status"]))
 
 
 def _fact(manifest: Manifest, slot: str, value: str, **fields: Any) -> Fact:
     meta = manifest["metadata"]
-    by = str((manifest.get("status") or {}).get("requestedBy") or "")
+    by = fields.pop("by", None)
+    by = str((manifest.get("status") or {}).get("requestedBy") or "") if by is None else by
     shown = {name: detail for name, detail in fields.pop("details", {}).items() if detail not in (None, "", {}, [])}
     return Fact(manifest["kind"], meta["name"], meta["uid"], slot, value, by=by, details=shown, **fields)
 
@@ -112,11 +119,54 @@ def _run(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[Fact]
     )
 
 
+def _pipeline_run(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[Fact]:
+    """Yield the end of a PipelineRun with its steps. Its outputs are those of its steps' objects, which made them."""
+    if (state := status.get("state")) not in ENDS:
+        return
+    pipeline = status.get("pipeline") or {}
+    steps = status.get("steps") or []
+    outputs = {name: output.get("uri") for name, output in (status.get("outputs") or {}).items()}
+    details = {
+        "parameters": spec.get("parameters"),
+        "failure": str((status.get("failure") or {}).get("message", ""))[:MAX_TEXT],
+        "startTime": status.get("startTime"),
+        "rerun": spec.get("rerun"),
+        "outputs": outputs,
+        "steps": [{name: step[name] for name in _OF_STEP if step.get(name)} for step in steps],
+    }
+    name = str(pipeline.get("name") or "")
+    yield _fact(
+        manifest,
+        "end",
+        str(state),
+        time=str(status.get("completionTime") or ""),
+        used=_parts(
+            Part(reference("Pipeline", name), "pipeline", str(pipeline.get("digest", ""))) if name else None,
+            _owner(manifest),
+            *(_step(step) for step in steps),
+        ),
+        made=(Part(reference(manifest["kind"], manifest["metadata"]["name"])),),
+        details=details,
+    )
+
+
+_OF_STEP = ("name", "state", "kind", "child", "cached", "attempt", "startTime", "completionTime", "key", "missReason")
+
+
+def _step(step: Manifest) -> Part | None:
+    """Return the object that did a step's work, in this run or in the run whose results were reused."""
+    if job := (step.get("cached") or {}).get("job"):
+        return Part(reference("TrainingJob", str(job)), f"step {step['name']}, reused")
+    if step.get("child") and step.get("kind"):
+        return Part(reference(str(step["kind"]), str(step["child"])), f"step {step['name']}")
+    return None
+
+
 def _owner(manifest: Manifest) -> Part | None:
     """Return the object that started a run, such as a Schedule."""
     for owner in manifest["metadata"].get("ownerReferences") or []:
         if owner.get("controller") and str(owner.get("apiVersion", "")).startswith(f"{GROUP}/"):
-            return Part(reference(str(owner.get("kind")), str(owner.get("name"))), "started by")
+            return Part(reference(str(owner.get("kind")), str(owner.get("name"))), STARTED_BY)
     return None
 
 
@@ -176,6 +226,7 @@ def _version(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[F
 def _aliases(manifest: Manifest, spec: Manifest, _status: Manifest) -> Iterator[Fact]:
     """Yield where each alias of a Model or a Dataset leads."""
     name, kind = manifest["metadata"]["name"], f"{manifest['kind']}Version"
+    annotations = manifest["metadata"].get("annotations") or {}
     for alias, version in sorted((spec.get("aliases") or {}).items()):
         yield _fact(
             manifest,
@@ -183,27 +234,38 @@ def _aliases(manifest: Manifest, spec: Manifest, _status: Manifest) -> Iterator[
             str(version),
             used=(Part(reference(kind, f"{name}-{version}")),),
             made=(Part(reference(manifest["kind"], f"{name}@{alias}")),),
+            by=str(annotations.get(approver_of_alias(alias), "")),
         )
 
 
-def _endpoint(manifest: Manifest, _spec: Manifest, status: Manifest) -> Iterator[Fact]:
+def _endpoint(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[Fact]:
     """Yield the version that each deployment of an endpoint serves, and how its rollout ended."""
     endpoint = Part(reference(manifest["kind"], manifest["metadata"]["name"]))
+    by = str((manifest["metadata"].get("annotations") or {}).get(ANNOTATION_APPROVED_BY, ""))
+    served = {}
     for deployment in status.get("deployments") or []:
         if (version := deployment.get("modelVersion")) and deployment.get("readyReplicas"):
-            used = (Part(reference("ModelVersion", str(version)), str(deployment.get("name", ""))),)
-            yield _fact(manifest, f"deployment/{deployment.get('name')}", str(version), used=used, made=(endpoint,))
+            name = str(deployment.get("name", ""))
+            served[name] = Part(reference("ModelVersion", str(version)), name)
+            yield _fact(manifest, f"deployment/{name}", str(version), used=(served[name],), made=(endpoint,), by=by)
     rollout = status.get("rollout") or {}
     if (phase := rollout.get("phase")) in ROLLOUT_ENDS:
-        message = str(rollout.get("message", ""))[:MAX_TEXT]
-        yield _fact(manifest, "rollout", f"{phase} {rollout.get('identity', '')}".strip(), details={"message": message})
+        yield _fact(
+            manifest,
+            "rollout",
+            f"{phase} {rollout.get('identity', '')}".strip(),
+            used=_parts(served.get(str((spec.get("rollout") or {}).get("candidate", "")))),
+            made=(endpoint,),
+            by=by,
+            details={"message": str(rollout.get("message", ""))[:MAX_TEXT]},
+        )
 
 
 ROLLOUT_ENDS = ("Promoted", "RolledBack")
 _READERS: dict[str, Callable[[Manifest, Manifest, Manifest], Iterator[Fact]]] = {
     "TrainingJob": _run,
     "Sweep": _run,
-    "PipelineRun": _run,
+    "PipelineRun": _pipeline_run,
     "ModelVersion": _version,
     "DatasetVersion": _version,
     "Model": _aliases,
@@ -211,54 +273,3 @@ _READERS: dict[str, Callable[[Manifest, Manifest, Manifest], Iterator[Fact]]] = 
     "OnlineEndpoint": _endpoint,
 }
 KINDS = frozenset(_READERS)  # with lineage
-
-
-# ---- Graph
-
-
-class Graph:
-    """Facts by what they used and made."""
-
-    def __init__(self, facts: Iterable[Fact]) -> None:
-        self._making: dict[str, list[Fact]] = defaultdict(list)
-        self._using: dict[str, list[Fact]] = defaultdict(list)
-        for fact in facts:
-            for part in fact.made:
-                self._making[part.uri].append(fact)
-            for part in fact.used:
-                self._using[part.uri].append(fact)
-
-    def __contains__(self, uri: str) -> bool:
-        return uri in self._making or uri in self._using
-
-    def makers(self, uri: str) -> list[Fact]:
-        """Return the facts that made a part."""
-        return self._making.get(uri, [])
-
-    def users(self, uri: str) -> list[Fact]:
-        """Return the facts that used a part."""
-        return self._using.get(uri, [])
-
-    def origins(self, uri: str) -> list[Fact]:
-        """Return every fact that a part comes from, the nearest first."""
-        return _walk(uri, self.makers, lambda fact: fact.used)
-
-    def consequences(self, uri: str) -> list[Fact]:
-        """Return every fact that comes from a part, the nearest first."""
-        return _walk(uri, self.users, lambda fact: fact.made)
-
-
-def _walk(start: str, facts_at: Callable[[str], list[Fact]], ways: Callable[[Fact], tuple[Part, ...]]) -> list[Fact]:
-    reached, met, queue = [], {start}, [start]
-    passed: set[str] = set()
-    for uri in queue:  # which grows meanwhile
-        for fact in facts_at(uri):
-            identity = f"{fact.key}={fact.value}@{fact.time}"
-            if identity in passed:
-                continue
-            passed.add(identity)
-            reached.append(fact)
-            further = [part.uri for part in ways(fact) if part.uri not in met]
-            met.update(further)
-            queue += further
-    return reached

@@ -30,6 +30,8 @@ ANNOTATION_TRUSTED_BY = f"{GROUP}/trusted-by"
 # On an OnlineEndpoint whose author creates the Secret of its keys, since no author may read what the operator makes.
 ANNOTATION_KEYS = f"{GROUP}/keys"
 KEYS_OF_AUTHOR = "author"
+# User who last changed what an OnlineEndpoint serves, as the chart's admission policy records it.
+ANNOTATION_APPROVED_BY = f"{GROUP}/approved-by"
 
 # ConfigMap that the chart writes into each namespace: addresses and names for clients outside the cluster.
 PLATFORM_MAP = "ultramarine-platform"
@@ -154,6 +156,14 @@ def child_metadata(owner: Manifest, name: str) -> Manifest:
 def asked_by(user: str) -> dict[str, str]:
     """Return the annotation of an object that is made in the name of `user`; none without a user."""
     return {ANNOTATION_REQUESTED_BY: user} if user else {}
+
+
+def approver_of_alias(alias: str) -> str:
+    """Return the annotation of a Model or a Dataset with the user who moved an alias last, recorded by the API server.
+
+    An alias has at most 40 characters, so the annotation is never too long.
+    """
+    return f"approved-by.{GROUP}/{alias}"
 
 
 def controller_uid(manifest: Manifest) -> str:

@@ -139,28 +139,43 @@ def _block(storage: Storage, place: str, block: int) -> list[Entry]:
 
 
 @dataclass
+class Recorded:
+    """Newest values of an object's properties, as the chain has them."""
+
+    kind: str
+    name: str
+    by: str
+    values: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class Chain:
-    """End of a namespace's chain, to which records are appended, and the newest fact of each object's properties."""
+    """End of a namespace's chain, to which records are appended, and the newest values of each object's properties.
+
+    Of a deleted object only its uid is kept.
+    """
 
     storage: Storage
     place: str
     writer: str
     number: int = 0
     former: str = FIRST
-    objects: dict[str, dict[str, Fact]] = field(default_factory=dict)  # by uid and property
+    objects: dict[str, Recorded] = field(default_factory=dict)  # those that exist, by uid
+    deleted: set[str] = field(default_factory=set)  # uids
     recent: list[Entry] = field(default_factory=list)  # of the block of the index that is not full
 
     def load(self) -> None:
         """Read the chain again from the storage, and write the blocks of the index that are missing."""
-        self.number, self.former, self.objects, self.recent = 0, FIRST, {}, []
+        self.number, self.former, self.objects, self.deleted, self.recent = 0, FIRST, {}, set(), []
         for entry in read_all(self.storage, self.place):
             self._take(entry)
 
     def append(self, fact: Fact) -> bool:
         """Write the record of a fact; False if it is recorded already. Raises StorageError."""
         while True:
-            former = self.objects.get(fact.uid, {}).get(fact.slot)
-            if (former.value if former else "") == fact.value:
+            recorded = self.objects.get(fact.uid)
+            former = recorded.values.get(fact.slot, "") if recorded else ""
+            if former == fact.value or fact.uid in self.deleted:
                 return False
             data = statement(fact, self.number + 1, self.former, self.writer)
             if self.storage.create(self.place + record_name(self.number + 1), data):
@@ -170,7 +185,13 @@ class Chain:
 
     def _take(self, entry: Entry) -> None:
         self.number, self.former = entry.number, entry.digest
-        self.objects.setdefault(entry.fact.uid, {})[entry.fact.slot] = entry.fact
+        fact = entry.fact
+        if fact.slot == OBJECT:
+            self.objects.pop(fact.uid, None)
+            self.deleted.add(fact.uid)
+        elif fact.uid not in self.deleted:
+            recorded = self.objects.setdefault(fact.uid, Recorded(fact.kind, fact.name, fact.by))
+            recorded.values[fact.slot] = fact.value
         self.recent.append(entry)
         if entry.number % BLOCK == 0:
             if len(self.recent) == BLOCK:
@@ -178,29 +199,28 @@ class Chain:
                 self.storage.create(block, msgspec.json.encode(self.recent))
             self.recent = []
 
-    def closing(self, uid: str, facts: Iterable[Fact] = ()) -> tuple[Fact, ...]:
+    def closing(self, uid: str, time: str, facts: Iterable[Fact] = ()) -> tuple[Fact, ...]:
         """Return the facts that end properties which an object no longer has, such as a removed alias."""
-        there = {fact.slot for fact in facts}
-        former = (fact for slot, fact in self.objects.get(uid, {}).items() if slot not in there)
-        return tuple(_ended(fact) for fact in former if fact.value and fact.slot.partition("/")[0] in ENDING)
+        recorded, there = self.objects.get(uid), {fact.slot for fact in facts}
+        if recorded is None:
+            return ()
+        former = (slot for slot, value in recorded.values.items() if value and slot not in there)
+        ending = (slot for slot in former if slot.partition("/")[0] in ENDING)
+        return tuple(Fact(recorded.kind, recorded.name, uid, slot, "", time) for slot in ending)
 
-    def ends(self, uid: str) -> tuple[Fact, ...]:
-        """Return the facts that end an object of which the chain has records: its properties, and its deletion."""
-        fact = next(iter(self.objects.get(uid, {}).values()), None)
-        deletion = () if fact is None else (Fact(fact.kind, fact.name, uid, OBJECT, DELETED, by=fact.by),)
-        return (*self.closing(uid), *deletion)
+    def ends(self, uid: str, time: str = "") -> tuple[Fact, ...]:
+        """Return the facts that end an object of which the chain has records: its properties, and its deletion.
 
-    def living(self) -> dict[str, Fact]:
-        """Return a fact of each object whose deletion is not recorded, by uid."""
-        return {uid: next(iter(slots.values())) for uid, slots in self.objects.items() if OBJECT not in slots}
+        `time` is that of the deletion, if it was seen.
+        """
+        if (recorded := self.objects.get(uid)) is None:
+            return ()
+        deletion = Fact(recorded.kind, recorded.name, uid, OBJECT, DELETED, time, recorded.by)
+        return (*self.closing(uid, time), deletion)
 
 
 ENDING = ("alias", "deployment")  # properties that end with their entry in the object
 OBJECT, DELETED = "object", "Deleted"
-
-
-def _ended(fact: Fact) -> Fact:
-    return Fact(fact.kind, fact.name, fact.uid, fact.slot, "")
 
 
 # ---- Verifying

@@ -30,7 +30,7 @@ from . import settings, watch
 from .engine.engine import Engine
 from .engine.lease import Lease
 from .engine.mirror import Mirror
-from .engine.recorder import Recorder
+from .engine.recorder import Objects, Recorder
 from .engine.vitals import Gauges, Vitals
 from .kinds import kinds_on
 from .kube.client import ApiError, Client, namespace_of_pod
@@ -82,7 +82,9 @@ async def run(file: Path) -> int:
     kinds = kinds_on(platform)
     mirror = Mirror(kinds)
     writer = f"https://{GROUP}/operator@{__version__}"
-    recorder = Recorder(storage, platform.storage_bucket, writer, mirror.uid) if chosen.records.enabled else None
+    objects, approvers = Objects(mirror.uid, mirror.get), platform.knows_requester
+    own = Recorder(storage, platform.storage_bucket, writer, objects, approvers=approvers)
+    recorder = own if chosen.records.enabled else None
     engine = Engine(kinds, namespaces, mirror, client.fenced(lease.time_left), storage, platform, lease, recorder)
     Info("ultramarine_build", "What is running.").info({"version": __version__})
     tls = Path(TLS_DIR) if platform.tls else None

@@ -11,7 +11,13 @@ import pytest
 from bare import Api, eventually, merged, whole
 from broken import plain, spelled
 from strategies import KIND, OPEN, Path, replaced, schema
-from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY, Manifest
+from ultramarine_contract.meta import (
+    ANNOTATION_APPROVED_BY,
+    ANNOTATION_REQUESTED_BY,
+    ANNOTATION_TRUSTED_BY,
+    Manifest,
+    approver_of_alias,
+)
 
 TRUSTED = ("Model", "ModelVersion")
 KINDS = ("TrainingJob", "Sweep", "OnlineEndpoint", *TRUSTED)
@@ -210,3 +216,69 @@ def test_who_allowed_code_is_written_by_the_server(namespace, kind):
     for marks in (None, {}, {"a": "b"}, forged):
         assert sent("POST", yes, marks) == who
         api.run("delete", kind, name)
+
+
+def editors(api: Api, *users: str) -> None:
+    """Let users change everything in the namespace."""
+    api.run("create", "rolebinding", "movers", "--clusterrole=cluster-admin", *(f"--user={user}" for user in users))
+    ready = whole("Model", {"metadata": {"name": "probe"}})
+    eventually("they may edit", lambda: all(send(api, "POST", "Model", ready, dry=True, user=u)[0] == 201 for u in users))
+
+
+@pytest.mark.attack(
+    "model/approved-by",
+    asset="who decided what is served",
+    threat="a user moves an alias, or changes what an endpoint serves, in another's name",
+    control="the API server writes the user of each move into an annotation (Kubernetes 1.36 or newer), and the "
+    "records of lineage have the user",
+)
+@pytest.mark.parametrize("kind", ["Model", "Dataset"])
+def test_who_moved_an_alias_is_written_by_the_server(namespace, kind):
+    """Each alias has the user of its last move; another change, and what a user writes there, leave it."""
+    api = namespace()
+    editors(api, "ada", "eve", OPERATOR)
+    champion, golden = approver_of_alias("champion"), approver_of_alias("golden")
+
+    def sent(user: str, aliases: Manifest | None = None, **marks: str | None) -> tuple[str, str]:
+        names = {"champion": champion, "golden": golden}
+        annotations = {names[alias]: user for alias, user in marks.items()}
+        change: Manifest = {"metadata": {"annotations": annotations}} | ({"spec": {"aliases": aliases}} if aliases else {})
+        code, kept = send(api, "PATCH", kind, change, "a", "merge-patch+json", user=user)
+        assert code == 200, kept
+        written = kept["metadata"]["annotations"]
+        return written.get(champion, ""), written.get(golden, "")
+
+    for dry, marks in ((True, {"a": "b"}), (True, {champion: "ada"}), (False, None)):
+        made = whole(kind, {"metadata": {"name": "a", "annotations": marks}, "spec": {"aliases": None}})
+        made["spec"]["aliases"] = {"champion": "1"}
+        code, kept = send(api, "POST", kind, made, dry=dry, user="eve")
+        assert (code, kept["metadata"]["annotations"][champion]) == (201, "eve"), kept
+    assert sent("ada", {"golden": "1"}) == ("eve", "ada")
+    assert sent("eve", golden="eve", champion=None) == ("eve", "ada")
+    assert sent("ada", {"champion": "2"}, champion="eve") == ("ada", "ada")
+    assert sent("eve", {"champion": None, "golden": "2"}, champion="eve")[1] == "eve"
+    assert sent("ada", {"champion": "2"}) == ("ada", "eve")
+    assert sent(OPERATOR, {"champion": "3"}, champion="eve") == ("eve", "eve")  # which publishes in her name
+    assert sent(OPERATOR, {"golden": "3"}, golden=None) == ("eve", OPERATOR)
+
+
+@pytest.mark.attack("model/approved-by")
+def test_who_changed_what_is_served_is_written_by_the_server(namespace):
+    """An endpoint has the user of the last change of its models, traffic or rollout; replicas are no such change."""
+    api = namespace()
+    editors(api, "ada", "eve")
+
+    def sent(user: str, model: str, replicas: int, **metadata: Any) -> str:
+        deployment = {"name": "blue", "model": model, "replicas": replicas}
+        change = {"metadata": metadata, "spec": {"deployments": [deployment]}}
+        code, kept = send(api, "PATCH", "OnlineEndpoint", change, "a", "merge-patch+json", user=user)
+        assert code == 200, kept
+        return str(kept["metadata"]["annotations"][ANNOTATION_APPROVED_BY])
+
+    spec = {"deployments": [{"name": "blue", "model": "churn@1"}]}
+    made = {"apiVersion": "ultramarine.dev/v1alpha1", "kind": "OnlineEndpoint", "metadata": {"name": "a"}, "spec": spec}
+    code, kept = send(api, "POST", "OnlineEndpoint", made, user="eve")
+    assert (code, kept["metadata"]["annotations"][ANNOTATION_APPROVED_BY]) == (201, "eve"), kept
+    assert sent("ada", "churn@1", 2) == "eve"
+    assert sent("ada", "churn@2", 2, annotations={ANNOTATION_APPROVED_BY: "eve"}) == "ada"
+    assert sent("eve", "churn@2", 1, annotations={ANNOTATION_APPROVED_BY: "eve"}) == "ada"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -9,8 +10,10 @@ from builders import ours
 from ultramarine_contract import records
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.lineage import Fact, Part, facts
+from ultramarine_contract.meta import Key, approver_of_alias
 from ultramarine_contract.records import Chain, entry_of, read_all, record_name, verify
-from ultramarine_operator.engine.recorder import Recorder
+from ultramarine_operator.engine import recorder as recording
+from ultramarine_operator.engine.recorder import Objects, Recorder
 
 WRITER = "https://ultramarine.dev/operator@test"
 
@@ -121,6 +124,19 @@ def test_the_index_is_made_again(storage, place, short_blocks):
     assert (chain.number, len(chain.recent)) == (7, 1)
 
 
+def test_a_damaged_index_is_made_again(storage, place, short_blocks):
+    """An audit names the block to delete, and the next writer makes it from the records."""
+    chain_of(storage, place, 7)
+    expected, block = read_all(storage, place), f"{place}index/{record_name(1)}"
+    storage.write(block, b"[]")
+    assert f"delete {block}" in verify(storage, place).faults[0]
+
+    storage.delete(block)
+    chain_of(storage, place)
+    assert verify(storage, place).faults == []
+    assert read_all(storage, place) == expected
+
+
 # ---- Verifying
 
 
@@ -184,21 +200,30 @@ def version_of(number=8, **status):
     return ours("ModelVersion", f"churn-{number}", spec, {"conditions": [ready], **status})
 
 
-def model_of(**aliases):
-    return ours("Model", "churn", {"aliases": aliases}, {"versions": 1})
+def model_of(revision=1, by=None, **aliases):
+    """A Model with aliases, moved by a user, in one of its versions for the API server."""
+    marks = {approver_of_alias(alias): by for alias in aliases if by}
+    meta = {"annotations": marks, "resourceVersion": str(revision)}
+    return ours("Model", "churn", {"aliases": aliases}, {"versions": 1, "requestedBy": "ada"}, **meta)
 
 
-def recorder_of(storage, bucket, *objects):
+def recorder_of(storage, bucket, *objects, approvers=True):
     """A recorder in a cluster with these objects."""
-    uids = {(manifest["kind"], manifest["metadata"]["name"]): manifest["metadata"]["uid"] for manifest in objects}
-    return Recorder(storage, bucket, WRITER, lambda key: uids.get((key.kind, key.name)))
+    there = {Key.named(manifest["kind"], manifest): manifest for manifest in objects}
+    uids = {key: manifest["metadata"]["uid"] for key, manifest in there.items()}
+    return Recorder(storage, bucket, WRITER, Objects(uids.get, there.get), approvers=approvers)
 
 
 def written(recorder):
     """Write what waits, as the task of the recorder does."""
-    while recorder.waiting:
-        recorder._write(recorder._waiting[0])
-        recorder._waiting.popleft()
+
+    async def write():
+        task = asyncio.create_task(recorder.run())
+        while recorder.waiting:
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(write(), 60))
 
 
 def properties(storage, place):
@@ -208,8 +233,8 @@ def properties(storage, place):
 def test_moves_of_an_alias_are_records(storage, bucket, place):
     """Each version that an alias led to has a record, in order, and so has the end of the alias."""
     recorder = recorder_of(storage, bucket, model_of())
-    for aliases in ({"champion": "7"}, {"champion": "8"}, {"champion": "7"}, {}):
-        recorder.notice(model_of(**aliases))
+    for revision, aliases in enumerate(({"champion": "7"}, {"champion": "8"}, {"champion": "7"}, {})):
+        recorder.notice(model_of(revision, **aliases))
     written(recorder)
 
     values = ["7", "8", "7", ""]
@@ -248,11 +273,71 @@ def test_deletions_are_records(storage, bucket, place):
     ]
 
 
-def test_objects_without_news_cost_nothing(storage, bucket):
-    """A pass over an object that tells the same as before leaves nothing to write."""
-    recorder = recorder_of(storage, bucket, version_of())
-    recorder.notice(version_of())
-    recorder.notice(version_of(bytes=7))
+def test_a_record_of_an_alias_has_who_moved_it_and_when(storage, bucket, place):
+    """Not the user who made the Model; nobody where the API server does not write the user. An end has its time."""
+    recorder = recorder_of(storage, bucket, model_of())
+    recorder.notice(model_of(1, by="eve", champion="7"))
+    recorder.notice(model_of(2, by="bob", champion="8"))
+    recorder.notice(model_of(3))
+    written(recorder)
+    moves = [entry.fact for entry in read_all(storage, place)]
+    assert [(fact.value, fact.by) for fact in moves] == [("7", "eve"), ("8", "bob"), ("", "")]
+    assert all(fact.time for fact in moves)
 
-    assert recorder.waiting == 1
+    older = recorder_of(storage, bucket, model_of(), approvers=False)
+    older.notice(model_of(4, by="eve", champion="9"))
+    written(older)
+    assert read_all(storage, place)[-1].fact.by == ""
+
+
+def test_objects_without_news_cost_nothing(storage, bucket, monkeypatch):
+    """A pass over an unchanged object reads no facts, and one over an object that tells the same writes nothing."""
+    recorder, read = recorder_of(storage, bucket, version_of()), []
+    monkeypatch.setattr(recording, "facts", lambda manifest, **given: read.append(1) or facts(manifest, **given))
+    for _ in range(3):
+        recorder.notice(version_of())
+    changed = version_of(bytes=7)
+    changed["metadata"]["resourceVersion"] = "11"
+    recorder.notice(changed)
+
+    assert (recorder.waiting, len(read)) == (1, 2)
     assert facts(ours("Environment", "tools", {}, {"state": "Ready"})) == []
+
+
+class Away:
+    """A storage that does not answer until it is back."""
+
+    def __init__(self, storage):
+        self.storage, self.is_back = storage, False
+
+    def __getattr__(self, name):
+        if not self.is_back:
+            raise StorageError("the storage is away", "Unreachable")
+        return getattr(self.storage, name)
+
+
+def test_an_absent_storage_costs_a_bounded_memory_and_no_record(storage, bucket, place, monkeypatch):
+    """Above a number of notices, facts are read off the objects when the storage is back; deletions show then too."""
+    monkeypatch.setattr(recording, "MAX_WAITING", 3)
+    monkeypatch.setattr(recording, "RETRY_SECONDS", 0.01)
+    alive = [version_of(number) for number in range(1, 8)]
+    away = Away(storage)
+    first = recorder_of(storage, bucket, *alive)
+    first.notice(version_of(9))
+    written(first)
+    recorder = recorder_of(away, bucket, *alive)
+    for manifest in alive:
+        recorder.notice(manifest)
+    recorder.notice(version_of(8))
+    recorder.notice(version_of(8), is_gone=True)
+    recorder.notice(version_of(9), is_gone=True)
+    assert len(recorder._waiting) == 3
+    assert recorder.waiting == 7  # each object that exists
+
+    away.is_back = True
+    written(recorder)
+    assert sorted(properties(storage, place)) == sorted(
+        [(f"churn-{number}", "registration", "Ready") for number in (*range(1, 8), 9)]
+        + [("churn-9", "object", "Deleted")]
+    )
+    assert verify(storage, place).faults == []

@@ -147,11 +147,14 @@ class Engine:
                 kind = self._kinds[resource.kind]
                 children = self._mirror.children(kind.key(manifest))
                 self._reconciler.accounting.deleted(kind, manifest, children, datetime.now(UTC))
-                if self._recorder is not None:
-                    self._recorder.notice(manifest, is_gone=True)
+                self._record_end(resource, manifest)
         except Exception:
             with about(Key.named(resource.kind, manifest)):
                 log.exception("cannot take in the end of a %s", resource.kind)
+
+    def _record_end(self, resource: Resource, manifest: Manifest) -> None:
+        if self._recorder is not None and self._leading and resource.kind in self._kinds:
+            self._recorder.notice(manifest, is_gone=True)
 
     def _learn(self, resource: Resource, manifest: Manifest) -> None:
         try:
@@ -254,6 +257,7 @@ class Engine:
                     continue
                 for manifest in self._mirror.prune(resource, *listed, before):
                     self._ring(resource, manifest)
+                    self._record_end(resource, manifest)
         self._mirror.forget_the_gone()
         self._refused = frozenset(refused)
 
