@@ -53,8 +53,8 @@ def reference(kind: str, name: str) -> str:
 def facts(manifest: Manifest, *, approvers: bool = False) -> list[Fact]:
     """Return what is worth a record about an object as it is now; nothing about a kind without lineage.
 
-    With `approvers` the users who moved an alias, or changed what an endpoint serves, are read off annotations, which
-    only an API server from Kubernetes 1.36 keeps from being forged.
+    With `approvers` annotations name the user who moved an alias, or changed what an endpoint serves. Only an API
+    server from Kubernetes 1.36 keeps users from forging them.
     """
     reader = _READERS.get(str(manifest.get("kind")))
     if reader is None or not isinstance(manifest.get("status"), dict):

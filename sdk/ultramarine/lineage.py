@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from ultramarine_contract.errors import StorageError
-from ultramarine_contract.lineage import ENDS, KINDS, Fact, Graph, Part, facts, reference
+from ultramarine_contract.lineage import ENDS, KINDS, STARTED_BY, Fact, Part, facts, reference
+from ultramarine_contract.lineage_graph import Graph, identity_of, starters
 from ultramarine_contract.records import Verdict, folder, read_all, verify
 
 from .kube.errors import NotFound
@@ -25,7 +26,7 @@ VERSIONED = {"model": "ModelVersion", "dataset": "DatasetVersion"}
 _SCHEMA = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 _PRODUCER = "https://ultramarine.dev/lineage"
 ABOVE = "  (above)"
-_EVENTS = {"Failed": "FAIL", "Stopped": "ABORT"}
+_EVENTS = {"Failed": "FAIL", "Stopped": "ABORT", "Cancelled": "ABORT"}
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,14 @@ class Lineage:
     def tree(self) -> str:
         """Return both directions as a tree of text."""
         lines = [self.uri]
+        begun = {self.uri, *(part.uri for fact in self.graph.all_begun(self.uri) for part in fact.made)}
+
+        def users(uri: str) -> list[Fact]:
+            return [*(self.graph.begun(uri) if uri in begun else []), *self.graph.users(uri)]
+
         branches = (
             ("comes from", self.graph.makers, lambda fact: fact.used),
-            ("used by", self.graph.users, lambda fact: fact.made),
+            ("used by", users, lambda fact: fact.made),
         )
         for place, (title, at, ways) in enumerate(branches):
             is_last = place == len(branches) - 1
@@ -185,7 +191,7 @@ def _branch(
     some = [fact for fact in at(uri) if fact.value]
     for place, fact in enumerate(some):
         is_last = place == len(some) - 1
-        identity = f"{fact.key}={fact.value}@{fact.time}"
+        identity = identity_of(fact)
         yield f"{indent}{'└─' if is_last else '├─'} {_words(fact)}{ABOVE if identity in met else ''}"
         if identity in met:
             continue
@@ -199,7 +205,8 @@ def _branch(
             yield f"{deeper}{'└─' if ends else '├─'} {label}{part.uri}{digest}{ABOVE if part.uri in met else ''}"
             if part.uri not in met:
                 met.add(part.uri)
-                yield from _branch(part.uri, at, ways, deeper + ("   " if ends else "│  "), met)
+                further = starters if part.name == STARTED_BY else ways
+                yield from _branch(part.uri, at, further, deeper + ("   " if ends else "│  "), met)
 
 
 def _words(fact: Fact) -> str:

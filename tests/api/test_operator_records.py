@@ -6,7 +6,7 @@ import pytest
 from bare import eventually
 from operator_process import BUCKET
 from stories import ready, trained, until
-from ultramarine_contract.lineage import Graph
+from ultramarine_contract.lineage_graph import Graph
 from ultramarine_contract.records import folder, read_all, verify
 from ultramarine_contract.storage import Keys, Storage
 

@@ -222,7 +222,9 @@ def editors(api: Api, *users: str) -> None:
     """Let users change everything in the namespace."""
     api.run("create", "rolebinding", "movers", "--clusterrole=cluster-admin", *(f"--user={user}" for user in users))
     ready = whole("Model", {"metadata": {"name": "probe"}})
-    eventually("they may edit", lambda: all(send(api, "POST", "Model", ready, dry=True, user=u)[0] == 201 for u in users))
+    eventually(
+        "they may edit", lambda: all(send(api, "POST", "Model", ready, dry=True, user=u)[0] == 201 for u in users)
+    )
 
 
 @pytest.mark.attack(
@@ -242,7 +244,9 @@ def test_who_moved_an_alias_is_written_by_the_server(namespace, kind):
     def sent(user: str, aliases: Manifest | None = None, **marks: str | None) -> tuple[str, str]:
         names = {"champion": champion, "golden": golden}
         annotations = {names[alias]: user for alias, user in marks.items()}
-        change: Manifest = {"metadata": {"annotations": annotations}} | ({"spec": {"aliases": aliases}} if aliases else {})
+        change: Manifest = {"metadata": {"annotations": annotations}} | (
+            {"spec": {"aliases": aliases}} if aliases else {}
+        )
         code, kept = send(api, "PATCH", kind, change, "a", "merge-patch+json", user=user)
         assert code == 200, kept
         written = kept["metadata"]["annotations"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from builders import ours
 from ultramarine.lineage import Lineage, as_text
-from ultramarine_contract.lineage import Graph, facts
+from ultramarine_contract.lineage import facts
+from ultramarine_contract.lineage_graph import Graph
 
 DIGEST = "sha256:" + "a" * 64
 END = "2030-01-01T12:00:00Z"
@@ -99,6 +100,76 @@ def test_a_run_tells_who_started_it():
     manifest["metadata"]["ownerReferences"] = [owner]
 
     assert ("Schedule/nightly", "started by") in [(part.uri, part.name) for part in facts(manifest)[0].used]
+
+
+def pipeline_step(name, run, data=(), made=(), **status):
+    """A TrainingJob that a PipelineRun has made, which reads and writes files."""
+    owner = {"apiVersion": "ultramarine.dev/v1alpha1", "kind": "PipelineRun", "name": run, "controller": True}
+    spec = {"command": ["true"], "inputs": {f"in{number}": {"uri": uri} for number, uri in enumerate(data)}}
+    outputs = {f"out{number}": {"uri": uri} for number, uri in enumerate(made)}
+    ended = {"state": "Succeeded", "completionTime": END, "outputs": outputs, **status}
+    return ours("TrainingJob", name, spec, ended, ownerReferences=[owner])
+
+
+def pipeline_run(name, *steps, **meta):
+    """A PipelineRun that has ended, by the states of its steps."""
+    pin = {"name": "night", "digest": DIGEST}
+    status = {"state": "Succeeded", "completionTime": END, "requestedBy": "ada", "pipeline": pin, "steps": list(steps)}
+    return ours("PipelineRun", name, {"pipeline": "night", "parameters": {"rate": 1}}, status, **meta)
+
+
+@pytest.fixture
+def runs():
+    """Facts of a Schedule's run, whose step of other data stands beside a reused one of raw data."""
+    schedule = {"apiVersion": "ultramarine.dev/v1alpha1", "kind": "Schedule", "name": "nightly", "controller": True}
+    done = {"state": "Succeeded", "startTime": END, "completionTime": END}
+    clean = {"name": "clean", "kind": "TrainingJob", "child": "clean-1", **done}
+    fit = {"name": "fit", "kind": "TrainingJob", "child": "fit-1", "missReason": "command is b, and was a", **done}
+    reused = {"name": "clean", "cached": {"run": "first", "job": "clean-1"}, **done}
+    manifests = (
+        pipeline_step("clean-1", "first", [DATA], ["s3://lake/clean/"]),
+        pipeline_run("first", clean),
+        pipeline_step("fit-1", "second", ["s3://lake/other.csv"], [MODEL]),
+        pipeline_run("second", reused, fit, ownerReferences=[schedule]),
+    )
+    return [fact for manifest in manifests for fact in facts(manifest)]
+
+
+def test_a_pipelines_run_tells_its_steps(runs):
+    """The record of a run has its pipeline, each step with its object, and where a reused result comes from."""
+    run = next(fact for fact in runs if fact.name == "second")
+
+    assert [(part.name, part.uri) for part in run.used] == [
+        ("pipeline", "Pipeline/night"),
+        ("started by", "Schedule/nightly"),
+        ("step clean, reused", "TrainingJob/clean-1"),
+        ("step fit", "TrainingJob/fit-1"),
+    ]
+    assert run.details["steps"][1]["missReason"] == "command is b, and was a"
+    assert (run.by, run.details["parameters"]) == ("ada", {"rate": 1})
+
+
+def test_steps_of_one_run_do_not_come_from_each_other(runs):
+    """Data leads to the runs that used it and not to other steps of these; a model leads to its own data alone."""
+    graph = Graph(runs)
+    names = [fact.name for fact in graph.consequences(DATA)]
+    assert (names[0], sorted(names[1:])) == ("clean-1", ["first", "second"])
+
+    origins = graph.origins(MODEL)
+    assert [fact.name for fact in origins] == ["fit-1", "second"]
+    assert "fit-1" not in Lineage(DATA, graph, "team-a").tree()
+    tree = Lineage(MODEL, graph, "team-a").tree()
+    assert "started by: PipelineRun/second" in tree
+    assert "clean-1" not in tree
+
+
+def test_a_schedule_leads_to_what_its_runs_made(runs):
+    """Its runs, the jobs that these started, and what came of those."""
+    graph = Graph([*runs, *facts(version())])
+    assert [fact.name for fact in graph.consequences("Schedule/nightly")] == ["second", "fit-1", "churn-8"]
+
+    tree = Lineage("Schedule/nightly", graph, "team-a").tree()
+    assert all(name in tree for name in ("PipelineRun/second", "TrainingJob/fit-1", "ModelVersion/churn-8"))
 
 
 @pytest.mark.parametrize("state", ["", "Pending", "Running", "Suspended"])

@@ -86,8 +86,8 @@ class Recorder:
             self._postpone(key, uid, is_gone=is_gone)
             return
         now = timestamp(datetime.now(UTC))
-        told = facts(manifest, approvers=self._approvers)
-        dated = tuple(fact if fact.time else structs.replace(fact, time=now) for fact in told)
+        current = facts(manifest, approvers=self._approvers)
+        dated = tuple(fact if fact.time else structs.replace(fact, time=now) for fact in current)
         values = hash(tuple((fact.slot, fact.value) for fact in dated))
         has_news = self._newest.get(uid, _NOTHING) != values
         if is_gone:

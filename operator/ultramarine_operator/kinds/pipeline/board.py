@@ -222,6 +222,7 @@ class Board:
             work.name,
             "Running",
             child=name,
+            kind=work.runnable.resource.kind,
             key=key,
             miss_reason=miss[:MAX_MESSAGE],
             attempt=state.attempt,
@@ -320,7 +321,7 @@ class Board:
     @staticmethod
     def kept(state: StepStatus) -> dict[str, Any]:
         """Return the fields of a state that its end keeps."""
-        kept = ("child", "attempt", "start_time", "key", "miss_reason", "items", "published")
+        kept = ("child", "kind", "attempt", "start_time", "key", "miss_reason", "items", "published")
         return {name: value for name in kept if (value := getattr(state, name))}
 
     def put(self, name: str, state: StepState, message: str = "", **fields: Any) -> None:
