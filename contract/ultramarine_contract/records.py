@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from .errors import StorageError
-from .lineage import Fact
+from .lineage import Fact, Part, reference
 from .meta import GROUP, VERSION
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -55,12 +55,15 @@ def record_name(number: int) -> str:
 def statement(fact: Fact, number: int, former: str, writer: str) -> bytes:
     """Return the record of a fact as JSON: an in-toto statement of SLSA provenance, with its place in the chain.
 
+    A statement needs a subject, and a subject a digest: an object of the namespace has that of the fact.
     Source: in-toto Attestation Framework, Statement v1, whose readers ignore further fields; SLSA v1.0, Provenance.
     """
+    digest = {f"{GROUP}/fact": hashlib.sha256(msgspec.json.encode(fact)).hexdigest()}
+    subjects = fact.made or (Part(reference(fact.kind, fact.name)),)
     parameters = {"kind": fact.kind, "name": fact.name, "uid": fact.uid, "property": fact.slot, "value": fact.value}
     document = {
         "_type": STATEMENT,
-        "subject": [_resource(part) for part in fact.made],
+        "subject": [{"digest": digest} | _resource(part) for part in subjects],
         "predicateType": PREDICATE,
         "predicate": {
             "buildDefinition": {
@@ -70,7 +73,8 @@ def statement(fact: Fact, number: int, former: str, writer: str) -> bytes:
             },
             "runDetails": {
                 "builder": {"id": writer},
-                "metadata": {"invocationId": f"{fact.key}={fact.value}", "finishedOn": fact.time},
+                "metadata": {"invocationId": f"{fact.key}={fact.value}"}
+                | ({"finishedOn": fact.time} if fact.time else {}),
             },
         },
         "chain": {"number": number, "former": former, "fact": msgspec.to_builtins(fact)},
@@ -78,7 +82,7 @@ def statement(fact: Fact, number: int, former: str, writer: str) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _resource(part: Any) -> dict[str, Any]:
+def _resource(part: Part) -> dict[str, Any]:
     digest = part.digest.removeprefix("sha256:")
     return {"uri": part.uri, "name": part.name or part.uri} | ({"digest": {"sha256": digest}} if digest else {})
 

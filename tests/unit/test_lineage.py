@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from builders import ours
+from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent
+from openlineage.client.event_v2 import RunState as EventType
+from openlineage.client.serde import Serde
 from ultramarine.lineage import Lineage, as_text
 from ultramarine_contract.lineage import facts
 from ultramarine_contract.lineage_graph import Graph
@@ -242,3 +247,43 @@ def test_events_are_openlineage(graph):
     assert (run["eventType"], run["eventTime"], run["job"]["namespace"]) == ("COMPLETE", END, "ultramarine://team-a")
     assert {"namespace": "s3://lake", "name": "team-a/raw.csv"} in run["inputs"]
     assert len({event["run"]["runId"] for event in events}) == len(events)
+
+
+def test_events_are_those_of_the_official_models(graph, runs):
+    """The client of OpenLineage reads each event, and writes the same again."""
+    every = Graph([*runs, *(fact for made in (job(), version(), model(), endpoint()) for fact in facts(made))])
+    events = Lineage("ModelVersion/churn-8", every, "team-a").events()
+    assert {event["eventType"] for event in events} == {"COMPLETE"}
+    for event in events:
+        written = json.loads(Serde.to_json(official(event)), object_hook=without_facets)
+        assert written == event
+
+
+def without_facets(values):
+    """JSON values without the empty facets that the client adds."""
+    return {name: value for name, value in values.items() if not name.lower().endswith("facets")}
+
+
+def official(event):
+    """An event in the classes of OpenLineage's client, which refuse unknown fields and check times and names."""
+    own = {
+        "run": Run(**event["run"]),
+        "job": Job(**event["job"]),
+        "eventType": EventType(event["eventType"]),
+        "inputs": [InputDataset(**part) for part in event["inputs"]],
+        "outputs": [OutputDataset(**part) for part in event["outputs"]],
+    }
+    return RunEvent(**{key: value for key, value in (event | own).items() if key != "schemaURL"})
+
+
+@pytest.mark.parametrize(
+    ("state", "type"), [("Succeeded", "COMPLETE"), ("Failed", "FAIL"), ("Stopped", "ABORT"), ("Cancelled", "ABORT")]
+)
+def test_an_event_has_the_outcome_of_its_run(state, type):
+    """Each way in which a run ends is one of the types of OpenLineage."""
+    manifest = job()
+    manifest["status"]["state"] = state
+
+    (event,) = Lineage("TrainingJob/churn", Graph(facts(manifest)), "team-a").events()
+    assert event["eventType"] == type
+    official(event)

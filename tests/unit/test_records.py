@@ -7,6 +7,11 @@ import json
 
 import pytest
 from builders import ours
+from google.protobuf import json_format
+from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
+from in_toto_attestation.v1 import statement_pb2
+from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
+from in_toto_attestation.v1.statement import Statement
 from ultramarine_contract import records
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.lineage import Fact, Part, facts
@@ -57,6 +62,29 @@ def test_a_record_is_an_in_toto_statement(storage, place):
     assert document["predicate"]["buildDefinition"]["externalParameters"]["requestedBy"] == "ada"
     assert document["chain"]["former"] == records.digest_of(first)
     assert entry_of(second).fact == fact("job-1")
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        fact("job"),
+        Fact("Model", "churn", "uid", "alias/champion", "", "2030-01-01T12:00:00Z"),
+        Fact("TrainingJob", "job", "uid", "object", "Deleted"),
+        Fact("Model", "churn", "uid", "alias/champion", "8", made=(Part("Model/churn@champion"),), used=(Part("a"),)),
+    ],
+)
+def test_each_record_is_valid_for_the_official_models(recorded):
+    """The models of in-toto read statement and provenance without an unknown field, but for the place in the chain."""
+    document = json.loads(records.statement(recorded, 1, records.FIRST, WRITER))
+    assert document.pop("chain")["number"] == 1
+    statement = json_format.ParseDict(document, statement_pb2.Statement())
+    Statement.copy_from_pb(statement).validate()
+
+    provenance = json_format.ParseDict(document["predicate"], provenance_pb2.Provenance())
+    assert provenance.build_definition.build_type.endswith(f"/{recorded.kind}/v1alpha1")
+    assert provenance.run_details.builder.id == WRITER
+    for dependency in provenance.build_definition.resolved_dependencies:
+        ResourceDescriptor.copy_from_pb(dependency).validate()
 
 
 def test_a_fact_is_recorded_once(storage, place):
