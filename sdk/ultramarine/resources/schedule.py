@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from .base import Schema, Status, rule, rules
+from .base import DnsName, Extra, Schema, Status, rule, rules, says
 from .cron import Cron, TimeZone
 
 MAX_ACTIVE = 20
+MAX_TRIGGERS = 20
+MAX_EVENT = 500  # characters
 MAX_SCHEDULE_NAME = 28  # a run's name adds 12 characters
+
+
+_BY_TRIGGER: Extra = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["trigger"]}
 
 
 class RunTemplate(Schema):
@@ -26,18 +31,70 @@ class RunTemplate(Schema):
     )
 
 
-class ScheduleSpec(Schema):
-    """Times, and the template of the runs that begin then."""
+AliasReference = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?@[a-z]([-a-z0-9]*[a-z0-9])?$",
+        max_length=104,
+        json_schema_extra=says("must be a model's name with an alias or latest, such as churn@champion"),
+    ),
+]
+
+
+class Trigger(Schema):
+    """Event that starts a run."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            rule(
+                "[has(self.datasetVersion), has(self.modelAlias), has(self.pipeline), has(self.schedule)]"
+                ".filter(it, it).size() == 1",
+                "give one of datasetVersion, modelAlias, pipeline and schedule",
+            )
+        )
+    )
+
+    dataset_version: DnsName | None = Field(
+        default=None, description="Name of a Dataset. Event: it has a new version that is ready."
+    )
+    model_alias: AliasReference | None = Field(
+        default=None,
+        description="MODEL@ALIAS. Event: the alias leads to another version. MODEL@latest: a new version is ready.",
+    )
+    pipeline: DnsName | None = Field(default=None, description="Name of a Pipeline. Event: a run of it has succeeded.")
+    schedule: DnsName | None = Field(
+        default=None, description="Name of another Schedule. Event: a run of it has succeeded."
+    )
+
+    @property
+    def key(self) -> str:
+        """Text that no other trigger of a Schedule has, such as datasetVersion/raw."""
+        return "/".join(f"{name}/{value}" for name, value in self.model_dump(by_alias=True, exclude_none=True).items())
+
+
+class ScheduleSpec(Schema):
+    """Times and events, and the template of the runs that begin then."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("has(self.cron) || self.triggers.size() > 0", "give cron, triggers or both"),
             rule("!has(self.start) || !has(self.end) || self.start < self.end", "end must be later than start"),
         )
     )
 
-    cron: Cron = Field(
+    cron: Cron | None = Field(
+        default=None,
         description="Cron expression: minute, hour, day of month, month, day of week; or @hourly, @daily, @weekly, "
-        "@monthly, @yearly."
+        "@monthly, @yearly. Default: runs begin by triggers alone.",
+    )
+    triggers: list[Trigger] = Field(
+        default=[], max_length=MAX_TRIGGERS, description="Events of which each starts a run, beside the times."
+    )
+    debounce_seconds: int = Field(
+        default=0,
+        ge=0,
+        le=86400,
+        description="Time in seconds from an event to its run. Further events in that time have the same run.",
     )
     time_zone: TimeZone = Field(
         default="",
@@ -76,6 +133,13 @@ class RunReference(Schema):
     name: str = Field(max_length=253, description="Name of the run.")
 
 
+class TriggerStatus(Schema):
+    """State of a trigger's object."""
+
+    trigger: str = Field(max_length=128, description="Trigger, such as datasetVersion/raw.")
+    value: str = Field(max_length=64, description="Version or time that was seen last; empty if there is none yet.")
+
+
 class ScheduleStatus(Status):
     """Times and runs of the schedule."""
 
@@ -99,6 +163,16 @@ class ScheduleStatus(Status):
         default=None,
         json_schema_extra={"format": "date-time"},
         description="Newest time that passed without a run; an Event has the reason.",
+    )
+    triggers: list[TriggerStatus] = Field(
+        default=[], max_length=MAX_TRIGGERS, json_schema_extra=_BY_TRIGGER, description="States of the triggers."
+    )
+    pending_event: str = Field(default="", max_length=MAX_EVENT, description="Event whose run has not begun.")
+    pending_since: str | None = Field(
+        default=None, json_schema_extra={"format": "date-time"}, description="Time at which that event was seen."
+    )
+    last_event_time: str | None = Field(
+        default=None, json_schema_extra={"format": "date-time"}, description="Newest event whose run has begun."
     )
     last_run: str = Field(default="", max_length=253, description="Newest run.")
     last_run_state: str = Field(default="", max_length=32, description="State of the newest run.")

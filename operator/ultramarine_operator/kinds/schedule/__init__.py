@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from ultramarine.resources.schedule import MAX_SCHEDULE_NAME, ScheduleSpec, ScheduleStatus
+from ultramarine_contract.meta import DATASET, MODEL, PIPELINE_RUN, SCHEDULE
 
 from ...shared.kind import Column, Kind
 from .plan import plan, questions
+from .triggers import topics_of
 
 KIND = Kind(
     short="sched",
-    description="Schedule starts runs of one template at the times of a cron expression.",
+    description="Schedule starts runs of one template at the times of a cron expression, and after events.",
     spec=ScheduleSpec,
     status=ScheduleStatus,
     columns=(
@@ -22,15 +24,25 @@ KIND = Kind(
         Column("Result", ".status.lastRunState"),
         Column("Next", ".status.nextScheduleTime"),
         Column("Run", ".status.lastRun", priority=1),
+        Column("Event", ".status.lastEventTime", "date", priority=1),
     ),
     plan=plan,
     questions=questions,
+    related=(PIPELINE_RUN,),
+    rung_by=(DATASET, MODEL, PIPELINE_RUN, SCHEDULE),
+    topics=topics_of,
     names=(
         (
             f"size(self.metadata.name) <= {MAX_SCHEDULE_NAME}",
             f"metadata.name must have at most {MAX_SCHEDULE_NAME} characters: the name of each run begins with it",
         ),
         ("!self.metadata.name.contains('.')", "metadata.name must not contain a dot"),
+    ),
+    rules=(
+        (
+            "!self.spec.triggers.exists(trigger, has(trigger.schedule) && trigger.schedule == self.metadata.name)",
+            "spec.triggers must not name the Schedule itself: each of its runs would start the next one",
+        ),
     ),
     runs=True,
 )

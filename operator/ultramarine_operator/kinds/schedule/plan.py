@@ -12,22 +12,34 @@ from itertools import islice, takewhile
 from ultramarine.resources.cron import next_time, times_until, zone_of
 from ultramarine.resources.schedule import MAX_ACTIVE, RunReference, ScheduleSpec, ScheduleStatus
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
-from ultramarine_contract.meta import Manifest
+from ultramarine_contract.meta import PIPELINE_RUN, Manifest
 
 from ...runs import SOON
 from ...shared import statuses
 from ...shared.conditions import Condition, find, health, merge, parse_timestamp, timestamp
 from ...shared.plan import Event, Plan, Seen
 from ...shared.questions import AskAdmission, Question
-from .runs import Run, Schedule, run_at, run_name, runs_of, surplus
+from .runs import Run, Schedule, run_at, run_for, run_name, runs_of, surplus
+from .triggers import observe, pending_since, settle
 
 SCHEDULED, RUN_ACTIVE, SUSPENDED, FINISHED = "Scheduled", "RunActive", "Suspended", "Finished"
+AWAITS_EVENT = "AwaitsEvent"
 DECIDED = ("conditions", "observedGeneration", "state", "nextScheduleTime", "lastRun", "lastRunState", "active")
 MAX_MISSED = 100  # of the times that are counted
 SHOWN = 3  # runs in a message
 CAUSES = "the operator was away, the schedule was suspended, or an earlier run went on"
 LOOK_AGAIN = timedelta(minutes=5)  # the timer does not see that the machine's clock was set
 NEVER_USED = datetime(2000, 1, 1, tzinfo=UTC)  # of the run that the API server checks
+
+
+@dataclass(frozen=True)
+class Next:
+    """Run that is to begin, and the time until it is too late; `purpose` says for what it is, `until` when it may."""
+
+    purpose: str
+    manifest: Manifest
+    left: timedelta
+    until: timedelta = timedelta()
 
 
 @dataclass(frozen=True)
@@ -52,10 +64,26 @@ def plan(schedule: Schedule, seen: Seen, now: datetime) -> Plan:
             return Plan(dict(schedule.status), after=SOON)
         if objection:
             raise InvalidSpec(_of_template(objection))
+    _check_circle(schedule.spec)
     status = statuses.former(schedule, ScheduleStatus, DECIDED)
     runs = runs_of(schedule, seen)
     due = Due() if schedule.spec.suspend else _due(schedule, status, runs, now)
     return _planned(schedule, status, runs, due, seen, now)
+
+
+def _check_circle(spec: ScheduleSpec) -> None:
+    """Raise InvalidSpec for runs that would start each other without end."""
+    pipeline = spec.template.spec.get("pipeline") if spec.template.kind == PIPELINE_RUN.kind else None
+    if pipeline and any(trigger.pipeline == pipeline for trigger in spec.triggers):
+        raise InvalidSpec(
+            f"spec.triggers names Pipeline {pipeline}, which the template runs: each run would start the next one. "
+            "Remove that trigger."
+        )
+
+
+def _is_within(spec: ScheduleSpec, now: datetime) -> bool:
+    start, end = spec.start, spec.end
+    return (start is None or _aware(start) <= now) and (end is None or now <= _aware(end))
 
 
 # ---- Template
@@ -106,12 +134,16 @@ def _left(spec: ScheduleSpec, time: datetime, now: datetime) -> timedelta:
 
 def _times(spec: ScheduleSpec, earliest: datetime, now: datetime) -> Iterator[datetime]:
     """Yield the times that have come since, the newest first."""
+    if spec.cron is None:
+        return iter(())
     until = min(now, _aware(spec.end)) if spec.end else now
     since = max(earliest, _aware(spec.start) - timedelta(seconds=1)) if spec.start else earliest
     return takewhile(lambda time: time > since, times_until(spec.cron, spec.time_zone, until))
 
 
 def _next(spec: ScheduleSpec, now: datetime) -> datetime | None:
+    if spec.cron is None:
+        return None
     since = max(now, _aware(spec.start) - timedelta(seconds=1)) if spec.start else now
     time = next_time(spec.cron, spec.time_zone, since)
     return None if time is None or (spec.end and time > _aware(spec.end)) else time
@@ -126,26 +158,41 @@ def _aware(moment: datetime) -> datetime:
 
 def _planned(schedule: Schedule, status: ScheduleStatus, runs: list[Run], due: Due, seen: Seen, now: datetime) -> Plan:
     spec, going = schedule.spec, [run for run in runs if not run.is_over]
+    events = list(_events(schedule, status, due))
+    if (settled := settle(status, runs)) is not None:
+        events.append(Event("Started", f"{settled[0].kind} {settled[0].name} is the run because {settled[1]}"))
     counted = parse_timestamp(status.last_schedule_time) if status.last_schedule_time else None
-    delete = [run.ref for run in surplus(schedule, runs, counted)]
+    delete = [run.ref for run in surplus(schedule, runs, counted, pending_since(status))]
     upcoming = None if spec.suspend else _next(spec, now)
+    coming = _coming(schedule, status, due, seen, now)
     apply: tuple[Manifest, ...] = ()
     waits, looks = "", [upcoming - now] if upcoming else []
-    if due.newest is not None and going and spec.concurrency_policy != "Allow":
+    if coming is not None and coming.left < timedelta():
+        events.append(Event("MissedTimes", f"no run began although {status.pending_event}; {CAUSES}", "Warning"))
+        status.pending_since, status.pending_event, coming = None, "", None
+    if coming is not None and coming.until > timedelta():
+        looks.append(coming.until)
+    elif coming is not None and going and spec.concurrency_policy != "Allow":
         names = ", ".join(f"{run.kind} {run.name}" for run in going[:SHOWN])
-        waits = f"the run for {_local(due.newest, spec)} waits for the end of {names}"
-        looks.append(_left(spec, due.newest, now))
+        waits = f"the run {coming.purpose} waits for the end of {names}"
+        looks.append(coming.left)
         if spec.concurrency_policy == "Replace":
             delete += [run.ref for run in going if not run.is_going]
-    elif due.newest is not None:
-        apply = (run_at(schedule, due.newest, seen.platform),)
+    elif coming is not None:
+        apply = (coming.manifest,)
         looks.append(timedelta())  # the operator is not notified of its own writes
-    elif due.started is not None:
+    if due.started is not None or settled is not None:
         looks.append(SOON)  # the history counts this run from now on
-    events = tuple(_events(schedule, status, due, waits))
+    if waits and (find(schedule.status, "Ready") or {}).get("reason") != RUN_ACTIVE:
+        events.append(Event(RUN_ACTIVE, waits))
     _record(status, runs, due)
+    if not apply:  # an event that comes while its run is being made has a run of its own
+        former = status.pending_since
+        observe(schedule, status, seen, now, counts=_is_within(spec, now))
+        if status.pending_since != former:
+            looks.append(timedelta())
     status.next_schedule_time = timestamp(upcoming) if upcoming else None
-    state, ready = _state(spec, upcoming, waits)
+    state, ready = _state(spec, upcoming, waits, now)
     conditions = (Condition("Accepted", True, "Valid"), ready, *health(done=True))
     document = {
         **{name: value for name, value in statuses.dumped(status).items() if value not in ("", [])},
@@ -154,7 +201,20 @@ def _planned(schedule: Schedule, status: ScheduleStatus, runs: list[Run], due: D
         "conditions": merge(schedule.status.get("conditions") or [], conditions, schedule.generation, now),
     }
     after = max(min(*looks, LOOK_AGAIN), timedelta()) if looks else None
-    return Plan(document, apply=apply, delete=tuple(delete), events=events, after=after)
+    return Plan(document, apply=apply, delete=tuple(delete), events=tuple(events), after=after)
+
+
+def _coming(schedule: Schedule, status: ScheduleStatus, due: Due, seen: Seen, now: datetime) -> Next | None:
+    """Return the run of the time that has come or, without one, of the event that an earlier pass saw."""
+    spec, since = schedule.spec, pending_since(status)
+    if due.newest is not None:
+        purpose = f"for {_local(due.newest, spec)}"
+        return Next(purpose, run_at(schedule, due.newest, seen.platform), _left(spec, due.newest, now))
+    if since is None or spec.suspend or not spec.triggers:
+        return None
+    at = since + timedelta(seconds=spec.debounce_seconds)
+    run = run_for(schedule, status.pending_event, since, seen.platform)
+    return Next(f"because {status.pending_event}", run, _left(spec, at, now), at - now)
 
 
 def _record(status: ScheduleStatus, runs: list[Run], due: Due) -> None:
@@ -172,12 +232,10 @@ def _record(status: ScheduleStatus, runs: list[Run], due: Due) -> None:
         status.last_run, status.last_run_state = runs[-1].name, runs[-1].state or "New"
 
 
-def _events(schedule: Schedule, status: ScheduleStatus, due: Due, waits: str) -> Iterator[Event]:
-    spec, former = schedule.spec, (find(schedule.status, "Ready") or {}).get("reason")
+def _events(schedule: Schedule, status: ScheduleStatus, due: Due) -> Iterator[Event]:
+    spec = schedule.spec
     if due.started is not None and due.started.time is not None:
         yield Event("Started", f"{due.started.kind} {due.started.name} is the run for {_local(due.started.time, spec)}")
-    if waits and former != RUN_ACTIVE:
-        yield Event(RUN_ACTIVE, waits)
     named = parse_timestamp(status.last_missed_time) if status.last_missed_time else None
     if missed := [time for time in due.missed if named is None or time > named]:
         last = _local(missed[0], spec)
@@ -188,17 +246,21 @@ def _events(schedule: Schedule, status: ScheduleStatus, due: Due, waits: str) ->
         yield Event("MissedTimes", f"{passed}; {CAUSES}", "Warning")
 
 
-def _state(spec: ScheduleSpec, upcoming: datetime | None, waits: str) -> tuple[str, Condition]:
+def _state(spec: ScheduleSpec, upcoming: datetime | None, waits: str, now: datetime) -> tuple[str, Condition]:
     if spec.suspend:
         message = "spec.suspend is true; set it to false to go on"
         return "Suspended", Condition("Ready", False, SUSPENDED, message)
     if waits:
         return "Active", Condition("Ready", True, RUN_ACTIVE, waits)
+    is_over = spec.end is not None and _aware(spec.end) < now
+    if upcoming is None and (is_over or not spec.triggers):
+        message = "no further time comes; change spec.end or spec.cron to go on"
+        return "Ended", Condition("Ready", False, FINISHED, message)
+    keys = ", ".join(trigger.key for trigger in spec.triggers)
     if upcoming is None:
-        return "Ended", Condition(
-            "Ready", False, FINISHED, "no further time comes; change spec.end or spec.cron to go on"
-        )
-    return "Active", Condition("Ready", True, SCHEDULED, f"the next run begins at {_local(upcoming, spec)}")
+        return "Active", Condition("Ready", True, AWAITS_EVENT, f"a run begins after an event of {keys}")
+    also = f", or after an event of {keys}" if keys else ""
+    return "Active", Condition("Ready", True, SCHEDULED, f"the next run begins at {_local(upcoming, spec)}{also}")
 
 
 def _local(time: datetime, spec: ScheduleSpec) -> str:

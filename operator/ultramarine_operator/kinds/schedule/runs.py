@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -26,8 +26,10 @@ from ...shared.plan import Obj, Platform, Seen
 Schedule = Obj[ScheduleSpec]
 
 ANNOTATION_TIME = f"{GROUP}/scheduled-for"  # of a run: its time
+ANNOTATION_EVENT = f"{GROUP}/triggered-by"  # of a run that an event started: the event in words
 OVER = (*ENDED, "Invalid")
-SUFFIX = re.compile(r"-(m?)(\d{10,})")  # of a run's name: seconds since 1970; m stands for one that a user started
+# Of a run's name: seconds since 1970; m stands for a run that a user started, e for one of an event.
+SUFFIX = re.compile(r"-([me]?)(\d{10,})")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Run:
     name: str
     time: datetime | None
     is_manual: bool
+    is_event: bool
     state: str
     completed: str
     is_going: bool  # deleted already
@@ -53,15 +56,31 @@ def run_name(schedule: str, time: datetime) -> str:
     return f"{schedule}-{int(time.timestamp()):010}"
 
 
+def event_run_name(schedule: str, since: datetime) -> str:
+    """Return the name of the run for an event, which no second run can have."""
+    return f"{schedule}-e{int(since.timestamp()):010}"
+
+
 def run_at(schedule: Schedule, time: datetime, platform: Platform) -> Manifest:
     """Return the run for a time."""
-    metadata = queues.labelled(child_metadata(schedule.manifest, run_name(schedule.name, time)), schedule.manifest)
-    annotations = {ANNOTATION_TIME: timestamp(time), **asked_by(platform.requester(schedule.manifest))}
+    return _run_called(schedule, run_name(schedule.name, time), {ANNOTATION_TIME: timestamp(time)}, platform)
+
+
+def run_for(schedule: Schedule, event: str, since: datetime, platform: Platform) -> Manifest:
+    """Return the run for an event."""
+    return _run_called(schedule, event_run_name(schedule.name, since), {ANNOTATION_EVENT: event}, platform)
+
+
+def _run_called(schedule: Schedule, name: str, annotations: Mapping[str, str], platform: Platform) -> Manifest:
+    metadata = queues.labelled(child_metadata(schedule.manifest, name), schedule.manifest)
     template = schedule.spec.template
     return {
         "apiVersion": API_VERSION,
         "kind": template.kind,
-        "metadata": {**metadata, "annotations": annotations},
+        "metadata": {
+            **metadata,
+            "annotations": {**annotations, **asked_by(platform.requester(schedule.manifest))},
+        },
         "spec": template.spec,
     }
 
@@ -79,7 +98,8 @@ def _run(schedule: Schedule, child: Manifest) -> Run:
         kind=kind,
         name=meta["name"],
         time=datetime.fromtimestamp(int(match[2]), UTC) if match else None,
-        is_manual=not match or bool(match[1]),
+        is_manual=not match or match[1] == "m",
+        is_event=bool(match) and match[1] == "e",
         state=str(status.get("state") or ""),
         completed=str(status.get("completionTime") or ""),
         is_going=bool(meta.get("deletionTimestamp")),
@@ -87,16 +107,21 @@ def _run(schedule: Schedule, child: Manifest) -> Run:
     )
 
 
-def surplus(schedule: Schedule, runs: Iterable[Run], started: datetime | None) -> list[Run]:
+def surplus(schedule: Schedule, runs: Iterable[Run], started: datetime | None, pending: datetime | None) -> list[Run]:
     """Return the runs that have ended and exceed the limits of the history.
 
-    A run counts once the status names its time, `started` being the newest of them: it would otherwise run again.
+    A run counts once the status names its time, `started` being the newest of them, or names its event no more as
+    `pending`: it would otherwise run again.
     """
-    ended = [
-        run
-        for run in runs
-        if run.is_over and run.time is not None and (run.is_manual or (started is not None and run.time <= started))
-    ]
+
+    def counts(run: Run) -> bool:
+        if run.time is None or not run.is_over:
+            return False
+        if run.is_event:
+            return run.time != pending
+        return run.is_manual or (started is not None and run.time <= started)
+
+    ended = [run for run in runs if counts(run)]
     succeeded = [run for run in ended if run.state == "Succeeded"]
     failed = [run for run in ended if run.state != "Succeeded"]
     limits = (

@@ -20,6 +20,7 @@ from ...shared.testing import (
     applied,
     clash,
     named,
+    rule,
     seen,
     stored,
     until_none,
@@ -102,8 +103,25 @@ async def _replaces(world: World) -> None:
 MANUAL_RUN = f"{NAME}-m1577836800"
 
 
+async def _follows(world: World) -> None:
+    """Move an alias, so that one run begins."""
+    await until_state(world, "Schedule", NAME, "Active")
+    await world.until("the alias is seen", lambda: "champion" in str(world.status("Schedule", NAME).get("triggers")))
+    await world.edit("Model", "churn", {"spec": {"aliases": {"champion": "2"}}})
+    await world.until("a run exists", lambda: world.all("TrainingJob"))
+    (run,) = world.all("TrainingJob")
+    world.decide(run["metadata"]["name"], "succeeds")
+    await world.until("the event is over", lambda: world.status("Schedule", NAME).get("lastEventTime"))
+    await until_state(world, "TrainingJob", run["metadata"]["name"], "Succeeded")
+
+
+MOVES: Manifest = {"triggers": [{"modelAlias": "churn@champion"}], "template": TEMPLATE}
+
+
 def _complete(_: Manifest, spec: Manifest) -> None:
     spec |= {"cron": DAILY["cron"], "template": TEMPLATE}
+    if "triggers" in spec:
+        spec["triggers"] = [{"datasetVersion": "raw"}]
     if "timeZone" in spec:
         spec["timeZone"] = "Europe/Berlin"
     for name, moment in (("start", "2027-01-01T00:00:00Z"), ("end", "2099-01-01T00:00:00+02:00")):
@@ -122,6 +140,13 @@ MATERIAL = Material(
         "spec": {
             "cron": "30 2 * * MON-FRI",
             "timeZone": "Europe/Berlin",
+            "triggers": [
+                {"datasetVersion": "raw"},
+                {"modelAlias": "churn@champion"},
+                {"pipeline": "clean"},
+                {"schedule": "hourly"},
+            ],
+            "debounceSeconds": 60,
             "start": "2027-01-01T00:00:00Z",
             "end": "2099-01-01T00:00:00Z",
             "suspend": False,
@@ -134,6 +159,8 @@ MATERIAL = Material(
     },
     least=DAILY,
     defaults={
+        "triggers": [],
+        "debounceSeconds": 0,
         "suspend": False,
         "concurrencyPolicy": "Allow",
         "successfulRunsHistoryLimit": 3,
@@ -145,6 +172,14 @@ MATERIAL = Material(
         named("metadata.name must have at most 28", "a" * MAX_SCHEDULE_NAME, "a" * (MAX_SCHEDULE_NAME + 1)),
         named("metadata.name must not contain a dot", "a-b", "a.b"),
         clash("end must be later than start", {}, {"start": "2027-01-01T00:00:00Z", "end": "2026-12-31T00:00:00Z"}),
+        clash("give cron, triggers or both", {}, {"cron": None, "triggers": []}),
+        clash(
+            "give one of datasetVersion, modelAlias, pipeline and schedule",
+            {"triggers": [{"pipeline": "clean"}]},
+            {"triggers": [{}]},
+            {"triggers": [{"pipeline": "clean", "schedule": "hourly"}]},
+        ),
+        rule("must not name the Schedule itself", {}, {"triggers": [{"schedule": NAME}]}),
         clash("spec.template.kind must be one of", {}, {"template": {"kind": "Model"}}),
     ),
     lives=(
@@ -157,6 +192,11 @@ MATERIAL = Material(
         ),
         Life("forgets a failed run", _leap(failedRunsHistoryLimit=0), _forgets),
         Life("waits for an earlier run", _leap(concurrencyPolicy="Forbid"), _waits),
+        Life(
+            "follows an alias",
+            (applied("Model", "churn", {"aliases": {"champion": "1"}}), applied("Schedule", NAME, MOVES)),
+            _follows,
+        ),
         Life("replaces an earlier run", _leap(concurrencyPolicy="Replace"), _replaces),
     ),
     samples=(due_run,),
