@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
-from bare import eventually
+from bare import Refused, eventually
 from operator_process import BUCKET
 from stories import ready, trained, until
 from ultramarine_contract.lineage_graph import Graph
@@ -54,6 +56,25 @@ def test_a_life_becomes_a_chain(api, operator, node, storage):
     graph = Graph(entry.fact for entry in read_all(storage, place))
     origins = graph.origins("Model/churn@champion")
     assert [fact.kind for fact in origins] == ["Model", "ModelVersion", "TrainingJob"]
+
+
+def test_the_record_of_an_alias_has_who_moved_it(api, operator, node, storage):
+    """The user of the move, whoever made the Model; that is the approver where approval is asked for."""
+    trained(api, node, "churn")
+    eventually("the version is ready", lambda: ready(api, "churn-1"))
+    api.run("create", "rolebinding", "bob", "--clusterrole=cluster-admin", "--user=bob")
+
+    def is_moved():
+        with contextlib.suppress(Refused):
+            change = '{"spec": {"aliases": {"champion": "1"}}}'
+            return api.run("patch", "mdl", "churn", "--as=bob", "--type=merge", "-p", change)
+
+    eventually("bob may move it", is_moved)
+    eventually("the alias is recorded", lambda: ("Model", "churn", "alias/champion", "1") in facts(storage, api))
+
+    (moved,) = (e.fact for e in read_all(storage, folder(BUCKET, api.namespace)) if e.fact.kind == "Model")
+    assert moved.by == "bob"
+    assert moved.time
 
 
 def test_a_killed_operator_loses_and_repeats_nothing(api, operator, node, storage):

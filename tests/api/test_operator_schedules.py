@@ -103,3 +103,22 @@ def test_a_run_of_the_command_counts(api, operator, node):
     begun(api)
     api.run("delete", "sched", NAME)
     assert "does not exist" in command(api, "schedule", "trigger", NAME, code=1)
+
+
+def test_a_moved_alias_starts_one_run(api, operator, node):
+    """The alias at the beginning is not an event; after a move and a killed operator there is one run, which says why."""
+    api.apply(applied("Model", "churn", {"aliases": {"champion": "1"}}))
+    api.apply(applied("Schedule", NAME, {"triggers": [{"modelAlias": "churn@champion"}], "template": TEMPLATE}))
+    eventually("the alias is seen", lambda: status(api, "sched", NAME).get("triggers"))
+    assert api.all("tj") == []
+    operator.kill()
+    api.run("patch", "mdl", "churn", "--type=merge", "-p", '{"spec": {"aliases": {"champion": "2"}}}')
+    operator.start()
+    eventually("the run exists", lambda: api.all("tj"))
+    operator.kill()
+    operator.start()
+    eventually("the event is over", lambda: status(api, "sched", NAME).get("lastEventTime"))
+
+    (run,) = api.all("tj")
+    assert run["metadata"]["annotations"]["ultramarine.dev/triggered-by"] == "churn@champion is version 2"
+    eventually("the Event is there", lambda: "Started" in reasons(api, NAME))

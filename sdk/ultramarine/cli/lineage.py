@@ -36,7 +36,12 @@ def lineage(
     name: Annotated[str, typer.Argument(help="Name, such as churn@8 or churn@champion.", show_default=False)],
     output: _FORMAT = LineageFormat.TREE,
 ) -> None:
-    """Show where an object comes from and what came of it: data, code, runs, versions, endpoints."""
+    """Show where an object comes from and what came of it: data, code, runs, versions, endpoints.
+
+    ultramarine lineage model churn@champion
+
+    ultramarine lineage dataset raw@3
+    """
     from ultramarine.lineage import as_text, lineage_of
 
     kind = {"endpoint": "onlineendpoint", "run": "trainingjob"}.get(kind, kind)
@@ -48,7 +53,12 @@ def verify_records(
     context: typer.Context,
     head: Annotated[str, typer.Option(help="Digest that an earlier check gave for the last record.")] = "",
 ) -> None:
-    """Check that no record was removed or altered; exit with 1 if one was."""
+    """Check that no record was removed or altered; exit with 1 if one was.
+
+    Keep the digest of the last record elsewhere, and give it to a later check:
+
+    ultramarine audit verify --head sha256:0c57e4...
+    """
     from ultramarine.lineage import audit
 
     session = session_of(context)

@@ -29,7 +29,7 @@ def trigger(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the Schedule.", show_default=False)],
 ) -> None:
-    """Start a run of a schedule now. Its next time stays as it is."""
+    """Start a run of a schedule now. Its next time and its triggers stay as they are."""
     session = session_of(context)
     run = session.client.trigger(name)
     typer.echo(run.reference)
