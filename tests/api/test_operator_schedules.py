@@ -106,7 +106,7 @@ def test_a_run_of_the_command_counts(api, operator, node):
 
 
 def test_a_moved_alias_starts_one_run(api, operator, node):
-    """The alias at the beginning is not an event; after a move and a killed operator there is one run, which says why."""
+    """What the alias was is not an event; after a move and two kills there is one run, which says why it began."""
     api.apply(applied("Model", "churn", {"aliases": {"champion": "1"}}))
     api.apply(applied("Schedule", NAME, {"triggers": [{"modelAlias": "churn@champion"}], "template": TEMPLATE}))
     eventually("the alias is seen", lambda: status(api, "sched", NAME).get("triggers"))
