@@ -30,6 +30,7 @@ ANNOTATION_TRUSTED_BY = f"{GROUP}/trusted-by"
 # On an OnlineEndpoint whose author creates the Secret of its keys, since no author may read what the operator makes.
 ANNOTATION_KEYS = f"{GROUP}/keys"
 KEYS_OF_AUTHOR = "author"
+
 # User who last changed what an OnlineEndpoint serves, as the chart's admission policy records it.
 ANNOTATION_APPROVED_BY = f"{GROUP}/approved-by"
 

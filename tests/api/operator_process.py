@@ -66,6 +66,7 @@ class Operator:
             "images": {"trainer": "ultramarine/trainer:1", "server": "ultramarine/server:1"},
             "storage": {"endpoint": self.store.endpoint, "bucket": BUCKET, "secretName": "ultramarine-storage"},
             "records": {"enabled": self.records},
+            "requester": self.records,
             "progress": {"url": f"http://127.0.0.1:{self.port}" if self.hears else ""},
             **({"gateway": {"address": self.gateway, "namespaces": [self.api.namespace]}} if self.gateway else {}),
             **({"gatewayApi": json.loads(self.gateway_api)} if self.gateway_api else {}),
