@@ -77,7 +77,7 @@ class ScheduleSpec(Schema):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule("has(self.cron) || self.triggers.size() > 0", "give cron, triggers or both"),
+            rule("has(self.cron) || (has(self.triggers) && self.triggers.size() > 0)", "give cron, triggers or both"),
             rule("!has(self.start) || !has(self.end) || self.start < self.end", "end must be later than start"),
         )
     )

@@ -40,7 +40,8 @@ KIND = Kind(
     ),
     rules=(
         (
-            "!self.spec.triggers.exists(trigger, has(trigger.schedule) && trigger.schedule == self.metadata.name)",
+            "!has(self.spec.triggers) || !self.spec.triggers.exists(trigger, has(trigger.schedule) && "
+            "trigger.schedule == self.metadata.name)",
             "spec.triggers must not name the Schedule itself: each of its runs would start the next one",
         ),
     ),

@@ -159,7 +159,6 @@ MATERIAL = Material(
     },
     least=DAILY,
     defaults={
-        "triggers": [],
         "debounceSeconds": 0,
         "suspend": False,
         "concurrencyPolicy": "Allow",
