@@ -99,7 +99,7 @@ def _run(schedule: Schedule, child: Manifest) -> Run:
         name=meta["name"],
         time=datetime.fromtimestamp(int(match[2]), UTC) if match else None,
         is_manual=not match or match[1] == "m",
-        is_event=bool(match) and match[1] == "e",
+        is_event=match is not None and match[1] == "e",
         state=str(status.get("state") or ""),
         completed=str(status.get("completionTime") or ""),
         is_going=bool(meta.get("deletionTimestamp")),
