@@ -150,7 +150,10 @@ def _pipeline_run(manifest: Manifest, spec: Manifest, status: Manifest) -> Itera
     )
 
 
-_OF_STEP = ("name", "state", "kind", "child", "cached", "attempt", "startTime", "completionTime", "key", "missReason")
+_OF_STEP = (
+    *("name", "state", "kind", "child", "cached", "published", "attempt"),
+    *("startTime", "completionTime", "key", "missReason"),
+)
 
 
 def _step(step: Manifest) -> Part | None:
