@@ -10,7 +10,15 @@ from typing import Any
 from msgspec.structs import replace
 from ultramarine_contract import common as contract
 from ultramarine_contract.cache_records import CacheTask
-from ultramarine_contract.dataset_records import PROFILE, SUMMARY_NAME, ColumnFacts, ProfileSummary
+from ultramarine_contract.dataset_records import (
+    DATA,
+    FACTS,
+    PROFILE,
+    SUMMARY_NAME,
+    ColumnFacts,
+    ImportSummary,
+    ProfileSummary,
+)
 from ultramarine_contract.environment_records import ARCHIVE_NAME, LOCK_NAME, BuildRecord, BuildTask
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.storage import Storage
@@ -108,9 +116,22 @@ def record_step(storage: Storage, job: Manifest, record: TerminationRecord) -> C
 
 def profile_and_store(storage: Storage, job: Manifest) -> contract.OutputRecord:
     """Do the work of a pod that profiles a table: store the summary of a good one."""
+    summary = ProfileSummary("csv", 10, 1, (ColumnFacts("age", "int64"),))
+    return _store(storage, job, PROFILE, SUMMARY_NAME, summary.to_json())
+
+
+def import_and_store(storage: Storage, job: Manifest) -> dict[str, contract.OutputRecord]:
+    """Do the work of a pod that imports a source: store a file, and the summary."""
+    return {
+        DATA: _store(storage, job, DATA, "churn.csv", "age\n7\n"),
+        FACTS: _store(storage, job, FACTS, SUMMARY_NAME, ImportSummary(changed=True).to_json()),
+    }
+
+
+def _store(storage: Storage, job: Manifest, output: str, name: str, content: str) -> contract.OutputRecord:
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / SUMMARY_NAME).write_text(ProfileSummary("csv", 10, 1, (ColumnFacts("age", "int64"),)).to_json())
-        return storage.upload_folder(Path(folder), f"{task_of(job).output_prefix}{PROFILE}")
+        (Path(folder) / name).write_text(content)
+        return storage.upload_folder(Path(folder), f"{task_of(job).output_prefix}{output}")
 
 
 def uri_to_delete(job: Manifest) -> str:

@@ -12,7 +12,10 @@ from rig import Rig
 Check = Callable[[Rig, str], Awaitable[None]]
 # By the mutation: the check of the promise that it breaks, and what that has to find.
 MUTATIONS: dict[str, tuple[Check, str]] = {
-    "numbers_are_no_compare_and_swap": (promises.registered_once, "too much: ModelVersion/churn-2"),
+    "numbers_are_no_compare_and_swap": (
+        lambda rig, breaks: promises.registered_once(rig, "TrainingJob succeeds", "modelversions", breaks),
+        "too much: ModelVersion/churn-2",
+    ),
     "older_versions_are_news": (
         lambda rig, breaks: promises.unmoved(rig, promises.ECHO, promises.LIVES, breaks),
         "the end is another one|in vain|allowed|again",

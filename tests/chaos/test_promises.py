@@ -42,6 +42,7 @@ EDITS = {kind: material.edit for kind, material in MATERIALS.items()}
 SERVING = [life for life in LIVES if life.kind == "OnlineEndpoint"]
 COMPILED = "serves what was compiled"
 TRAINING = [life for life in LIVES if life.kind == "TrainingJob"]
+DATA = [life for life in LIVES if life.name in ("gets a profile", "imports its source")]
 CHILDREN = sorted({child.plural for kind in KINDS for child in kind.children})
 
 
@@ -122,15 +123,18 @@ async def test_02_result_stored_but_status_lost(rig: Rig) -> None:
     await every_write(rig, [Fault("lose")], [named("TrainingJob succeeds"), named("is retried")])
 
 
-async def registered_once(rig: Rig, breaks: str = "") -> None:
+async def registered_once(rig: Rig, life: str, versions: str, breaks: str = "") -> None:
     """If the version was created, but answer and event are late, no second version is created."""
-    faults = [Fault("lose", "create", "modelversions"), Fault("hold", "", "modelversions", seconds=1)]
-    await live(rig, named("TrainingJob succeeds"), faults, breaks=breaks)
+    faults = [Fault("lose", "create", versions), Fault("hold", "", versions, seconds=1)]
+    await live(rig, named(life), faults, breaks=breaks)
 
 
-async def test_02_registered_but_not_known(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    ("life", "versions"), [("TrainingJob succeeds", "modelversions"), ("Dataset is written", "datasetversions")]
+)
+async def test_02_registered_but_not_known(rig: Rig, life: str, versions: str) -> None:
     """A version whose making nobody told of is found by its number."""
-    await registered_once(rig)
+    await registered_once(rig, life, versions)
 
 
 @pytest.mark.long
@@ -269,7 +273,7 @@ async def test_06_a_pass_before_its_child_shows(rig: Rig) -> None:
     """Children that are made, whose answers are lost and whose events are late, are found by name, not made again."""
     late = [Fault("hold", "", child, times=6, seconds=0.5) for child in CHILDREN]
     lost = [Fault("lose", "write", child, times=2) for child in CHILDREN]
-    await everywhere(rig, [*late, *lost], lives=TRAINING + SERVING, but=UNSEEN)
+    await everywhere(rig, [*late, *lost], lives=TRAINING + SERVING + DATA, but=UNSEEN)
 
 
 async def test_07_an_edit_that_changes_nothing(rig: Rig) -> None:

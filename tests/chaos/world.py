@@ -21,7 +21,7 @@ from gateway_hands import Gateway
 from sweep_hands import Tokens
 from trial_hands import ACCOUNT, Coordinators
 from ultramarine_contract import common as contract
-from ultramarine_contract.dataset_records import PROFILE
+from ultramarine_contract.dataset_records import FACTS, PROFILE
 from ultramarine_contract.environment_records import BuildRecord, BuildTask
 from ultramarine_contract.meta import (
     CHILD_SELECTOR,
@@ -483,6 +483,8 @@ class World:
             return {}
         if PROFILE in outputs:
             return {PROFILE: await asyncio.to_thread(hands.profile_and_store, self.storage, job)}
+        if FACTS in outputs:
+            return await asyncio.to_thread(hands.import_and_store, self.storage, job)
         if uid not in self._records:
             content = f"the weights of {job['metadata']['name']}"
             self._records[uid] = await asyncio.to_thread(hands.upload, self.storage, job, content)

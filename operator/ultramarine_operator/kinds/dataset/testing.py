@@ -128,6 +128,12 @@ async def _is_written(world: World) -> None:
     await until_true(world, "DatasetVersion", "churn-1")
 
 
+async def _imports_its_source(world: World) -> None:
+    world.decide("churn-import-1", "succeeds")
+    await until_true(world, "Dataset", "churn", "Refreshed")
+    await until_true(world, "DatasetVersion", "churn-1")
+
+
 def _run(name: str, **spec: Any) -> Manifest:
     return applied("TrainingJob", name, {"command": ["true"], **spec})
 
@@ -300,6 +306,12 @@ DATASET_MATERIAL = Material(
             "is written",
             (dataset(type="folder"), _run("writer", outputs={"model": {"dataset": "churn"}})),
             _is_written,
+        ),
+        Life(
+            "imports its source",
+            (dataset(type="file", source={"uri": "s3://lake/NAMESPACE/raw.csv"}),),
+            _imports_its_source,
+            ("raw.csv",),
         ),
     ),
     complete=_complete_dataset,
