@@ -27,6 +27,7 @@ UNSTABLE_META = ("uid", "resourceVersion", "creationTimestamp", "generation", "m
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 PORT = re.compile(r"http://127\.0\.0\.1:\d+")  # of the proxy before the object storage
 UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+SOURCE = re.compile(r'"source": "[0-9a-f]{16}"')  # a hash of a Dataset's source, whose URI has the namespace
 HASHED = ("ultramarine.dev/applied", "ultramarine.dev/revision", "pod-template-hash")
 MASKED = {"duration", "activeSeconds", "lostSeconds", "clusterIP", "clusterIPs", *HASHED}
 OF_A_POD = re.compile(r"-[0-9a-f]{8}-(\d+)")  # the end of its name
@@ -49,7 +50,7 @@ def end_state(objects: Iterable[Manifest], namespace: str) -> End:
             if uid:
                 text = text.replace(uid, name)
         text = UID.sub("uid-of-what-is-gone", PORT.sub("STORAGE", TIME.sub("TIME", text)))
-        text = OF_A_POD.sub(r"-hash-\1", text).replace(namespace, "NAMESPACE")
+        text = OF_A_POD.sub(r"-hash-\1", SOURCE.sub('"source": "HASH"', text)).replace(namespace, "NAMESPACE")
         for port in ports:  # at the gateway, by the names of namespace and endpoint
             text = re.sub(rf"\b{port}\b", '"PORT"' if found["kind"] != "ConfigMap" else "PORT", text)
         name = found["metadata"]["name"]
