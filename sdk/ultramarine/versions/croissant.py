@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from ultramarine_contract.common import FileEntry
 from ultramarine_contract.dataset_records import table_format
 from ultramarine_contract.meta import DATASET, Manifest
 
@@ -64,15 +67,18 @@ TYPES = {
 
 def metadata(client: Client, version: Manifest) -> dict[str, Any]:
     """Return the metadata of a version, with all of its files and the columns in its status."""
-    spec, status = version["spec"], version.get("status") or {}
     try:
-        dataset = client.cluster.get(DATASET, spec["dataset"]).get("spec") or {}
+        dataset = client.cluster.get(DATASET, version["spec"]["dataset"]).get("spec") or {}
     except NotFound:
         dataset = {}
-    card = dataset.get("card") or {}
-    files = client.datasets.files(version).files
-    objects = [_file(spec["uri"], entry.path, entry.bytes, entry.sha256) for entry in files]
-    document: dict[str, Any] = {
+    return document(version, dataset, client.datasets.files(version).files)
+
+
+def document(version: Manifest, dataset: Manifest, files: Sequence[FileEntry]) -> dict[str, Any]:
+    """Return the metadata of a version with these files, whose Dataset has this spec."""
+    spec, status, card = version["spec"], version.get("status") or {}, dataset.get("card") or {}
+    objects = [_file(spec["uri"], entry, place) for place, entry in enumerate(files)]
+    fields: dict[str, Any] = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": CONFORMS_TO,
@@ -88,26 +94,30 @@ def metadata(client: Client, version: Manifest) -> dict[str, Any]:
         "distribution": objects,
     }
     if columns := status.get("columns"):
-        document["distribution"] = [*objects, *_file_set(objects)]
-        document["recordSet"] = [_record_set(columns, objects)]
-    return {name: value for name, value in document.items() if value}
+        fields["distribution"] = [*objects, *_file_set(objects)]
+        fields["recordSet"] = [_record_set(columns, objects)]
+    return {name: value for name, value in fields.items() if value}
 
 
-def _file(uri: str, path: str, size: int, sha256: str) -> dict[str, Any]:
-    encoding = ENCODINGS.get(table_format([path]), "application/octet-stream")
+def _file(uri: str, file: FileEntry, place: int) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
-        "@id": path,
-        "name": PurePosixPath(path).name,
-        "contentUrl": f"{uri}{path}",
-        "contentSize": f"{size} B",
-        "encodingFormat": encoding,
-        "sha256": sha256,
+        "@id": _id(file.path, place),
+        "name": PurePosixPath(file.path).name,
+        "contentUrl": f"{uri}{file.path}",
+        "contentSize": f"{file.bytes} B",
+        "encodingFormat": ENCODINGS.get(table_format([file.path]), "application/octet-stream"),
+        "sha256": file.sha256,
     }
 
 
+def _id(name: str, place: int) -> str:
+    """Return the identifier of a file or a column: its name, or one without white space, which none may have."""
+    return f"{place}-{'_'.join(name.split())}" if re.search(r"\s", name) else name
+
+
 def _file_set(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the set of the files of a table; none for a single file."""
+    """Return the set of the files of a table, where the metadata lie beside them; none for a single file."""
     if len(objects) == 1:
         return []
     suffix = PurePosixPath(objects[0]["@id"]).suffix
@@ -116,7 +126,6 @@ def _file_set(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "@type": "cr:FileSet",
             "@id": "files",
             "name": "files",
-            "containedIn": [{"@id": entry["@id"]} for entry in objects],
             "encodingFormat": objects[0]["encodingFormat"],
             "includes": f"*{suffix}",
         }
@@ -132,11 +141,11 @@ def _record_set(columns: list[dict[str, Any]], objects: list[dict[str, Any]]) ->
         "field": [
             {
                 "@type": "cr:Field",
-                "@id": f"rows/{column['name']}",
+                "@id": f"rows/{_id(column['name'], place)}",
                 "name": column["name"],
                 "dataType": TYPES.get(column.get("type", ""), "sc:Text"),
                 "source": {**origin, "extract": {"column": column["name"]}},
             }
-            for column in columns
+            for place, column in enumerate(columns)
         ],
     }
