@@ -254,7 +254,7 @@ def test_values_without_steps_are_counted_from_where_the_trial_goes_on() -> None
     observer.hear("loss=2", True)
     observer.hear("loss=1", True)
 
-    assert [(step, value) for _, step, value in observer.untold()] == [(5, 2.0), (6, 1.0)]
+    assert [(step, value) for _, step, value in observer.unsent()] == [(5, 2.0), (6, 1.0)]
 
 
 # All together

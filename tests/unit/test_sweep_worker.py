@@ -441,7 +441,7 @@ def test_steps_are_the_commands_or_counted(lines: list[str], points: list[tuple[
     for line in lines:
         observer.hear(line, True)
 
-    assert [(step, value) for _, step, value in observer.untold()] == points
+    assert [(step, value) for _, step, value in observer.unsent()] == points
 
 
 @pytest.mark.parametrize(

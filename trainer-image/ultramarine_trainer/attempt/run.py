@@ -15,16 +15,13 @@ from typing import TypeVar
 from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, OutputRecord
-from ultramarine_contract.environments import unpack
-from ultramarine_contract.errors import StorageError, counted
+from ultramarine_contract.errors import StorageError
 from ultramarine_contract.retry import patiently
 from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import (
     CheckpointRecord,
     GangTask,
-    InputRecord,
-    SourceRecord,
     TerminationRecord,
     TrainingContext,
     TrainingTask,
@@ -35,16 +32,15 @@ from ultramarine_trainer.attempt import resources as cgroup
 from ultramarine_trainer.attempt.caching import store_records
 from ultramarine_trainer.attempt.child import Signals, Stopped, activated, environment_for_command
 from ultramarine_trainer.attempt.lines import Tail
+from ultramarine_trainer.attempt.material import Material
 from ultramarine_trainer.attempt.places import Places, about, store_result
 from ultramarine_trainer.attempt.repeats import Repeats
 from ultramarine_trainer.attempt.resources import DiskWatch
 from ultramarine_trainer.attempt.runner import Ending, Failed, Part, Persistence, Runner, stopped_by
 from ultramarine_trainer.attempt.variables import job_variables
 from ultramarine_trainer.data.checkpoints import Checkpoints
-from ultramarine_trainer.data.credentials import SourceError
-from ultramarine_trainer.data.inputs import StreamServer, fetch_folder
+from ultramarine_trainer.data.inputs import StreamServer
 from ultramarine_trainer.data.outputs import empty, format_of, is_empty, untrusted_types
-from ultramarine_trainer.data.source import prepare
 from ultramarine_trainer.gang.member import Concluded, Gang, GangError
 from ultramarine_trainer.progress.archive import Archive
 from ultramarine_trainer.progress.listeners import Listeners, series_of
@@ -65,7 +61,7 @@ def run(
     places: Places | None = None,
     make: type[Attempt] | None = None,
 ) -> int:
-    """Do everything a training pod has to do, leave the verdict in the termination log, and return the exit code."""
+    """Make the attempt of a pod, write its verdict into the termination log, and return the exit code."""
     places = places or Places()
     attempt = (make or Attempt)(command, environment, places)
     code, record = attempt.make()
@@ -80,7 +76,7 @@ def run(
 
 
 class Attempt:
-    """The steps of one attempt and what it has learnt so far."""
+    """Steps of one attempt, and what they have found out so far."""
 
     _keeps_logged_models = True  # beside the runs of mlflow, unless they are outputs
 
@@ -88,11 +84,8 @@ class Attempt:
         self._command, self._environment, self._places = command, environment, places
         self._signals = Signals()
         self._tail = Tail()
-        self._source = SourceRecord()
-        self._inputs: dict[str, InputRecord] = {}
-        self._streams: dict[str, dict[str, tuple[str, int]]] = {}
-        self._output_folders: list[Path] = []
-        self._has_environment = self._has_run = False
+        self._material = Material(places, self.say, self._patiently)
+        self._has_run = False
         self._repeats: Repeats | None = None
         self._ran = 0.0  # seconds of the last run of the command
         self._stop = threading.Event()  # no result is wanted any more
@@ -107,7 +100,7 @@ class Attempt:
         self._listeners = self._listen(None)
 
     def say(self, line: str) -> None:
-        """Tell the reader of the log what this program, not the user's command, does."""
+        """Print a line of this program to the log, in which the lines of the command are too."""
         text = f"ultramarine-trainer: {line}\n"
         print(text, end="", file=sys.stderr, flush=True)
         self._tee(text.encode())
@@ -130,7 +123,7 @@ class Attempt:
             return self._failed(Failed(code, error.reason, error.message))
 
     def close(self, code: int, record: TerminationRecord) -> None:
-        """Send what is left to tell, the log last; what cannot be sent in time is lost with the pod."""
+        """Send the last reports, and the log after them; what is not sent in time is lost with the pod."""
         self._signals.finish()
         self._listeners.close_run(code, record, partial(self._deadline, _LOG_RESERVE))
         if self._archive is not None:
@@ -154,7 +147,7 @@ class Attempt:
         return Listeners(self._context, self._index == 0, series, self.say, self._last_checkpoint)
 
     def _read_context(self) -> TrainingContext:
-        """Read the document; one of another release's operator may be unreadable, which must not fail a job."""
+        """Return the context; empty if an operator of another release wrote it in a form that cannot be read."""
         try:
             return TrainingContext.from_json(self._environment.get(contract.ENV_CONTEXT, "{}"))
         except ValueError:
@@ -175,7 +168,7 @@ class Attempt:
             return done
         self._prepare(task, storage, self._places.work)
         source, account = task.source or SourceTask(), account_in(self._environment)
-        self._listeners.open_run(self._pod, source, self._source.commit, self._command, account)
+        self._listeners.open_run(self._pod, source, self._material.source.commit, self._command, account)
         if task.checkpoint is not None:
             self._checkpoints = Checkpoints(
                 storage, prefix, task.checkpoint, self._places.checkpoints, self.say, lambda: self._listeners.step
@@ -210,7 +203,8 @@ class Attempt:
 
     @contextmanager
     def _streaming(self, storage: Storage) -> Iterator[None]:
-        server = StreamServer(storage, self._streams) if self._streams else None
+        streams = self._material.streams
+        server = StreamServer(storage, streams) if streams else None
         try:
             yield
         finally:
@@ -248,10 +242,10 @@ class Attempt:
     def _variables(self) -> dict[str, str]:
         """Return the command's environment variables, those of its virtual environment included."""
         variables = environment_for_command(self._environment)
-        return activated(variables, self._places.environment) if self._has_environment else variables
+        return activated(variables, self._places.environment) if self._material.has_environment else variables
 
     def _has_worked(self, task: TrainingTask) -> None:
-        """The command has succeeded; what it has made is not stored yet."""
+        """Do what a trial needs between the end of a command that succeeded and the upload of its outputs."""
 
     def _hear(self, line: str, is_stdout: bool) -> None:
         self._tail.add(line, is_stdout)
@@ -262,8 +256,8 @@ class Attempt:
         self._listeners.take_logged(point)
 
     def _restore(self) -> None:
-        """Before each start of the command; one before may have left outputs."""
-        for folder in self._output_folders:
+        """Empty the outputs of a former start of the command, and restore the newest checkpoint."""
+        for folder in self._material.output_folders:
             empty(folder)
         if self._checkpoints is not None:
             self._patiently(self._places.output_waits, self._checkpoints.restore)
@@ -275,7 +269,7 @@ class Attempt:
         return time.monotonic() + patience
 
     def _checkpoint_deadline(self) -> float:
-        """Until when the last checkpoint has to be stored (monotonic): at once, if no result is wanted."""
+        """Return the time until which the last checkpoint must be stored (monotonic): now if no result is wanted."""
         if self._stop.is_set() and not self._may_go_on:
             return time.monotonic()
         return self._deadline(self._verdict_reserve, sum(self._places.output_waits))
@@ -287,7 +281,7 @@ class Attempt:
 
     @property
     def _verdict_reserve(self) -> float:
-        """Of the grace period, for what comes between the last checkpoint and the last words."""
+        """Seconds of the grace period that are kept for the verdict, after the last checkpoint."""
         return min(6.0, self._grace / 5)
 
     def _last_checkpoint(self) -> CheckpointRecord | None:
@@ -298,7 +292,7 @@ class Attempt:
             self._archive.add(chunk)
 
     def _result(self, storage: Storage, prefix: str) -> TerminationRecord | None:
-        """The record of a job that is done; where the storage does not tell, what comes next will say why."""
+        """Return the record of a job that is done; None without one, or if the storage does not answer."""
         try:
             return TerminationRecord.from_json(storage.read(prefix + contract.RESULT_NAME).decode())
         except (StorageError, ValueError):
@@ -313,8 +307,8 @@ class Attempt:
         checkpoint = self._last_checkpoint() if self._index == 0 else None
         return structs.replace(
             self._listeners.record(),
-            source=self._source,
-            inputs=self._inputs,
+            source=self._material.source,
+            inputs=self._material.inputs,
             checkpoint=checkpoint,
             cpu_seconds=round(cgroup.cpu_seconds(), 2),
         )
@@ -344,43 +338,7 @@ class Attempt:
         """Bring the code to `work`, and the inputs to where they belong."""
         if not self._command:
             raise Failed(EXIT_DO_NOT_RETRY, "CommandNotFound", "no command is given; set spec.command")
-        try:
-            fetch = partial(prepare, task.source, self._places.source, work, storage)
-            with about("spec.source.uri"):
-                self._source = self._patiently(self._places.input_waits, fetch)
-            for name in task.outputs:
-                self._output_folders.append(self._places.outputs / name)
-                self._output_folders[-1].mkdir(parents=True, exist_ok=True)
-        except SourceError as error:
-            code = EXIT_TRY_AGAIN if error.transient else EXIT_DO_NOT_RETRY
-            raise Failed(code, error.reason, error.message) from error
-        except OSError as error:
-            raise Failed(EXIT_DO_NOT_RETRY, "LocalDiskError", f"cannot prepare the folders: {error}") from error
-        if self._source.commit:
-            self.say(f"source: commit {self._source.commit}")
-        if task.outputs:
-            # A storage that takes nothing is found out now, and not after hours of training.
-            with about("spec.outputs"):
-                write = partial(storage.write, f"{task.output_prefix.rstrip('/')}/{contract.STARTED_NAME}", b"{}")
-                self._patiently(self._places.output_waits, write)
-        if task.environment is not None:
-            started = time.monotonic()
-            fetch_environment = partial(unpack, storage, task.environment, self._places.environment)
-            count = self._patiently(self._places.input_waits, fetch_environment)
-            seconds = time.monotonic() - started
-            self.say(f"environment: {counted(count, 'file')} from {task.environment.uri} in {seconds:.1f} s")
-            self._has_environment = True
-        for name, uri in task.inputs.items():
-            folder = self._places.inputs / name
-            digest = task.digests.get(name, "")
-            with about(f"spec.inputs.{name}{'' if digest else '.uri'}"):
-                fetch_input = partial(fetch_folder, storage, name, uri, folder, self.say, digest)
-                self._inputs[name] = self._patiently(self._places.input_waits, fetch_input)
-        for name, uri in task.streams.items():
-            with about(f"spec.inputs.{name}.uri"):
-                files = self._patiently(self._places.input_waits, partial(storage.objects, uri))
-            self._streams[name] = files
-            self._inputs[name] = InputRecord("", sum(size for _, size in files.values()), len(files))
+        self._material.fetch(task, storage, work)
 
     def _folder(self) -> Path:
         """Return the folder of the command: that of its source or, without a source, the image's own with code."""

@@ -222,7 +222,7 @@ class TrialAttempt(Attempt):
 
     def _tell(self, patience: float = _PATIENCE, **end: Any) -> Mapping[str, Any] | None:
         """Report the end of the trial to the coordinator, within `patience` seconds; return its answer."""
-        number, points = self._trial.trial, self._observer.as_points(self._observer.untold())
+        number, points = self._trial.trial, self._observer.as_points(self._observer.unsent())
         finished = {"trial": number, "attempt": 1, "seconds": round(self._seconds, 3), "points": points}
         finished |= {"metrics": self._observer.metrics, "outputs": {}, **end}
         until = time.monotonic() + patience

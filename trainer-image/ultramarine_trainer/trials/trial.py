@@ -17,7 +17,7 @@ from ultramarine_trainer.trials.connection import Connection, Refused, Unreachab
 
 STOP, LOST, TIMEOUT = "stop", "lost", "timeout"
 
-_POINTS = 200  # that wait for being told; of more every second one is left out
+_MAX_POINTS = 200  # that wait to be sent; of more every second one is left out
 _LARGEST_STEP = 2**53
 
 
@@ -123,12 +123,12 @@ class TrialObserver:
         with self._lock:
             self._sent += 1
             self._points.append((self._sent, self._step if self._step >= 0 else self._before + self._sent, value))
-            if len(self._points) > _POINTS:
+            if len(self._points) > _MAX_POINTS:
                 del self._points[-2::-2]
         self.news.set()
 
-    def untold(self) -> list[tuple[int, int, float]]:
-        """The values that `told` has not been called for."""
+    def unsent(self) -> list[tuple[int, int, float]]:
+        """Return the values that the coordinator has not taken yet."""
         with self._lock:
             return list(self._points)
 
@@ -139,7 +139,7 @@ class TrialObserver:
             self._points = [point for point in self._points if point[0] > newest]
 
     def as_points(self, points: Sequence[tuple[int, int, float]]) -> list[dict[str, Any]]:
-        """Values as the protocol has them."""
+        """Return values as the protocol has them."""
         return [{"name": self._objectives[0], "step": step, "value": value} for _, step, value in points]
 
 
@@ -205,7 +205,7 @@ class Heartbeat:
         return max(until - time.monotonic(), 0.0)
 
     def _report(self) -> None:
-        points = self._observer.untold()
+        points = self._observer.unsent()
         answer = self._connection.post(
             "/report",
             {

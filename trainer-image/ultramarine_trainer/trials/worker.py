@@ -183,7 +183,7 @@ class Worker(Attempt):
             "metrics": observer.metrics,
             "message": message,
             "tail": str(observer.tail) if outcome == "Failed" else "",
-            "points": observer.as_points(observer.untold()),
+            "points": observer.as_points(observer.unsent()),
         }
         if self._pauses and outcome == "Stopped" and heartbeat.pauses:
             return self._pause(self._pauses, trial, observer, finished)
@@ -194,7 +194,7 @@ class Worker(Attempt):
 
     def _renew(self, source: Path) -> None:
         """Make all folders as if no trial had been before."""
-        for folder in (self._places.work, *self._output_folders):
+        for folder in (self._places.work, *self._material.output_folders):
             empty(folder)
         try:
             for path in source.iterdir():  # not the folder itself: /workspace is a mount, whose mode is not ours to set
