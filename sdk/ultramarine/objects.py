@@ -38,6 +38,7 @@ from .resources import (
     model,
     onlineendpoint,
     onlineendpoint_container,
+    onlineendpoint_deployment,
     pipeline,
     pods,
     schedule,
@@ -163,7 +164,7 @@ class Scoring(onlineendpoint_container.Scoring):
     source: Source = Field(description="Source of the script and its modules.")
 
 
-class Deployment(onlineendpoint.EndpointDeployment):
+class Deployment(onlineendpoint_deployment.EndpointDeployment):
     """Model version of an endpoint, or several of them in a pool, and the pods that serve it."""
 
     scoring: Scoring | None = Field(default=None, description="Scoring script that answers requests with the model.")

@@ -11,7 +11,7 @@ from builders import NOW, child, condition, endpoint, kinds_of, seen, version
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
-from ultramarine.resources.onlineendpoint import Autoscale
+from ultramarine.resources.onlineendpoint_deployment import Autoscale
 from ultramarine.resources.onlineendpoint_rollout import Rollout
 from ultramarine_contract.errors import GatewayError
 from ultramarine_contract.routes import DeploymentFigures, RouteState

@@ -9,7 +9,8 @@ import pytest
 from builders import NOW, child, endpoint, model, seen, version
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ultramarine.resources.onlineendpoint import EndpointDeployment, OnlineEndpointStatus
+from ultramarine.resources.onlineendpoint import OnlineEndpointStatus
+from ultramarine.resources.onlineendpoint_deployment import EndpointDeployment
 from ultramarine.resources.onlineendpoint_rollout import RolloutCounters, RolloutStatus
 from ultramarine_contract.errors import GatewayError
 from ultramarine_contract.routes import DeploymentFigures, RouteState, rescaled

@@ -11,7 +11,7 @@ from builders import NOW, PLATFORM, child, endpoint, pod, training_job
 from pydantic import BaseModel
 from ultramarine.resources.base import ConditionStatus, RunStatus
 from ultramarine.resources.onlineendpoint import OnlineEndpointStatus
-from ultramarine.resources.trainingjob import TrainingJobStatus
+from ultramarine.resources.trainingjob_status import TrainingJobStatus
 from ultramarine_contract.errors import StorageError, UltramarineError
 from ultramarine_contract.meta import Manifest, Resource
 from ultramarine_operator import runs

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ultramarine.resources.onlineendpoint import EndpointDeployment, OnlineEndpointSpec, OnlineEndpointStatus
+from ultramarine.resources.onlineendpoint import OnlineEndpointSpec, OnlineEndpointStatus
+from ultramarine.resources.onlineendpoint_deployment import EndpointDeployment
 from ultramarine_contract.meta import GROUP, child_labels
 
 from ...shared import statuses

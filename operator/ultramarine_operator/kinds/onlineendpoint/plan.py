@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from ultramarine.resources.onlineendpoint import EndpointDeployment, OnlineEndpointSpec
+from ultramarine.resources.onlineendpoint import OnlineEndpointSpec
+from ultramarine.resources.onlineendpoint_deployment import EndpointDeployment
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import (
     ANNOTATION_KEYS,

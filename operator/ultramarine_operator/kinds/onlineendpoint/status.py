@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 from ultramarine.resources.base import ConditionStatus
-from ultramarine.resources.onlineendpoint import DeploymentStatus, OnlineEndpointStatus
+from ultramarine.resources.onlineendpoint import OnlineEndpointStatus
+from ultramarine.resources.onlineendpoint_deployment import DeploymentStatus
 from ultramarine.resources.onlineendpoint_rollout import RolloutStatus
 from ultramarine.resources.onlineendpoint_signature import SignaturesStatus
 from ultramarine_contract.meta import Manifest

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ultramarine.resources.sweep import SweepSpec, SweepStatus
+from ultramarine.resources.sweep import SweepSpec
+from ultramarine.resources.sweep_status import SweepStatus
 from ultramarine_contract.common import SWEEP_PORT
 from ultramarine_contract.meta import (
     CONFIG_MAP,

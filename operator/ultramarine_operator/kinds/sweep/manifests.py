@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ultramarine.resources.sweep import MAX_URI, SweepSpec
+from ultramarine.resources.sweep import SweepSpec
+from ultramarine.resources.sweep_status import MAX_URI
 from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_contract import common as contract
 from ultramarine_contract import sweep_records

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from ultramarine.resources.sweep import SweepStatus
+from ultramarine.resources.sweep_status import SweepStatus
 from ultramarine_contract.common import SUMMARY_NAME
 from ultramarine_contract.meta import SWEEP, TRAINING_JOB, Manifest, Ref
 from ultramarine_contract.sweep_records import FRONT, SweepSummary, in_template

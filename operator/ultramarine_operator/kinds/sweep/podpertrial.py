@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ultramarine.resources.sweep import SweepStatus, Trials
+from ultramarine.resources.sweep_status import SweepStatus, Trials
 from ultramarine_contract.meta import (
     ANNOTATION_REQUESTED_BY,
     API_VERSION,

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from ultramarine.resources.sweep import MAX_BEST, MAX_PARAMETERS, Best, BudgetUsed, Journal, Report, SweepStatus, Trials
+from ultramarine.resources.sweep import MAX_PARAMETERS
 from ultramarine.resources.sweep_space import MAX_TEXT
+from ultramarine.resources.sweep_status import MAX_BEST, Best, BudgetUsed, Journal, Report, SweepStatus, Trials
 from ultramarine_contract import common as contract
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.score import score

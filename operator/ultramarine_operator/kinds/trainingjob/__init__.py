@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ultramarine.resources.trainingjob import TrainingJobSpec, TrainingJobStatus
+from ultramarine.resources.trainingjob import TrainingJobSpec
+from ultramarine.resources.trainingjob_status import TrainingJobStatus
 from ultramarine_contract.common import SWEEP_PORT
 from ultramarine_contract.meta import (
     CONFIG_MAP,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from ultramarine.resources.trainingjob import Attempt, CheckpointStatus, ProgressStatus, TrainingJobStatus
+from ultramarine.resources.trainingjob_status import Attempt, CheckpointStatus, ProgressStatus, TrainingJobStatus
 from ultramarine_contract.training_records import CheckpointRecord, Progress, TerminationRecord
 
 from ...runs import JobView, PodView, seconds_between

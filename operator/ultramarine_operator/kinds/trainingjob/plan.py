@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from ultramarine.resources.trainingjob import Goodput, OutputStatus, TrainingJobStatus
+from ultramarine.resources.trainingjob_status import Goodput, OutputStatus, TrainingJobStatus
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import TRAINING_JOB, Manifest
 from ultramarine_contract.sweep_records import STOPPED_EARLY

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ultramarine.resources.environment import EnvironmentPin
-from ultramarine.resources.trainingjob import (
+from ultramarine.resources.trainingjob_status import (
     Goodput,
     InputStatus,
     Logs,

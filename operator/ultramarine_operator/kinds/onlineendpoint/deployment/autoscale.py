@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil
 
-from ultramarine.resources.onlineendpoint import Autoscale, AutoscaleStatus, EndpointDeployment
+from ultramarine.resources.onlineendpoint_deployment import Autoscale, AutoscaleStatus, EndpointDeployment
 from ultramarine_contract.errors import UltramarineError, counted
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import DeploymentFigures

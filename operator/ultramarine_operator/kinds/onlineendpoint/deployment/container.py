@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 
 from ultramarine.resources.model import ModelVersionSpec, version_name
-from ultramarine.resources.onlineendpoint import EndpointDeployment, RequestSettings
 from ultramarine.resources.onlineendpoint_container import Container, ContainerProbe
+from ultramarine.resources.onlineendpoint_deployment import EndpointDeployment, RequestSettings
 from ultramarine_contract import common as contract
 from ultramarine_contract.lastwords import last_words
 from ultramarine_contract.meta import Manifest

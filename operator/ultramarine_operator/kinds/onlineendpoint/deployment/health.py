@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ultramarine.resources.model import ModelVersionSpec
-from ultramarine.resources.onlineendpoint import DeploymentStatus, EndpointDeployment
+from ultramarine.resources.onlineendpoint_deployment import DeploymentStatus, EndpointDeployment
 from ultramarine_contract.common import ENV_TASK
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.serving_records import ServingTask

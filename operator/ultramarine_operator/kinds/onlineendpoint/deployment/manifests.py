@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ultramarine.resources.model import ModelVersionSpec, version_name
-from ultramarine.resources.onlineendpoint import Batching, EndpointDeployment, RequestSettings
+from ultramarine.resources.onlineendpoint_deployment import Batching, EndpointDeployment, RequestSettings
 from ultramarine_contract import common as contract
 from ultramarine_contract.environment_records import EnvironmentArchive
 from ultramarine_contract.meta import Manifest, child_metadata, content_hash

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ultramarine.resources.onlineendpoint import EndpointDeployment
+from ultramarine.resources.onlineendpoint_deployment import EndpointDeployment
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import InvalidSpec, listed
 from ultramarine_contract.meta import CONFIG_MAP, LABEL_NAME, Manifest, Ref, child_metadata, content_hash

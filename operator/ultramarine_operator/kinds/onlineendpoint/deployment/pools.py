@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from msgspec import structs
-from ultramarine.resources.onlineendpoint import EndpointDeployment, Pool
+from ultramarine.resources.onlineendpoint_deployment import EndpointDeployment, Pool
 from ultramarine_contract import common as contract
 from ultramarine_contract.catalogue import LIMIT, CatalogueEntry, pack, unpack
 from ultramarine_contract.errors import counted, listed

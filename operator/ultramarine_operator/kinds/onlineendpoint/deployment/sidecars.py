@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ultramarine.resources.onlineendpoint import EndpointDeployment
 from ultramarine.resources.onlineendpoint_container import ContainerPorts
+from ultramarine.resources.onlineendpoint_deployment import EndpointDeployment
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.serving_records import CollectTask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from msgspec import structs
-from ultramarine.resources.onlineendpoint import EndpointDeployment, RequestSettings
+from ultramarine.resources.onlineendpoint_deployment import EndpointDeployment, RequestSettings
 from ultramarine_contract.meta import LABEL_NAME, Manifest, child_metadata, content_hash
 from ultramarine_contract.routes import (
     GATEWAY_PODS,
