@@ -158,8 +158,9 @@ class Platform:
         if self.cluster.access.context == "in-cluster" or not _IN_CLUSTER.search(host):
             return None
         service, namespace = host.split(".")[:2]
+        port = address.port or (443 if is_tls else 80)
         try:
-            return self._open.enter_context(self._service_tunnel(service, namespace, address.port, as_proxy=is_tls))
+            return self._open.enter_context(self._service_tunnel(service, namespace, port, as_proxy=is_tls))
         except (NotFound, Forbidden) as error:
             raise NoWay(
                 f"namespace {self.cluster.namespace} has no gateway that leads to the storage, and its own pods in"
@@ -167,11 +168,13 @@ class Platform:
                 " gateway.enabled in the chart's values."
             ) from None
 
-    def _service_tunnel(self, service: str, namespace: str, port: int | None, *, as_proxy: bool) -> Tunnel:
+    def _service_tunnel(self, service: str, namespace: str, port: int, *, as_proxy: bool) -> Tunnel:
         """Return the way to a ready pod of a Service. Raises NotFound or Forbidden."""
         cluster = self._open.enter_context(closing(Cluster(replace(self.cluster.access, namespace=namespace))))
         spec = cluster.get(SERVICE, service)["spec"]
-        target = next((p.get("targetPort", p["port"]) for p in spec.get("ports") or [] if p["port"] == port), port)
+        target: int | str = next(
+            (p.get("targetPort", p["port"]) for p in spec.get("ports") or [] if p["port"] == port), port
+        )
         selector = ",".join(f"{name}={value}" for name, value in (spec.get("selector") or {}).items())
 
         def find() -> str:
