@@ -15,6 +15,7 @@ from ultramarine.resources.pipeline import CachedFrom, Step, StepState, StepStat
 from ultramarine.resources.pipeline_conditions import ConditionError
 from ultramarine.resources.pipeline_references import Reference, filled, whole
 from ultramarine.resources.pipeline_steps import RUNNABLES
+from ultramarine_contract.cache_records import CacheRecord
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import PIPELINE_RUN, Manifest, Ref, controller_uid
 
@@ -200,7 +201,8 @@ class Board:
 
     def _begin(self, node: Node, work: Work, state: StepStatus) -> None:
         """Begin a step's work, or create its object again if it was deleted."""
-        key, parts, miss, record = state.key, dict[str, str](), "", None
+        key, parts, miss = state.key, dict[str, str](), ""
+        record: CacheRecord | None = None
         if node.step.cache:
             answer = self._looked_up(work)
             if answer is None:
