@@ -1,15 +1,22 @@
-"""Steps that publish, before a real API server, with the real operator, which has exactly the chart's rights."""
+"""Pipelines before a real API server, with the real operator."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from bare import Api, eventually
+from hands import complete_job, ended_pod, put, record_step, task_of
 from stories import ready, status, trained
 from ultramarine_contract.meta import Manifest
+from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_operator.shared.testing import applied
 
+COMMAND = str(Path(sys.executable).parent / "ultramarine")
 ALIAS = {"model": "churn", "version": "1", "alias": "champion"}
 
 
@@ -30,6 +37,11 @@ def ended(api: Api, name: str) -> str:
     return eventually(
         f"{name} has ended", lambda: (word := status(api, "plr", name).get("state")) in ("Succeeded", "Failed") and word
     )
+
+
+def job_of(api: Api, step: str) -> Manifest | None:
+    """The Job of a step, once it is there."""
+    return next((job for job in api.all("jobs") if job["metadata"]["name"].startswith(f"{step}-")), None)
 
 
 @pytest.fixture
@@ -57,3 +69,43 @@ def test_a_step_moves_an_alias_and_a_deployment_forward_only(api, churn):
     assert "leads to version 2, which is newer than 1" in step(api, "older")["message"]
     assert step(api, "newer")["published"]["former"] == "1"
     assert api.get("oe", "churn")["spec"]["deployments"][1] == {**deployments[1], "model": "churn@2"}
+
+
+def test_a_plan_says_what_a_run_would_reuse(api, operator, node, store, tmp_path):
+    """A step of equal work is reused and tells the next one's key; another parameter is named with both values."""
+    clean = {"command": ["clean"], "outputs": {"table": {}}}
+    inputs = {"table": {"uri": "$(steps.clean.outputs.table)"}}
+    train = {"command": ["train", "$(params.rate)"], "inputs": inputs, "parameters": {"rate": "$(params.rate)"}}
+    steps = [{"name": "clean", "trainingJob": clean}, {"name": "train", "trainingJob": train}]
+    spec = {"parameters": {"rate": {"type": "number", "default": 0.1}}, "steps": steps}
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(json.dumps(applied("Pipeline", "churn", spec)))
+
+    def plan(*words: str) -> str:
+        argv = [COMMAND, "--kubeconfig", str(api.cluster.kubeconfig), "-n", api.namespace, "plan", str(file), *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    first = plan()
+    assert "step clean: runs, no record of this step exists" in first
+    assert "pods: 1 of node" in first
+    assert "step train: runs, step clean runs; the cache is asked with its results" in first
+    assert "2 of 2 steps would run, no earlier run shows the time" in first
+
+    api.apply(applied("Pipeline", "churn", spec), applied("PipelineRun", "first", {"pipeline": "churn"}))
+    for name in ("clean", "train"):
+        work = eventually(f"{name} has its job", lambda name=name: job_of(api, name))
+        output = {"table": put(store, f"{task_of(work).output_prefix}table", "a,b")} if name == "clean" else {}
+        record = TerminationRecord(outputs=output)
+        record_step(store, work, record)
+        job = work["metadata"]["name"]
+        node.start_pod(job)
+        api.status("pod", f"{job}-0-abcde", ended_pod(0, record.to_json()))
+        api.status("job", job, complete_job())
+    assert ended(api, "first") == "Succeeded"
+
+    assert "step train: reused, the results are those of run first" in plan()
+    other = plan("--set", "rate=0.2")
+    assert "step clean: reused, the results are those of run first" in other
+    assert "rate is 0.2, and was 0.1 in run first" in other
+    assert "1 of 2 steps would run" in other
+    assert "no run: parameters.rate: expected number, got string" in plan("--set", "rate=much")

@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from prometheus_client import Counter
-from ultramarine_contract.cache_records import CacheRecord, difference, key_of, latest_uri, record_uri
+from ultramarine_contract import cache_lookup
+from ultramarine_contract.cache_lookup import CacheAnswer as CacheAnswer
 from ultramarine_contract.common import ArtifactManifest
 from ultramarine_contract.dataset_records import table_format
 from ultramarine_contract.errors import GatewayError, StorageError, UltramarineError
@@ -156,16 +157,6 @@ class CheckArtifact(_StorageQuestion):
 
 
 @dataclass(frozen=True)
-class CacheAnswer:
-    """Cache key of a step's work with its parts, and the record under it; `miss` says why there is none to reuse."""
-
-    key: str
-    parts: tuple[tuple[str, str], ...]
-    record: CacheRecord | None = None
-    miss: str = ""
-
-
-@dataclass(frozen=True)
 class LookUpStep(_StorageQuestion):
     """Earlier outcome of a step's work, whose outputs still exist.
 
@@ -188,52 +179,12 @@ class LookUpStep(_StorageQuestion):
     async def ask(self, clients: Clients) -> CacheAnswer:
         def look_up() -> CacheAnswer:
             with _counted(STORAGE_QUESTIONS), STORAGE_QUESTION_SECONDS.time():
-                digests = {name: clients.storage.content_digest(uri) for name, uri in self.contents}
-                parts = {name: digests.get(name, value) for name, value in self.parts}
-                key = key_of(parts)
-                record, miss = self._record(clients.storage, key) if self.reuses else (None, "")
-                if record is None and not miss and self.reuses:
-                    miss = self._difference(clients.storage, parts)
-                return CacheAnswer(key, tuple(parts.items()), record, miss)
+                place = cache_lookup.Place(self.bucket, self.namespace, self.pipeline, self.step)
+                return cache_lookup.look_up(
+                    clients.storage, place, dict(self.parts), dict(self.contents), reuses=self.reuses
+                )
 
         return await clients.in_thread(look_up)
-
-    def _record(self, storage: Storage, key: str) -> tuple[CacheRecord | None, str]:
-        """Return the record of a key if all of its outputs exist; otherwise why it cannot be reused."""
-        record = _read_record(storage, record_uri(self.bucket, self.namespace, key))
-        if record is None or record.key != key:
-            return None, ""
-        for name, output in record.outputs.items():
-            if not output.uri.startswith(f"s3://{self.bucket}/{self.namespace}/trainingjobs/"):
-                return None, f"output {name} of the record is not in the folder of the namespace's jobs"
-            try:
-                digest, _, _ = storage.artifact_digest(output.uri)
-            except StorageError as error:
-                if error.transient:
-                    raise
-                return None, f"output {name} of run {record.run} is gone from the storage"
-            if digest != output.digest:
-                return None, f"output {name} of run {record.run} was changed in the storage"
-        return record, ""
-
-    def _difference(self, storage: Storage, parts: dict[str, str]) -> str:
-        latest = _read_record(storage, latest_uri(self.bucket, self.namespace, self.pipeline, self.step))
-        if latest is None:
-            return "no record of this step exists"
-        words = difference(parts, latest.parts)
-        return f"{words} in run {latest.run}" if words else "the record of this key is gone from the storage"
-
-
-def _read_record(storage: Storage, uri: str) -> CacheRecord | None:
-    """Return the record at a URI; None if there is none, or none that can be read."""
-    try:
-        return CacheRecord.from_json(storage.read(uri))
-    except StorageError as error:
-        if error.transient or error.reason in ("AccessDenied", "BucketNotFound", "CredentialsMissing"):
-            raise
-        return None
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True)

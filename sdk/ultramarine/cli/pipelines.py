@@ -46,7 +46,7 @@ def start(
         manifest = upload_local_paths(client.platform, manifest, False, Path(pipeline).parent, session.note)
         client.apply(manifest)
         pipeline = str(manifest["metadata"]["name"])
-    document = run_manifest(pipeline, name, _parameters(set or []))
+    document = run_manifest(pipeline, name, parameters_in(set or []))
     if force:
         document["spec"]["forceRerun"] = True
     _create(session, document, detach)
@@ -60,7 +60,7 @@ def _create(session: Session, document: Manifest, detach: bool) -> None:
         follow_steps(session, name)
 
 
-def _parameters(items: list[str]) -> dict[str, Any]:
+def parameters_in(items: list[str]) -> dict[str, Any]:
     """Return the values of --set NAME=VALUE; a value is YAML. Raises InvalidSpec."""
     from .composing import assign
 

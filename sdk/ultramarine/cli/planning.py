@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from ultramarine_contract.errors import UltramarineError, counted
+from ultramarine_contract.meta import PIPELINE
 
 from .session import session_of
 
@@ -35,13 +37,18 @@ def register(app: typer.Typer) -> None:
 def plan(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Manifests, folders, or - for stdin.")],
+    set: Annotated[list[str] | None, typer.Option("--set", help="PARAMETER=VALUE of a run; repeatable.")] = None,
 ) -> None:
     """Show what files would create or change, and the pods that would run; change nothing.
 
-    The server checks each object; exit with 1 if it would refuse one.
+    The server checks each object; exit with 1 if it would refuse one. Of a Pipeline: the steps that a run with these
+    parameters would run, those whose results it would reuse, and the estimated time.
     """
     from ultramarine.files.reading import load
     from ultramarine.storage.uploads import upload_local_paths
+
+    from .forecasting import forecast_of
+    from .pipelines import parameters_in
 
     session = session_of(context)
     client = session.client
@@ -57,7 +64,10 @@ def plan(
             continue
         refused = refused or outcome.action == "recreate"
         typer.echo(f"{document.subject} {_WORDS[outcome.action]}")
-        for line in lines_of(outcome):
+        lines = lines_of(outcome)
+        if manifest["kind"] == PIPELINE.kind:
+            lines = chain(lines, forecast_of(client, manifest, parameters_in(set or [])))
+        for line in lines:
             typer.echo(f"  {line}")
     if refused:
         raise typer.Exit(1)

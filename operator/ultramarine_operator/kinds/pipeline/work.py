@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from ultramarine.resources.environment import EnvironmentReference
+from ultramarine.resources import pipeline_keys
 from ultramarine.resources.pipeline import PipelineRunSpec, Step
+from ultramarine.resources.pipeline_keys import Parts
 from ultramarine.resources.pipeline_steps import Runnable
-from ultramarine_contract.cache_records import ANNOTATION_CACHE, CacheTask, shown
+from ultramarine_contract.cache_records import ANNOTATION_CACHE, CacheTask
 from ultramarine_contract.meta import (
     ANNOTATION_REQUESTED_BY,
     API_VERSION,
     MAX_NAME,
     SWEEP,
-    TRAINING_JOB,
     Manifest,
     asked_by,
     child_metadata,
@@ -32,8 +29,6 @@ Run = Obj[PipelineRunSpec]
 
 MAX_SWEEP_NAME = 30  # characters, which leave room for the names of trials
 DIGITS = 10  # of the cache key in a name
-COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
-FIELDS = ("framework", "nodes", "processesPerNode", "elastic")  # beside code, data and parameters
 
 
 @dataclass(frozen=True)
@@ -50,18 +45,6 @@ class Work:
     identity: Manifest
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Parts of the cache key of a step's work by name; `contents` are those that follow from what is stored at a URI.
-
-    `problem` says why the work cannot be reused, if it cannot.
-    """
-
-    values: dict[str, str] = field(default_factory=dict)
-    contents: dict[str, str] = field(default_factory=dict)
-    problem: str = ""
-
-
 def pipeline_of(run: Run) -> str:
     """Return the pipeline's name in cache records; a run with a pipeline of its own stands for itself."""
     return run.spec.pipeline or run.name
@@ -69,56 +52,14 @@ def pipeline_of(run: Run) -> str:
 
 def parts_of(work: Work, seen: Seen) -> Parts:
     """Return the parts of the cache key of a step's work."""
-    if work.runnable.resource != TRAINING_JOB:
-        return Parts(problem=f"a {work.runnable.made.kind} is not reused as a whole")
-    spec, contents = work.identity, dict[str, str]()
-    values = {"code": "", "image": str(spec.get("image") or seen.platform.trainer_image)}
-    source = spec.get("source") or {}
-    if "inline" in source:
-        values["code"] = f"sha256:{content_hash(source['inline'])}"
-    elif "uri" in source and source.get("digest"):
-        values["code"] = str(source["digest"])
-    elif "uri" in source:
-        contents["code"] = str(source["uri"])
-    elif "git" in source:
-        git = source["git"]
-        if not COMMIT.fullmatch(str(git.get("ref", ""))):
-            return Parts(problem="source.git.ref is not a commit; name one to reuse the step")
-        values["code"] = " ".join(str(git.get(name, "")) for name in ("url", "ref", "path"))
-    elif "configMap" in source:
-        return Parts(
-            problem="the content of source.configMap is not seen; use uri, inline or a commit to reuse the step"
-        )
-    if "environment" in spec:
-        values["environment"] = _environment(spec["environment"], seen)
-    values["command"] = json.dumps([*spec.get("command", []), *spec.get("args", [])])
-    values |= {f"parameters.{name}": _text(value) for name, value in sorted((spec.get("parameters") or {}).items())}
-    for name, source in sorted((spec.get("inputs") or {}).items()):
-        uri = str(source.get("uri", ""))
-        if uri.startswith("s3://"):
-            contents[f"inputs.{name}"] = uri
-        values[f"inputs.{name}"] = uri or _text(source)
-    for variable in spec.get("env") or []:
-        values[f"env.{variable.get('name')}"] = f"sha256:{content_hash(variable)}"
-    if spec.get("envFrom"):
-        values["envFrom"] = _text(spec["envFrom"])
-    values |= {f"outputs.{name}": _text(output) for name, output in sorted((spec.get("outputs") or {}).items())}
-    values |= {name: _text(spec[name]) for name in FIELDS if name in spec}
-    if work.step.cache_salt:
-        values["cacheSalt"] = work.step.cache_salt
-    return Parts({name: shown(value) for name, value in values.items()}, contents)
 
+    def environment(name: str) -> str:
+        status = (seen.look("Environment", name) or {}).get("status") or {}
+        return str(status.get("digest") or "")
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-
-
-def _environment(reference: Manifest, seen: Seen) -> str:
-    """Return the digest of a named environment, once it is built, or the requirements."""
-    name = EnvironmentReference.model_validate(reference).name
-    environment = seen.look("Environment", name) if name else None
-    digest = ((environment or {}).get("status") or {}).get("digest")
-    return f"{name} {digest or ''}".strip() if name else _text(reference)
+    return pipeline_keys.parts_of(
+        work.runnable, work.identity, work.step.cache_salt, seen.platform.trainer_image, environment
+    )
 
 
 def child_name(run: Run, work: Work, key: str, number: int) -> str:

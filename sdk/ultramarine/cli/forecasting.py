@@ -1,0 +1,88 @@
+"""Forecast of a Pipeline's run as lines: steps, pods and the estimated time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ultramarine_contract import cache_lookup
+from ultramarine_contract.cache_records import CacheRecord, latest_uri
+from ultramarine_contract.errors import InvalidSpec, StorageError, counted
+from ultramarine_contract.meta import ENVIRONMENT, PIPELINE_RUN
+
+from ultramarine.files.plan import pods_of, stored
+from ultramarine.files.schemas import kind_named
+from ultramarine.kube.errors import NotFound
+from ultramarine.resources.pipeline import PipelineSpec
+from ultramarine.resources.pipeline_checks import parameter_values
+from ultramarine.resources.pipeline_keys import Parts
+from ultramarine.runs.forecast import Forecaster, StepForecast, estimate, seconds_of
+
+if TYPE_CHECKING:
+    from ultramarine_contract.meta import Manifest
+
+    from ultramarine.client import Client
+
+_HISTORY = 20  # runs
+
+
+def forecast_of(client: Client, manifest: Manifest, given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines about a run of a Pipeline with these parameters."""
+    spec, name = PipelineSpec.model_validate(manifest["spec"]), str(manifest["metadata"]["name"])
+    try:
+        params = parameter_values(spec, given)
+    except InvalidSpec as error:
+        yield f"no run: {error.message}"
+        return
+    bucket, namespace = client.platform.facts.bucket, client.namespace
+
+    def look_up(step: str, parts: Parts) -> cache_lookup.CacheAnswer:
+        place = cache_lookup.Place(bucket, namespace, name, step)
+        try:
+            return cache_lookup.look_up(client.storage, place, parts.values, parts.contents)
+        except StorageError as error:
+            return cache_lookup.CacheAnswer("", (), miss=error.message)
+
+    def image(step: str) -> str:
+        """Return the image of the latest record: that of the platform is taken as unchanged."""
+        try:
+            record = CacheRecord.from_json(client.storage.read(latest_uri(bucket, namespace, name, step)))
+        except (StorageError, ValueError):
+            return ""
+        return record.parts.get("image", "")
+
+    def environment(environment: str) -> str:
+        try:
+            built = client.cluster.get(ENVIRONMENT, environment)
+        except NotFound:
+            return ""
+        return str((built.get("status") or {}).get("digest") or "")
+
+    runs = [run for run in client.cluster.list(PIPELINE_RUN) if run["spec"].get("pipeline") == name]
+    runs.sort(key=lambda run: str(run["metadata"].get("creationTimestamp", "")), reverse=True)
+    history = seconds_of(runs[:_HISTORY])
+    steps = list(Forecaster(spec, params, look_up, environment, image, history).steps())
+    for step in steps:
+        yield f"step {step.name}: {step.action}, {step.reason}"
+        if step.action == "runs":
+            yield from (f"  {line}" for line in _costs(step))
+    seconds, unknown = estimate(steps)
+    running = sum(step.action == "runs" for step in steps)
+    time = f"about {seconds:.0f} s by earlier runs" if seconds else "no earlier run shows the time"
+    lacking = f"; unknown: {', '.join(unknown[:5])}" if unknown and seconds else ""
+    yield f"{running} of {counted(len(steps), 'step')} would run, {time}{lacking}"
+
+
+def _costs(step: StepForecast) -> Iterator[str]:
+    """Yield the pods and the time of a step that runs."""
+    try:
+        spec = stored(kind_named(step.kind), {"spec": step.document}) if step.kind in ("TrainingJob", "Sweep") else {}
+        pods = list(pods_of(step.kind, spec)) if spec else []
+    except (TypeError, KeyError):
+        pods = []  # their number is the result of another step
+    for group in pods:
+        requests = ", ".join(f"{name} {amount}" for name, amount in group.requests.items())
+        with_ = f"each with {requests}" if requests else "with the default resources"
+        yield f"pods: {group.most} of {group.what}, {with_}"
+    if step.seconds is not None:
+        yield f"time: about {step.seconds:.0f} s"
