@@ -12,7 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from sklearn.datasets import load_breast_cancer
 from ultramarine.resources.onlineendpoint import OnlineEndpointSpec
+from ultramarine.resources.pipeline import PipelineSpec
+from ultramarine.resources.pipeline_checks import pipeline_faults
 from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_cluster import images
 from ultramarine_cluster.paths import REPOSITORY
@@ -115,3 +118,42 @@ def test_the_example_of_scoring_answers_in_the_shape_of_azure(tmp_path: Path, mo
     script["init"]()
     before, holiday = script["run"]('{"data": ["2026-12-23", "2026-12-25"]}')
     assert before - holiday > 40
+
+
+def inline(document: Manifest, *place: str) -> str:
+    """The one inline script of a step's job or trial."""
+    for name in place:
+        document = document[name]
+    (script,) = document["source"]["inline"].values()
+    return str(script)
+
+
+def test_the_nightly_example_publishes_a_good_model(tmp_path: Path) -> None:
+    """Its pipeline has no fault, its scripts fit together and pass the check, and endpoint and schedule name it."""
+    pipeline, endpoint, schedule = (document(f"pipeline/{name}.yaml") for name in ("pipeline", "endpoint", "schedule"))
+    spec = PipelineSpec.model_validate(pipeline["spec"])
+    assert not list(pipeline_faults(spec))
+    assert schedule["spec"]["template"]["spec"]["pipeline"] == pipeline["metadata"]["name"]
+    steps = {step["name"]: step for step in pipeline["spec"]["steps"]}
+    models = {deployment["model"] for deployment in endpoint["spec"]["deployments"]}
+    published = [steps[name]["publish"] for name in ("challenge", "crown")]
+    assert {f"{publish['model']}@{publish['alias']}" for publish in published} == models
+
+    load_breast_cancer(as_frame=True).frame.to_csv(tmp_path / "train.csv", index=False)
+    scripts = {
+        "clean": (inline(steps["clean"], "trainingJob"), ("train.csv", "table")),
+        "train": (inline(steps["tune"], "sweep", "trialTemplate", "spec"), ("table", "model", "0.5")),
+        "check": (inline(steps["check"], "trainingJob"), ("table", "model")),
+    }
+    for folder in ("table", "model"):
+        (tmp_path / folder).mkdir()
+    for name, (script, words) in scripts.items():
+        (tmp_path / f"{name}.py").write_text(script)
+        command = [sys.executable, f"{name}.py", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert float(done.stdout.removeprefix("auc=")) >= spec.parameters["minimum"].default
+
+
+def test_the_example_of_many_steps_is_sound() -> None:
+    """The list comes from a step, and the sum has the metrics of all parts."""
+    assert not list(pipeline_faults(PipelineSpec.model_validate(document("many-steps/pipeline.yaml")["spec"])))
