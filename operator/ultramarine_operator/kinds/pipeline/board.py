@@ -224,7 +224,7 @@ class Board:
             work.name,
             "Running",
             child=name,
-            kind=work.runnable.resource.kind,
+            kind=work.runnable.made.kind,
             key=key,
             miss_reason=miss[:MAX_MESSAGE],
             attempt=state.attempt,
