@@ -114,7 +114,8 @@ class Datasets:
         uri = str(version["spec"]["uri"])
         if uri.endswith("/"):
             return self._client.storage.manifest(uri)
-        raise InvalidSpec(f"DatasetVersion {version['metadata']['name']} is one object without a list of files.")
+        name = version["metadata"]["name"]
+        raise InvalidSpec(f"DatasetVersion {name} is one object without a list of files. Read spec.uri instead.")
 
     def _upload(
         self, dataset: str, files: dict[str, Path], manifest: ArtifactManifest, progress: Progress | None

@@ -39,8 +39,7 @@ def _configuration(session: Session) -> str:
 
 
 def _server(session: Session) -> str:
-    answer = session.cluster._json("GET", "/version", "version of the cluster")
-    return f"Kubernetes {answer['gitVersion']} at {session.cluster.access.server}"
+    return f"Kubernetes {session.cluster.version()} at {session.cluster.access.server}"
 
 
 def _kinds(session: Session) -> str:

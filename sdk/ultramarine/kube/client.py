@@ -117,6 +117,10 @@ class Cluster:
         path = f"/apis/{version}" if "/" in version else f"/api/{version}"
         return list(self._json("GET", path, f"API {version}")["resources"])
 
+    def version(self) -> str:
+        """Return the version of Kubernetes, such as v1.36.2."""
+        return str(self._json("GET", "/version", "version of the cluster")["gitVersion"])
+
     def may(self, verb: str, resource: Resource, subresource: str = "") -> bool:
         """Return True if the user has this right in the namespace."""
         review = {

@@ -38,7 +38,9 @@ class Follower:
                 if isinstance(news, Update):
                     yield news
                 elif news is None:
-                    raise RunFailed(f"{self.run.resource.kind} {self.run.name} was deleted before it ended.")
+                    raise RunFailed(
+                        f"{self.run.resource.kind} {self.run.name} was deleted before it ended. Submit it again."
+                    )
                 else:
                     state = state_of(news)
                     text = explanation(news)

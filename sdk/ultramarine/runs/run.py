@@ -123,12 +123,12 @@ class Run:
                     return self
         except NotFound:
             self._over("DELETED", {})
-        raise TimeoutError(f"{self.resource.kind} {self.name} has not ended within {timeout} seconds")
+        raise TimeoutError(f"{self.resource.kind} {self.name} has not ended within {timeout} seconds. Wait again.")
 
     def _over(self, type: str, object: Manifest) -> bool:
         """Return True after success. Raises RunFailed."""
         if type == "DELETED":
-            raise RunFailed(f"{self.resource.kind} {self.name} was deleted before it ended.")
+            raise RunFailed(f"{self.resource.kind} {self.name} was deleted before it ended. Submit it again.")
         state = state_of(object)
         if state in ENDED and state != "Succeeded":
             raise RunFailed(explanation(object))

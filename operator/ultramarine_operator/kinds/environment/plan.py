@@ -59,7 +59,10 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Progress:
-    """Outcome of the look at the builds. `state` is Ready, Failed or Building; `reason` and `message` are of Ready."""
+    """Progress of the build: state, reason and message of the condition Ready, and changes of objects.
+
+    `state` is Building, Ready, Failed or Deleting.
+    """
 
     state: str
     reason: str
@@ -107,7 +110,7 @@ def plan(environment: Environment, seen: Seen, now: datetime) -> Plan:
 
 
 def _uses(user: Manifest, name: str) -> bool:
-    """True if an object refers to an Environment and may still make pods; a pool's endpoint sees all, and uses none."""
+    """True if an object refers to an Environment and may still make pods."""
     if topic_of(name) not in topics_of(user):
         return False
     return user["kind"] == "OnlineEndpoint" or not is_over(user.get("status") or {})

@@ -34,7 +34,7 @@ TABLES = (
                 "BadAnswer": ("A gateway pod gives a malformed answer.", "Upgrade the chart completely."),
                 "OperatorError": ("The operator could not ask the gateway: a bug.", "Report it with its log."),
                 "PortTaken": ("Another endpoint has the port; the next one is tried.", ""),
-                "SecretMissing": ("The Secret of keys or certificate is missing.", "Create it as the message tells."),
+                "SecretMissing": ("The Secret of keys or certificate is missing.", "Create it as in the message."),
                 "NoKeySet": ("The issuer's key set cannot be fetched.", "Correct token.jwksUri or gateway.issuers."),
                 "Refused": ("The gateway refuses the routes.", "Follow the message."),
             },
