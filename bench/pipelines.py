@@ -20,6 +20,7 @@ from itertools import product
 from typing import Any
 
 import hands
+from api.bare import eventually
 from api.operator_process import Operator
 from chaos.world import Api
 from data_figures import imports, profiles
@@ -34,6 +35,7 @@ from ultramarine_contract.training_records import TerminationRecord
 
 NAMESPACE = "pipelines"
 CALM_SECONDS = 2.0  # without a write of the operator, after which a run is complete
+START_SECONDS = 300.0  # of an operator on a busy machine, at most
 LAYERS, WIDTH = 4, 5
 PROCESS, RESIDENT = "process_cpu_seconds_total", "process_resident_memory_bytes"
 MERGE = "application/merge-patch+json"
@@ -286,7 +288,8 @@ def main() -> None:
     print(f"Kubernetes v1.37.2 (etcd and API server, simulated pods), Python {platform.python_version()},", end=" ")
     print(f"DuckDB {version('duckdb')}; load {os.getloadavg()[0]:.1f} at the beginning", flush=True)
     with bare(NAMESPACE) as ground, ground.operator() as operator:
-        operator.start()
+        operator.launch()
+        eventually("the operator leads", lambda: operator.leads, START_SECONDS)
         asyncio.run(measure(ground, operator, chosen))
     if chosen.rows:
         print("\n" + table(imports(chosen.rows)), flush=True)
