@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import Manifest, Platform, condition
-from manifests import sweep
+from manifests import sweep, training_job
 
 # A second run of these tests must not find the results of the first one.
 SALT = uuid.uuid4().hex
@@ -149,3 +149,44 @@ def test_a_pipeline_with_a_fault_starts_nothing(platform):
     platform.apply(pipeline("faulty", step("clean", CLEAN, job={"nodes": "$(params.rate)"})))
     status = platform.wait("pl", "faulty", lambda s: condition(s, "Accepted").get("status") == "False")
     assert condition(status, "Accepted")["message"] == "step clean: nodes: expected integer, got number"
+
+
+def test_a_published_version_is_rolled_out(platform):
+    """Aliases move to what a step registered; a later version goes to a deployment, and its rollout is awaited."""
+    name, number = "publish", "$(steps.fit.outputs.model)"
+    fit = training_job("fit", model=name)["spec"]
+    rows = step("rows", CLEAN, "$(outputs.table)", job={"outputs": {"table": {"dataset": name}}}, cache=False)
+    champion = {"model": name, "version": number, "alias": "champion"}
+    golden = {"dataset": name, "version": "$(steps.rows.outputs.table)", "alias": "golden"}
+    green = {"model": name, "version": number, "endpoint": name, "deployment": "green", "wait": True}
+    platform.apply(
+        {"kind": "Dataset", "metadata": {"name": name}, "spec": {}},
+        pipeline(
+            name,
+            {"name": "fit", "cache": False, "trainingJob": fit},
+            rows,
+            {"name": "champion", "publish": champion},
+            {"name": "golden", "publish": golden},
+            {"name": "green", "when": "params.rate > 0.5", "timeoutSeconds": 180, "publish": green},
+        ),
+        run("publish-first", name),
+    )
+    first = ended(platform, "publish-first")
+    assert first["state"] == "Succeeded", json.dumps(first)
+    assert platform.get("mdl", name)["spec"]["aliases"] == {"champion": "1"}
+    assert platform.get("dset", name)["spec"]["aliases"] == {"golden": "1"}
+
+    deployments = [{"name": "blue", "model": f"{name}@1"}, {"name": "green", "model": f"{name}@1"}]
+    rollout = {"candidate": "green", "steps": [50, 100], "stepSeconds": 1}
+    spec = {"traffic": {"blue": 100}, "deployments": deployments, "rollout": rollout}
+    platform.apply(
+        {"kind": "OnlineEndpoint", "metadata": {"name": name}, "spec": spec},
+        run("publish-second", name, parameters={"rate": 0.9}),
+    )
+    second = ended(platform, "publish-second")
+    assert second["state"] == "Succeeded", json.dumps(second)
+    published = {entry["name"]: entry["published"] for entry in second["steps"] if "published" in entry}
+    assert (published["champion"]["former"], published["green"]["former"]) == ("1", "1")
+    assert platform.get("oe", name)["spec"]["deployments"][1]["model"] == f"{name}@2"
+    assert platform.status("oe", name)["rollout"]["phase"] == "Promoted"
+    platform.kubectl("delete", "oe", name)
