@@ -13,9 +13,10 @@ from conftest import NAMESPACE, Manifest, Platform
 from manifests import TRAIN, endpoint
 from person import Person, data_scientist
 
-# A second run of these tests must not find the results of the first one.
+# A second run of these tests must not find the results and the records of the first one.
 SALT = uuid.uuid4().hex
-MODEL, DATASET, PIPELINE = "line-model", "line-raw", "line"
+MODEL, DATASET, PIPELINE = f"line-{SALT[:8]}", f"line-raw-{SALT[:8]}", "line"
+RUNS = ("line-first", "line-second", "line-slow", "line-resumed")
 VERSION, DATA = f"ModelVersion/{MODEL}-1", f"DatasetVersion/{DATASET}-1"
 COUNT = "import sys, pathlib\nprint(f'files={len(list(pathlib.Path(sys.argv[1]).rglob(\"*.csv\")))}')"
 FIT = TRAIN + "print(f'rate={float(sys.argv[2])}')\n"
@@ -39,14 +40,9 @@ def pipeline(name: str, *steps: Manifest) -> Manifest:
 
 
 @pytest.fixture(scope="module")
-def ada(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Person:
-    """A data scientist who has run a pipeline from a dataset to a served model; nothing of an earlier run is left."""
-    platform.delete("oe", MODEL)
-    platform.delete("mdl", MODEL)
-    platform.delete("mv", f"{MODEL}-1", f"{MODEL}-2")
-    platform.delete("dset", DATASET)
-    platform.delete("dsv", f"{DATASET}-1")
-    platform.delete("plr", "line-first", "line-second", "line-slow", "line-resumed")
+def ada(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+    """A data scientist who has run a pipeline from a dataset to a served model; nothing of it is left afterwards."""
+    platform.delete("plr", *RUNS)
     folder = tmp_path_factory.mktemp("ada")
     person = Person(folder, data_scientist(platform, "lineage", folder))
     (folder / "raw.csv").write_text("x,y\n0,0\n3,1\n")
@@ -60,7 +56,13 @@ def ada(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Person:
     assert "fit: Succeeded" in done.stderr
     person.run("models", "promote", f"{MODEL}@1", "--alias", "champion")
     platform.apply(endpoint(MODEL, f"{MODEL}@champion"))
-    return person
+    yield person
+    platform.delete("oe", MODEL)
+    platform.delete("plr", *RUNS)
+    platform.delete("mdl", MODEL)
+    platform.delete("mv", f"{MODEL}-1", f"{MODEL}-2")
+    platform.delete("dset", DATASET)
+    platform.delete("dsv", f"{DATASET}-1")
 
 
 def test_runs_are_listed_shown_and_compared(ada: Person, platform: Platform) -> None:
