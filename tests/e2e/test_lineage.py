@@ -40,12 +40,17 @@ def pipeline(name: str, *steps: Manifest) -> Manifest:
 
 
 @pytest.fixture(scope="module")
-def ada(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+def person(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Person:
+    """A data scientist."""
+    folder = tmp_path_factory.mktemp("ada")
+    return Person(folder, data_scientist(platform, "lineage", folder))
+
+
+@pytest.fixture(scope="module")
+def ada(platform: Platform, person: Person) -> Iterator[Person]:
     """A data scientist who has run a pipeline from a dataset to a served model; nothing of it is left afterwards."""
     platform.delete("plr", *RUNS)
-    folder = tmp_path_factory.mktemp("ada")
-    person = Person(folder, data_scientist(platform, "lineage", folder))
-    (folder / "raw.csv").write_text("x,y\n0,0\n3,1\n")
+    (person.folder / "raw.csv").write_text("x,y\n0,0\n3,1\n")
     person.run("data", "put", "raw.csv", "--register", DATASET)
     outputs = {"model": {"registerAs": MODEL, "compile": {"to": "none"}}}
     read = {"table": {"dataset": f"{DATASET}@1"}}
@@ -140,26 +145,25 @@ def damaged(platform: Platform, number: int, *, removed: bool) -> Iterator[None]
             root.put_object(**place, Body=former)
 
 
-def faults(ada: Person) -> set[str]:
+def faults(person: Person) -> set[str]:
     """Return what an audit finds wrong with the records; other tests may be making objects meanwhile."""
-    process = ada.begin("audit", "verify")
+    process = person.begin("audit", "verify")
     out, err = process.communicate(timeout=300)
-    assert process.returncode in (0, 1), err
+    assert process.returncode == (1 if out else 0), err
     assert "the last record is sha256:" in err
     return {line for line in out.splitlines() if "no record says" not in line}
 
 
-def test_a_damaged_record_shows(ada: Person, platform: Platform) -> None:
+def test_a_damaged_record_shows(person: Person, platform: Platform) -> None:
     """`audit verify` names a record that was altered or removed, and exits with 1."""
-    before = faults(ada)
+    before = faults(person)
     with platform.target.bucket(NAMESPACE) as root:
         listed = root.list_objects_v2(Bucket="ultramarine", Prefix=f"{NAMESPACE}/records/0")
     number = int(listed["Contents"][0]["Key"].rpartition("/")[2].removesuffix(".json"))
     with damaged(platform, number, removed=False):
-        altered = faults(ada) - before
+        altered = faults(person) - before
         assert any(fault.startswith(f"record {number} was altered") for fault in altered), altered
-        ada.run("audit", "verify", code=1)
     with damaged(platform, number, removed=True):
-        removed = faults(ada) - before
+        removed = faults(person) - before
         assert any(fault.endswith((f"record {number} was removed", f"to {number} were removed")) for fault in removed)
-    assert faults(ada) <= before
+    assert faults(person) <= before
