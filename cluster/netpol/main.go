@@ -47,7 +47,7 @@ func run(ctx context.Context, config *options.KubeRouterConfig, healthz string) 
 	if err != nil {
 		return err
 	}
-	// Each change of a pod has all rules written anew, and simulated pods on other nodes have no packets to filter.
+	// Each change of a pod has all rules written again, and simulated pods on other nodes have no packets to filter.
 	here := func(list *metav1.ListOptions) { list.FieldSelector = "spec.nodeName=" + config.HostnameOverride }
 	ours := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTweakListOptions(here))
 	pods := ours.Core().V1().Pods().Informer()

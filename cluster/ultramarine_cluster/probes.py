@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import urllib3
+from ultramarine_contract.transport import cause, inside
+from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from .network import NODE_ADDRESS
 from .paths import State
 from .pki import Pair
 
 Probe = Callable[[], str]
+
+urllib3.disable_warnings(InsecureRequestWarning)  # some components make their own certificates
 
 
 def of(state: State, ports: dict[str, int], tier: str) -> dict[str, Probe]:
@@ -46,24 +49,14 @@ def of(state: State, ports: dict[str, int], tier: str) -> dict[str, Probe]:
 def https(url: str, authority: Path | None = None, client: Pair | None = None) -> Probe:
     """Return a probe over TLS; without an authority any certificate is accepted, since the peer made its own."""
 
-    def ask() -> str:
-        try:
-            context = ssl.create_default_context(cafile=str(authority) if authority else None)
-            if authority is None:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            if client is not None:
-                context.load_cert_chain(client.cert, client.key)
-        except OSError as error:
-            return str(error)
-        return _get(url, context)
-
-    return ask
+    check = {"ca_certs": str(authority)} if authority else {"ca_certs": None, "cert_reqs": "CERT_NONE"}
+    own = {"cert_file": str(client.cert), "key_file": str(client.key)} if client else {}
+    return lambda: _get(url, **check, **own)
 
 
 def http_get(url: str) -> Probe:
     """Return a probe by plain HTTP on loopback."""
-    return lambda: _get(url, None)
+    return lambda: _get(url)
 
 
 def unix(path: Path) -> Probe:
@@ -101,15 +94,11 @@ def dns(server: str, name: str) -> Probe:
     return ask
 
 
-def _get(url: str, context: ssl.SSLContext | None) -> str:
-    # A proxy of the environment must not handle requests to this machine.
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if context is not None:
-        handlers.append(urllib.request.HTTPSHandler(context=context))
+def _get(url: str, **options: Any) -> str:
     try:
-        with urllib.request.build_opener(*handlers).open(url, timeout=3) as answer:
-            return "" if answer.status == 200 else f"{url} answered {answer.status}"
-    except urllib.error.HTTPError as error:
-        return f"{url} answered {error.code}: {error.read(600).decode(errors='replace').strip()[-400:]}"
-    except (OSError, http.client.HTTPException) as error:
-        return f"{url}: {error}"
+        with inside(**options) as http:
+            answer = http.request("GET", url, timeout=3)
+    except HTTPError as error:
+        return f"{url}: {cause(error)}"
+    words = answer.data.decode(errors="replace").strip()[-400:]
+    return "" if answer.status == 200 else f"{url} answered {answer.status}: {words}"

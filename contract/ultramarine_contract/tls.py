@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import ssl
 from contextlib import suppress
 from pathlib import Path
@@ -14,23 +13,6 @@ _NO_CHECK_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME: a certificate 
 def server_name(component: str, namespace: str) -> str:
     """Return the name that a namespace's server, gateway or sweep proves, whatever address it is reached at."""
     return f"ultramarine-{component}.{namespace}.svc"
-
-
-def client_context(folder: Path) -> ssl.SSLContext:
-    """Return a client's context: the server must show a certificate of the authority in `folder` for its name."""
-    return ssl.create_default_context(cafile=folder / AUTHORITY)
-
-
-class Connection(http.client.HTTPConnection):
-    """A connection by TLS to a server at any address, which has to prove `name` to the authority in `folder`."""
-
-    def __init__(self, host: str, port: int, timeout: float, folder: Path, name: str) -> None:
-        super().__init__(host, port, timeout=timeout)
-        self._folder, self._name = folder, name
-
-    def connect(self) -> None:
-        super().connect()
-        self.sock = client_context(self._folder).wrap_socket(self.sock, server_hostname=self._name)
 
 
 def server_context(folder: Path, *protocols: str) -> ssl.SSLContext:
@@ -58,7 +40,7 @@ def server_context(folder: Path, *protocols: str) -> ssl.SSLContext:
 def expires(folder: Path) -> float:
     """Return when the certificate in `folder` ends, in seconds since 1970. Raises OSError if it cannot be read."""
     # Python shows a certificate's dates to the other side of a connection alone, so both sides are here.
-    context = client_context(folder)
+    context = ssl.create_default_context(cafile=folder / AUTHORITY)
     context.check_hostname = False
     context.verify_flags |= _NO_CHECK_TIME
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()

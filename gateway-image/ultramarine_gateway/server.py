@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import aiohttp
 from aiohttp import web
 from msgspec import structs
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 
 from ultramarine_gateway import envoy
 from ultramarine_gateway.agent import Agent
@@ -18,7 +23,9 @@ from ultramarine_gateway.pods.signatures import Signatures
 
 def application(agent: Agent, folder: Path) -> web.Application:
     """Return the application of the agent's own port; it serves no secrets and changes nothing."""
-    figures, signatures = Figures(folder), Signatures(agent)
+    figures, signatures, registry = Figures(folder), Signatures(agent), CollectorRegistry()
+    registry.register(Gauges(agent))
+    registry.register(agent.tokens)
     pod = os.environ.get("HOSTNAME", "")
 
     async def routes(request: web.Request) -> web.Response:
@@ -58,12 +65,8 @@ def application(agent: Agent, folder: Path) -> web.Application:
             of_envoy = await envoy.metrics(folder)
         except (OSError, aiohttp.ClientError, TimeoutError):
             of_envoy = b""
-        text = (
-            (_own(agent) + agent.tokens.metrics()).encode()
-            + of_envoy
-            + _zero_counters(agent, of_envoy.decode()).encode()
-        )
-        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        text = generate_latest(registry) + of_envoy + _zero_counters(agent, of_envoy.decode()).encode()
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     made = web.Application()
     made.add_routes([web.get("/routes", routes), web.get("/live", live), web.get("/ready", ready)])
@@ -71,25 +74,30 @@ def application(agent: Agent, folder: Path) -> web.Application:
     return made
 
 
-def _own(agent: Agent) -> str:
-    report = agent.report().values()
-    gauges = {
-        "connected": ("Whether Envoy is connected to the agent.", int(agent.connected)),
-        "endpoints": ("Endpoints that Envoy routes.", sum(bool(state.version) for state in report)),
-        "endpoints_refused": (
-            "Endpoints whose newest routes are not in use.",
-            sum(bool(state.reason) for state in report),
-        ),
-    }
-    return "".join(
-        f"# HELP ultramarine_gateway_{name} {what}\n# TYPE ultramarine_gateway_{name} gauge\n"
-        f"ultramarine_gateway_{name} {value}\n"
-        for name, (what, value) in gauges.items()
-    )
+class Gauges(Collector):
+    """Gauges, taken from the agent at the moment of the scrape."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every gauge."""
+        report = self._agent.report().values()
+        in_use, refused = sum(bool(state.version) for state in report), sum(bool(state.reason) for state in report)
+        yield GaugeMetricFamily(
+            "ultramarine_gateway_connected", "1 if Envoy is connected to the agent.", int(self._agent.connected)
+        )
+        yield GaugeMetricFamily("ultramarine_gateway_endpoints", "Endpoints that Envoy routes.", in_use)
+        yield GaugeMetricFamily(
+            "ultramarine_gateway_endpoints_refused", "Endpoints whose newest routes are not in use.", refused
+        )
 
 
 def _zero_counters(agent: Agent, of_envoy: str) -> str:
-    """Return request counters of Envoy without requests yet as 0: a series that begins at 1 shows no increase."""
+    """Return request counters of Envoy without requests yet as 0: a series that begins at 1 shows no increase.
+
+    They continue families of Envoy's own text, whose heads may come once only.
+    """
     names = [name for name in agent.report() if agent.routes(name) is not None]
     series = [f'envoy_http_downstream_rq_total{{endpoint="{name}"}}' for name in names]
     series += [f'envoy_http_downstream_rq{{code="5xx",endpoint="{name}"}}' for name in names]

@@ -86,7 +86,7 @@ async def run(file: Path) -> int:
     own = Recorder(storage, platform.storage_bucket, writer, objects, approvers=approvers)
     recorder = own if chosen.records.enabled else None
     engine = Engine(kinds, namespaces, mirror, client.fenced(lease.time_left), storage, platform, lease, recorder)
-    Info("ultramarine_build", "What is running.").info({"version": __version__})
+    Info("ultramarine_build", "Running version of the operator.").info({"version": __version__})
     tls = Path(TLS_DIR) if platform.tls else None
     REGISTRY.register(Gauges(engine.vitals, engine.states, partial(expires, tls) if tls else None))
     reception = Reception(client.review_token, engine.reports, lambda: engine.leads, engine.reply)

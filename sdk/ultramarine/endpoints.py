@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import time
@@ -19,6 +18,7 @@ from .serving import asking
 from .serving import keys as key_store
 from .serving.route import PIN_HEADER, Answer, EndpointError, Note, Route, failure
 from .serving.signature import DataInvalid, Signature, signature_of
+from .suggestions import suggest
 
 if TYPE_CHECKING:
     from .client import Client
@@ -73,8 +73,7 @@ class Endpoint:
             self._seen = cluster.get(ONLINE_ENDPOINT, self.name)
         except NotFound:
             names = [item["metadata"]["name"] for item in cluster.list(ONLINE_ENDPOINT)]
-            near = difflib.get_close_matches(self.name, names, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"Endpoints: {listed(names) or 'none'}."
+            hint = suggest(self.name, names, f"Endpoints: {listed(names) or 'none'}.")
             raise NotFound(f"OnlineEndpoint {cluster.namespace}/{self.name} does not exist. {hint}") from None
         self._seen_at = time.monotonic()
         return self._seen
@@ -111,8 +110,7 @@ class Endpoint:
             names = [deployment["name"] for deployment in manifest["spec"]["deployments"]]
             for name in shares:
                 if name not in names:
-                    near = difflib.get_close_matches(name, names, 1)
-                    hint = f"Did you mean {near[0]}?" if near else f"Deployments: {listed(names)}."
+                    hint = suggest(name, names, f"Deployments: {listed(names)}.")
                     raise DataInvalid(f"endpoint {self.name} has no deployment {name}. {hint}")
             dropped = dict.fromkeys(manifest["spec"].get("traffic") or {})
             return {"traffic": dropped | dict(shares)}
@@ -310,8 +308,7 @@ class Endpoint:
             shares = (manifest.get("status") or {}).get("traffic") or {}
             name = max(deployments, key=lambda entry: shares.get(entry, 0))
         if name not in deployments:
-            near = difflib.get_close_matches(name, deployments, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"Deployments: {listed(deployments)}."
+            hint = suggest(name, deployments, f"Deployments: {listed(deployments)}.")
             raise DataInvalid(f"endpoint {self.name} has no deployment {name}. {hint}")
         return dict(deployments[name])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import NamedTuple
 
 from ultramarine_contract.errors import UltramarineError, listed
@@ -10,6 +9,7 @@ from ultramarine_contract.meta import API_VERSION, Manifest, Resource
 
 from .kube.client import Cluster
 from .kube.errors import NotFound
+from .suggestions import suggest
 
 _MORE_NAMES = {"Dataset": ("ds",)}  # which kubectl takes for DaemonSets
 
@@ -44,9 +44,8 @@ class Kinds:
         by_name = {alias: kind.resource for kind in self.ours() for alias in kind.names}
         if resource := by_name.get(name.lower().removesuffix(f".{API_VERSION.partition('/')[0]}")):
             return resource
-        near = difflib.get_close_matches(name.lower(), by_name, 1)
         kinds = listed((kind.resource.plural for kind in self.ours()), 30)
-        raise UnknownKind(f"no kind is named {name!r}. " + (f"Did you mean {near[0]}?" if near else f"Kinds: {kinds}."))
+        raise UnknownKind(f"no kind is named {name!r}. {suggest(name.lower(), by_name, f'Kinds: {kinds}.')}")
 
     def of(self, manifest: Manifest) -> Resource:
         """Return the resource of a manifest. Raises UnknownKind for a kind that the cluster does not serve."""
@@ -61,8 +60,7 @@ class Kinds:
                 if not kind.namespaced:
                     raise UnknownKind(f"{name} belongs to the whole cluster. Use kubectl for it.")
                 return kind.resource
-        near = difflib.get_close_matches(name, [kind.resource.kind for kind in kinds], 1)
-        hint = f"Did you mean {near[0]}?" if near else "Correct apiVersion or kind."
+        hint = suggest(name, [kind.resource.kind for kind in kinds], "Correct apiVersion or kind.")
         raise UnknownKind(f"the cluster has no kind {name} in {version}. {hint}")
 
     def _group(self, version: str) -> list[Kind]:

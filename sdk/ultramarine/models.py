@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from ultramarine_contract.locations import files_below
 from ultramarine_contract.meta import API_VERSION, MODEL, MODEL_VERSION, ONLINE_ENDPOINT, Manifest
 
 from .kube.errors import NotFound
+from .suggestions import suggest
 from .versions.series import LATEST, Series, is_ready, why
 
 if TYPE_CHECKING:
@@ -188,8 +188,7 @@ def format_of(path: Path, format: str = "") -> str:
     if not path.exists():
         raise InvalidSpec(f"{path} does not exist. Give the file or the folder of a model.")
     if format and format not in FORMATS:
-        near = difflib.get_close_matches(format, FORMATS, 1)
-        hint = f"Did you mean {near[0]}?" if near else f"Formats: {listed(FORMATS)}."
+        hint = suggest(format, FORMATS, f"Formats: {listed(FORMATS)}.")
         raise InvalidSpec(f"no format is named {format!r}. {hint}")
     if format == CUSTOM:
         return format

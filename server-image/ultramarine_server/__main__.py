@@ -10,19 +10,16 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.serving_records import ServingTask
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_contract.version_records import CompileRecord, CompileTask, DeleteTask
 
 from ultramarine_server.machine import cpu_limit
-
-if TYPE_CHECKING:
-    from ultramarine_contract.training_records import TerminationRecord
-    from ultramarine_contract.version_records import CompileRecord, CompileTask, DeleteTask
 
 Task = TypeVar("Task")
 
@@ -83,8 +80,6 @@ def main() -> int:
         return serve(task, places, listening)
     except UltramarineError as error:
         print(f"ultramarine-server: {error.reason}: {error.message}", file=sys.stderr, flush=True)
-        from ultramarine_contract.training_records import TerminationRecord  # It takes a moment to import.
-
         _leave(TerminationRecord(reason=error.reason, message=error.message), arguments.termination_log)
         return 1
 
@@ -96,22 +91,16 @@ def _limit_threads() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    # Without a width argparse asks for the terminal's, by a module that takes 5 ms to import.
-    formatter = partial(argparse.HelpFormatter, width=100)
-    parser = argparse.ArgumentParser(prog="ultramarine-server", description=__doc__, formatter_class=formatter)
+    parser = argparse.ArgumentParser(prog="ultramarine-server", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-
-    def command_for(name: str, purpose: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=purpose, formatter_class=formatter)
-
-    fetch = command_for("fetch", "download the model of $ULTRAMARINE_TASK and check it")
-    pool = command_for("fetch-pool", "download the models that the server of a pool requests")
-    collect = command_for("collect", "store the server's captures, until SIGTERM")
-    relay = command_for("relay", "pass connections to a container, and capture a sample of its exchanges")
-    serve = command_for("serve", "serve the downloaded model by the Open Inference Protocol V2")
-    compile = command_for("compile", "compile the downloaded model, and compare it with the native model")
-    store = command_for("store", "store the compiled model and the verdict")
-    delete = command_for("delete", "delete the artifact of $ULTRAMARINE_TASK from the object storage")
+    fetch = commands.add_parser("fetch", help="download the model of $ULTRAMARINE_TASK and check it")
+    pool = commands.add_parser("fetch-pool", help="download the models that the server of a pool requests")
+    collect = commands.add_parser("collect", help="store the server's captures, until SIGTERM")
+    relay = commands.add_parser("relay", help="pass connections to a container, and capture a sample of its exchanges")
+    serve = commands.add_parser("serve", help="serve the downloaded model by the Open Inference Protocol V2")
+    compile = commands.add_parser("compile", help="compile the downloaded model, and compare it with the native model")
+    store = commands.add_parser("store", help="store the compiled model and the verdict")
+    delete = commands.add_parser("delete", help="delete the artifact of $ULTRAMARINE_TASK from the object storage")
     fetch.add_argument("--environment-dir", type=Path, default=Path(contract.ENVIRONMENT_DIR))
     for command in (serve, collect, relay):
         command.add_argument("--captures-dir", type=Path, default=Path(contract.CAPTURES_DIR))
@@ -141,14 +130,10 @@ def _task() -> ServingTask:
 
 
 def _compile_task() -> CompileTask:
-    from ultramarine_contract.version_records import CompileTask
-
     return _read("compiling", CompileTask.from_json)
 
 
 def _delete_task() -> DeleteTask:
-    from ultramarine_contract.version_records import DeleteTask
-
     return _read("deleting", DeleteTask.from_json)
 
 

@@ -13,6 +13,7 @@ import msgspec
 import orjson
 import uvloop
 from msgspec import structs
+from prometheus_client.core import Metric
 from ultramarine_contract.addresses import own_addresses
 from ultramarine_contract.serving_records import ServingTask
 
@@ -32,10 +33,9 @@ from ultramarine_server.inference.warmup import MAX_NUMBERS, MAX_NUMBERS_IN_POOL
 from ultramarine_server.models.model import Loaded, Model
 from ultramarine_server.protocol.tensors import BODY_LIMIT
 from ultramarine_server.repository.single import Single
-from ultramarine_server.telemetry import Telemetry
+from ultramarine_server.telemetry import PoolTelemetry, Telemetry
 
 if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric
     from ultramarine_contract.catalogue import CatalogueEntry
 
     from ultramarine_server.collecting.captures import Captures
@@ -159,7 +159,6 @@ def pool_for(
     """Return the service of a pool, and its facts for the log; requests load its models."""
     from ultramarine_server.repository.fetching import Catalogue, Fetcher
     from ultramarine_server.repository.pool import Pool
-    from ultramarine_server.telemetry import PoolTelemetry
 
     limits, counts, catalogue = Limits.of(task), PoolTelemetry(), Catalogue(catalogue_folder)
     runner = Runner(max(2, machine.cpu_limit()), limits, telemetry)

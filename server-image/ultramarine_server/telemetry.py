@@ -1,22 +1,17 @@
-"""Counts of one server process, and their exposition for Prometheus.
-
-prometheus_client takes 18 ms to import, so a server imports it for the first scrape and not at its start.
-"""
+"""Counts of one server process, and their exposition for Prometheus: families are made at a scrape."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from prometheus_client.core import HistogramMetricFamily
-    from prometheus_client.metrics_core import Metric
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
-_PREFIX = "ultramarine_server"
 
 
 class Histogram:
@@ -35,7 +30,7 @@ class Histogram:
         family.add_metric(list(labels), list(zip(names, accumulate(self.counts), strict=True)), self.sum)
 
 
-class Telemetry:
+class Telemetry(Collector):
     """Counts of requests, written by the event loop's thread alone, and so without a lock."""
 
     def __init__(self) -> None:
@@ -72,34 +67,34 @@ class Telemetry:
 
     def exposition(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
-        from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        registry.register(self)  # a collector by its method `collect`
+        registry.register(self)
         return generate_latest(registry)
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the metrics, as a collector of prometheus_client does."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
-        answers = CounterMetricFamily(f"{_PREFIX}_requests", "Answers, by route and code.", labels=["route", "code"])
+        """Yield the metrics at a scrape."""
+        answers = CounterMetricFamily(
+            "ultramarine_server_requests", "Answers, by route and code.", labels=["route", "code"]
+        )
         for (route, code), number in self.answers.items():
             answers.add_metric([route, str(code)], number)
         help = "Time from the request's head to the answer's end."
-        seconds = HistogramMetricFamily(f"{_PREFIX}_request_seconds", help, labels=["route"])
+        seconds = HistogramMetricFamily("ultramarine_server_request_seconds", help, labels=["route"])
         for route, histogram in self.seconds.items():
             histogram.add_to(seconds, [route])
-        queue = HistogramMetricFamily(f"{_PREFIX}_queue_seconds", "Time that requests waited for the model.")
+        queue = HistogramMetricFamily("ultramarine_server_queue_seconds", "Time that requests waited for the model.")
         self.queue_seconds.add_to(queue)
-        rows = HistogramMetricFamily(f"{_PREFIX}_batch_rows", "Rows that were computed together.")
+        rows = HistogramMetricFamily("ultramarine_server_batch_rows", "Rows that were computed together.")
         self.batch_rows.add_to(rows)
-        rejected = CounterMetricFamily(f"{_PREFIX}_rejected", "Rejected requests.", labels=["reason"])
+        rejected = CounterMetricFamily("ultramarine_server_rejected", "Rejected requests.", labels=["reason"])
         for reason, number in self.rejected.items():
             rejected.add_metric([reason], number)
         yield from (answers, seconds, queue, rows, rejected)
-        yield GaugeMetricFamily(f"{_PREFIX}_in_flight", "Requests that are being answered.", self.in_flight)
-        yield GaugeMetricFamily(f"{_PREFIX}_queue_length", "Requests that wait for the model.", self.queue_length())
+        yield GaugeMetricFamily("ultramarine_server_in_flight", "Requests that are being answered.", self.in_flight)
+        yield GaugeMetricFamily(
+            "ultramarine_server_queue_length", "Requests that wait for the model.", self.queue_length()
+        )
         for others in self.others:
             yield from others()
 
@@ -122,16 +117,14 @@ class PoolTelemetry:
 
     def metrics(self) -> Iterable[Metric]:
         """Yield the metrics, for `Telemetry.others`."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
         models, held = self.now()
-        loads = CounterMetricFamily(f"{_PREFIX}_model_loads", "Loads of models, by result.", labels=["result"])
+        loads = CounterMetricFamily("ultramarine_server_model_loads", "Loads of models, by result.", labels=["result"])
         loads.add_metric(["ok"], self._loads)
         loads.add_metric(["failed"], self.failures)
-        seconds = HistogramMetricFamily(f"{_PREFIX}_model_load_seconds", "Time to fetch and load a model.")
+        seconds = HistogramMetricFamily("ultramarine_server_model_load_seconds", "Time to fetch and load a model.")
         self._seconds.add_to(seconds)
-        evictions = CounterMetricFamily(f"{_PREFIX}_model_evictions", "Models that made room for others.")
+        evictions = CounterMetricFamily("ultramarine_server_model_evictions", "Models that made room for others.")
         evictions.add_metric([], self.evictions)
-        yield GaugeMetricFamily(f"{_PREFIX}_loaded_models", "Models in memory.", models)
-        yield GaugeMetricFamily(f"{_PREFIX}_loaded_bytes", "Memory for which the loaded models count.", held)
+        yield GaugeMetricFamily("ultramarine_server_loaded_models", "Models in memory.", models)
+        yield GaugeMetricFamily("ultramarine_server_loaded_bytes", "Memory for which the loaded models count.", held)
         yield from (loads, seconds, evictions)

@@ -87,12 +87,12 @@ def places(node: Manifest, value: Any, path: Path) -> Iterator[Place]:
         st.integers(2, 100).map(_nested if type != "array" else lambda n: {"a": _nested(n)}),
     )
     if "enum" in node:
-        known = set(node["enum"])
+        words = set(node["enum"])
         yield (
             "unknown word",
             path,
             path,
-            (texts(SHORT) | st.sampled_from([w.swapcase() for w in known])).filter(lambda text: text not in known),
+            (texts(SHORT) | st.sampled_from([w.swapcase() for w in words])).filter(lambda text: text not in words),
         )
     elif type == "string":
         yield "too long", path, path, st.characters(codec="utf-8").map(lambda c: c * (node["maxLength"] + 1))
@@ -129,7 +129,7 @@ def places(node: Manifest, value: Any, path: Path) -> Iterator[Place]:
 
 
 def too_many(node: Manifest, item: Any) -> list[Any]:
-    """One more than a list may have; they differ where they must, else that would be refused first."""
+    """Return one item more than a list may have; items with keys differ, since equal keys are refused first."""
     if node.get("x-kubernetes-list-type") == "set":
         return list(range(node["maxItems"] + 1))
     keys = node.get("x-kubernetes-list-map-keys", [])
@@ -166,13 +166,13 @@ def _places_of_object(node: Manifest, value: Manifest, path: Path) -> Iterator[P
         for key, child in value.items():
             yield from places(values, child, (*path, key))
         return
-    known = node.get("properties", {})
+    fields = node.get("properties", {})
     for name in node.get("required", []):
         yield "missing", (*path, name), (*path, name), st.just(GONE)
         yield "null", (*path, name), (*path, name), st.none()
     yield "unknown field", (*path, "nosuch"), (*path, "nosuch"), json_values()
     for name, child in value.items():
-        yield from places(known[name], child, (*path, name))
+        yield from places(fields[name], child, (*path, name))
 
 
 # For each kind, patches that break a rule in any valid manifest, with words of the refusal.
@@ -187,14 +187,14 @@ NO_NAMES = ["", "A", "a.", "-a", "a_b", "a/b", "é", "a\n", " a", "a" * 254, "a.
 def broken(draw: st.DrawFn, kind: str) -> Broken:
     """A manifest of a kind with one fault."""
     manifest = draw(valid(kind))
-    found = [*places(schema(kind, "spec"), manifest["spec"], ("spec",))]
-    found.append(("odd name", ("metadata", "name"), ("metadata", "name"), st.sampled_from(NO_NAMES)))
+    choices = [*places(schema(kind, "spec"), manifest["spec"], ("spec",))]
+    choices.append(("odd name", ("metadata", "name"), ("metadata", "name"), st.sampled_from(NO_NAMES)))
     if "default" not in schema(kind, "spec"):
-        found.append(("missing", ("spec",), ("spec",), st.just(GONE)))
-    ways = sorted({how for how, *_ in found} | ({"forbidden together"} if CLASHES[kind] else set()))
+        choices.append(("missing", ("spec",), ("spec",), st.just(GONE)))
+    ways = sorted({how for how, *_ in choices} | ({"forbidden together"} if CLASHES[kind] else set()))
     how = draw(st.sampled_from(ways))
     if how == "forbidden together":
         words, patch = draw(st.sampled_from(CLASHES[kind]))
         return Broken(how, plain(words), merged(manifest, patch))
-    _, path, named, values = draw(st.sampled_from([place for place in found if place[0] == how]))
+    _, path, named, values = draw(st.sampled_from([place for place in choices if place[0] == how]))
     return Broken(how, spelled(named), replaced(manifest, path, draw(values)))

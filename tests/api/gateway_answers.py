@@ -1,4 +1,4 @@
-"""A gateway of one namespace that takes every route at once, and answers the operator with whatever it is told to."""
+"""A gateway of one namespace that takes every route at once, with prepared answers for the operator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POD = "gateway-0"
 
 @dataclass
 class Answers:
-    """Answers of the gateway: the truth, or the bytes that an endpoint's name stands for here."""
+    """Answers of the gateway: the true ones, except for endpoints with prepared bytes in `odd`."""
 
     api: Api
     odd: dict[str, bytes] = field(default_factory=dict)
@@ -39,8 +39,8 @@ class Answers:
             return RouteState(pod=POD).document()
         figures = DeploymentFigures(requests=100, rate=1.0, concurrency=1.0, latency=((1.0, 90), (2.0, 100)))
         names = [deployment.name for deployment in routes.deployments]
-        ready, told = dict.fromkeys(names, 1), dict.fromkeys(names, figures)
-        return RouteState(routes.version, pod=POD, ready=ready, figures=told).document()
+        ready, counted = dict.fromkeys(names, 1), dict.fromkeys(names, figures)
+        return RouteState(routes.version, pod=POD, ready=ready, figures=counted).document()
 
     @contextmanager
     def listening(self) -> Iterator[Answers]:
@@ -57,7 +57,7 @@ class Answers:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Nothing."""
+                """Keep the output of the test clean."""
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = server.server_address[1]

@@ -1,4 +1,4 @@
-"""The part of a sweep's coordinator, by hand: its pod speaks with a token that the real API server knows."""
+"""A sweep's coordinator, played by the test: its pod has a token of the real API server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ACCOUNT = "trials"
 
 @dataclass
 class Coordinator:
-    """Speaks for the Sweep hpo, by the pod that it starts, and plays the pods of its trials."""
+    """Coordinator of the Sweep hpo, whose pod it starts; it also plays the pods of the trials."""
 
     api: Api
     operator: Operator
@@ -55,34 +55,34 @@ class Coordinator:
         ]
         return self.api.run("create", "token", ACCOUNT, *bound).strip()
 
-    def send(self, token: str, *wanted: int, **told: Any) -> httpx.Response:
-        """Post once by that token that these trials are wanted."""
-        trials = tuple(WantedTrial(number, {"lr": 0.001 * (number + 1)}) for number in wanted)
-        summary = SweepSummary(wanted=trials, running=len(wanted), succeeded=self.succeeded, **told)
+    def send(self, token: str, *numbers: int, **fields: Any) -> httpx.Response:
+        """Post once, with a token, which trials need jobs."""
+        trials = tuple(WantedTrial(number, {"lr": 0.001 * (number + 1)}) for number in numbers)
+        summary = SweepSummary(wanted=trials, running=len(numbers), succeeded=self.succeeded, **fields)
         url = f"http://127.0.0.1:{self.operator.port}/sweeps/{self.api.namespace}/hpo"
         return httpx.post(url, content=summary.to_json(), headers={"Authorization": f"Bearer {token}"}, timeout=10)
 
-    def want(self, *wanted: int) -> Manifest:
-        """Post until it is taken, and return what is answered."""
+    def want(self, *numbers: int) -> Manifest:
+        """Post which trials need jobs until the operator accepts it, and return the answer."""
 
         def answer() -> Manifest | None:
-            got = self.send(self.token, *wanted)
+            got = self.send(self.token, *numbers)
             assert got.status_code in (200, 403, 429), got.text  # 403 until the watch has told of the pod
             return dict(got.json()) if got.status_code == 200 else None
 
         return eventually("the summary is taken", answer)
 
-    def hears(self, number: int, *wanted: int) -> Manifest:
-        """Post until the answer says that this trial has ended, and return what it says."""
+    def hears(self, number: int, *numbers: int) -> Manifest:
+        """Post until the answer reports the end of a trial, and return that report."""
 
         def end() -> Manifest | None:
-            told = self.want(number, *wanted)["ended"]
-            return next((dict(one) for one in told if one["trial"] == number), None)
+            ends = self.want(number, *numbers)["ended"]
+            return next((dict(end) for end in ends if end["trial"] == number), None)
 
-        return eventually(f"the end of trial {number} is told", end)
+        return eventually(f"the end of trial {number} is reported", end)
 
     def finish(self, number: int, loss: float) -> None:
-        """Let a trial's pod, which runs, end well, and wait until its job knows."""
+        """End the running pod of a trial with success, and wait for the state of its job."""
         succeed(self.api, number, loss)
         until(self.api, f"hpo-trial-{number}", "Succeeded")
         self.succeeded += 1
@@ -93,7 +93,7 @@ class Coordinator:
         return {int(job["metadata"]["name"].rpartition("-")[2]): job for job in self.api.all("tj")}
 
     def has(self, numbers: Collection[int], seconds: float = 5.0) -> dict[int, Manifest]:
-        """Wait until the trials that have jobs are these, which is sooner than the operator looks by itself."""
+        """Wait until exactly these trials have jobs, sooner than the operator's next pass without an event."""
         return eventually(f"there are jobs {numbers}", lambda: self._these(set(numbers)), seconds)
 
     def _these(self, numbers: set[int]) -> dict[int, Manifest]:
@@ -102,10 +102,10 @@ class Coordinator:
 
 
 def succeed(api: Api, number: int, loss: float) -> None:
-    """Let a trial's pod, which runs, end well, and with it its Job."""
+    """End the running pod of a trial, and its Job, with success."""
     name = f"hpo-trial-{number}"
-    said = TerminationRecord(metrics={"loss": loss}).to_json()
-    api.status("pod", f"{name}-0-abcde", hands.ended_pod(0, said))
+    record = TerminationRecord(metrics={"loss": loss}).to_json()
+    api.status("pod", f"{name}-0-abcde", hands.ended_pod(0, record))
     api.status("job", name, hands.complete_job())
 
 
@@ -115,13 +115,13 @@ def is_in(api: Api, word: str) -> bool:
 
 
 def end(api: Api, node: Node) -> None:
-    """Let the coordinator end well."""
+    """End the coordinator with success."""
     with pytest.MonkeyPatch.context() as patch:
         for key, value in node.store.credentials.items():
             patch.setenv(key, value)
-        said = hands.search_and_store(Storage(node.store.endpoint), node.job_of("hpo-coordinator"))
+        record = hands.search_and_store(Storage(node.store.endpoint), node.job_of("hpo-coordinator"))
     pod = "hpo-coordinator-0-abcde"
-    api.status("pod", pod, hands.ended_pod(0, said.to_json().decode(), name="coordinator"))
+    api.status("pod", pod, hands.ended_pod(0, record.to_json().decode(), name="coordinator"))
     api.status("job", "hpo-coordinator", hands.complete_job(indexed=False))
 
 
@@ -137,28 +137,28 @@ sys.exit(run(os.environ, Parts(_suggester, _stopper), Places(base / "log", base 
 
 @dataclass
 class RealCoordinator:
-    """The coordinator of the Sweep hpo as a process, with what its pod would have; `speaking` has that pod's token."""
+    """The coordinator of the Sweep hpo as a process in the environment of its pod; `speaking` has that pod's token."""
 
     speaking: Coordinator
     folder: Path
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; it goes on from its journal."""
+        """Start it; it continues from its journal."""
         node = self.speaking.node
         (self.folder / "token").write_text(self.speaking.token)
         env = node.job_of("hpo-coordinator")["spec"]["template"]["spec"]["containers"][0]["env"]
         secret = self.speaking.api.get("secret", "hpo-sweep-token")["data"]["token"]
-        told = {each["name"]: each["value"] for each in env if "value" in each}
-        told |= {contract.ENV_SWEEP_TOKEN: base64.b64decode(secret).decode(), "PYTHONPATH": ":".join(sys.path)}
+        variables = {variable["name"]: variable["value"] for variable in env if "value" in variable}
+        variables |= {contract.ENV_SWEEP_TOKEN: base64.b64decode(secret).decode(), "PYTHONPATH": ":".join(sys.path)}
         command = [sys.executable, "-c", COORDINATOR, str(self.folder), str(free_port())]
-        with (self.folder / "said").open("ab") as said:
+        with (self.folder / "said").open("ab") as output:
             self.process = subprocess.Popen(
-                command, env={**os.environ, **node.store.credentials, **told}, stdout=said, stderr=said
+                command, env={**os.environ, **node.store.credentials, **variables}, stdout=output, stderr=output
             )
 
     def kill(self) -> None:
-        """SIGKILL: what it has not written down is lost."""
+        """Kill it; changes that are not in the journal are lost."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()

@@ -1,4 +1,4 @@
-"""Objects and looks that the operator's stories share."""
+"""Objects and queries that the operator's stories share."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ALL = (*OURS, *sorted(CHILDREN - {kind.resource.plural for kind in KINDS}), "eve
 
 
 def status(api: Api, kind: str, name: str) -> Manifest:
-    """The status of an object, or an empty one."""
-    found: Manifest = api.get(kind, name).get("status") or {}
-    return found
+    """Return the status of an object; empty without a status."""
+    read: Manifest = api.get(kind, name).get("status") or {}
+    return read
 
 
 def state(api: Api, name: str) -> str:
@@ -32,8 +32,8 @@ def until(api: Api, name: str, word: str, seconds: float = 60) -> None:
 
 
 def there(api: Api, kind: str, name: str) -> Manifest | None:
-    """One object, or nothing."""
-    return next((found for found in api.all(kind) if found["metadata"]["name"] == name), None)
+    """Return an object, or None if it does not exist."""
+    return next((item for item in api.all(kind) if item["metadata"]["name"] == name), None)
 
 
 def reasons(api: Api, name: str) -> set[str]:
@@ -47,7 +47,7 @@ def versions(api: Api, model: str) -> list[str]:
 
 
 def trained(api: Api, node: Node, name: str) -> None:
-    """Take a TrainingJob through its whole life."""
+    """Run a TrainingJob from its creation to success."""
     api.apply(training(name))
     node.start_pod(name)
     node.succeed(name, node.upload(name))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import time
 
 import httpx
 import pytest
 from conftest import Platform, condition
+from prometheus_client.parser import text_string_to_metric_families
 from ultramarine_cluster import archives
 from ultramarine_cluster.paths import REPOSITORY, State
 
@@ -43,14 +43,15 @@ def chat(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Platfo
 
 def tokens(platform: Platform) -> dict[tuple[str, str], int]:
     """Sum the tokens in the metrics of all gateway pods, by key and direction."""
-    series = (
-        rf'^ultramarine_gateway_tokens_total{{endpoint="{NAME}",deployment="cpu",key="(.*)",direction="(.*)"}} (\d+)$'
-    )
+    place = {"endpoint": NAME, "deployment": "cpu"}
     summed: dict[tuple[str, str], int] = {}
     for pod in platform.get("pod", "", "-l", "app.kubernetes.io/component=gateway"):
         text = httpx.get(f"http://{pod['status']['podIP']}:9902/metrics").text
-        for key, direction, count in re.findall(series, text, re.MULTILINE):
-            summed[key, direction] = summed.get((key, direction), 0) + int(count)
+        for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
+            labels = sample.labels
+            if sample.name == "ultramarine_gateway_tokens_total" and place.items() <= labels.items():
+                key = (labels["key"], labels["direction"])
+                summed[key] = summed.get(key, 0) + int(sample.value)
     return summed
 
 

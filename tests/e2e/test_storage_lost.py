@@ -90,15 +90,15 @@ def test_a_bucket_that_returns_is_missed_by_nobody(platform, training):
 @pytest.mark.slow
 @pytest.mark.parametrize("training", ["bucket-late"], indirect=True)
 def test_a_result_waits_for_its_bucket(platform, training):
-    """A job that is done but for its result says what is missing, and succeeds when that is there."""
+    """A job whose result cannot be stored reports what is missing, and succeeds once it exists."""
     pod = platform.status("tj", training)["pod"]
     with no_bucket(platform):
         go_on(platform, training)
         end = time.monotonic() + 60
-        while "create it; next attempt in" not in (said := platform.kubectl("logs", pod)):
-            assert time.monotonic() < end, said
+        while "create it; next attempt in" not in (log := platform.kubectl("logs", pod)):
+            assert time.monotonic() < end, log
             time.sleep(1)
-        assert "bucket ultramarine of s3://ultramarine/" in said
+        assert "bucket ultramarine of s3://ultramarine/" in log
         assert platform.status("tj", training)["state"] == "Running"
     done = platform.ended(training, 180)
     assert (done["state"], done["attempts"], done["pod"]) == ("Succeeded", 1, pod)
@@ -114,8 +114,8 @@ def test_a_storage_that_is_away_is_waited_for_and_retain_is_the_way_out(platform
         platform.delete("mv", "stuck-1")
 
         def fails(status: Manifest) -> bool:
-            told = condition(status, "ArtifactsDeleted")
-            return told.get("status") == "False" and "bucket ultramarine" in told["message"]
+            deleted = condition(status, "ArtifactsDeleted")
+            return deleted.get("status") == "False" and "bucket ultramarine" in deleted["message"]
 
         platform.wait("mdl", "stuck", fails)
         platform.kubectl("patch", "mdl", "stuck", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Retain"}}')

@@ -49,16 +49,16 @@ def test_the_columns_tell_the_story(platform):
 
 
 def test_nothing_foreign_is_written_into_our_objects(platform):
-    """No finalizer, and no annotation but kubectl's own, who asked for a TrainingJob and who trusted a model."""
-    known = {"kubectl.kubernetes.io/last-applied-configuration", ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY}
+    """Objects have no finalizer, and only kubectl's annotation, that of the requester, and that of a trusted model."""
+    expected = {"kubectl.kubernetes.io/last-applied-configuration", ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY}
     for kind in ("tj", "mdl", "mv", "oe"):
-        for found in platform.get(kind):
-            assert "finalizers" not in found["metadata"]
+        for item in platform.get(kind):
+            assert "finalizers" not in item["metadata"]
             # A converted file of Azure ML keeps what has no field here as annotations of its own.
-            names = found["metadata"].get("annotations") or {}
+            names = item["metadata"].get("annotations") or {}
             annotations = {name for name in names if not name.startswith("azureml/")}
             # The operator makes the jobs of trials, and marks them as it does all that it makes.
-            assert annotations <= known or found["metadata"].get("ownerReferences")
+            assert annotations <= expected or item["metadata"].get("ownerReferences")
 
 
 def test_results_outlive_what_made_them(platform):

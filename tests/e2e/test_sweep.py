@@ -65,7 +65,7 @@ def test_a_finished_sweep_goes_after_its_time_and_its_results_stay(platform):
         time.sleep(0.5)
     with platform.target.bucket(platform.namespace) as storage:
         stored = storage.list_objects_v2(Bucket="ultramarine", Prefix=folder).get("Contents", [])
-    names = {one["Key"].removeprefix(folder) for one in stored}
+    names = {entry["Key"].removeprefix(folder) for entry in stored}
     assert {"summary.json", "report.html", "trials.parquet", "optuna-journal.log"} <= names, names
     assert {"pictures/history.png", "pictures/history.svg"} <= names, names
     assert done["report"]["uri"] == f"s3://ultramarine/{folder}report.html", done
@@ -130,12 +130,12 @@ def test_trials_that_do_badly_are_stopped_early(platform):
     head, line = platform.kubectl("get", "sw", "asha").splitlines()
     assert dict(zip(head.split(), line.split(), strict=True))["STOPPED"] == str(done["trials"]["stopped"])
     page = stored(platform, done["report"]["uri"])
-    told = f"{done['trials']['succeeded']} succeeded, {done['trials']['stopped']} stopped early"
-    for part in (told, "Learning curves", "When trials ran", "Search space", "Stopped early", "<th>duration</th>"):
+    counts = f"{done['trials']['succeeded']} succeeded, {done['trials']['stopped']} stopped early"
+    for part in (counts, "Learning curves", "When trials ran", "Search space", "Stopped early", "<th>duration</th>"):
         assert part in page, part
 
 
-# What a trial has come to is kept before it is told.
+# A trial saves its checkpoint before it reports the step.
 EPOCHS = """
 epoch=$(cat /mnt/checkpoints/epoch 2>/dev/null || echo 0)
 echo "trial $(params.x) begins after $epoch"
@@ -288,6 +288,6 @@ def test_what_former_best_trials_have_stored_is_deleted_at_the_end(platform):
     folder = done["journal"]["uri"].removeprefix("s3://ultramarine/").removesuffix("journal/") + "trials/"
     with platform.target.bucket(platform.namespace) as storage:
         stored = storage.list_objects_v2(Bucket="ultramarine", Prefix=folder).get("Contents", [])
-    numbers = {one["Key"].removeprefix(folder).partition("/")[0] for one in stored}
+    numbers = {entry["Key"].removeprefix(folder).partition("/")[0] for entry in stored}
     assert numbers == {str(trial["trial"]) for trial in done["best"]}
     assert len(numbers) == 10

@@ -28,8 +28,8 @@ def of(name: str) -> tuple[str, str]:
 
 def jobs(platform: Platform, name: str) -> dict[int, Manifest]:
     """The trials' TrainingJobs by the trials' numbers."""
-    found = platform.get("tj", "", *of(name))
-    return {int(job["metadata"]["name"].rpartition("-")[2]): job for job in found}
+    items = platform.get("tj", "", *of(name))
+    return {int(job["metadata"]["name"].rpartition("-")[2]): job for job in items}
 
 
 def running(platform: Platform, name: str) -> list[Manifest]:
@@ -38,7 +38,7 @@ def running(platform: Platform, name: str) -> list[Manifest]:
 
 
 def until(seconds: float, is_so: Any, message: str) -> None:
-    """Wait until something is so."""
+    """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < end, message
@@ -57,10 +57,10 @@ def all_ended(platform: Platform, name: str) -> None:
 
 def pods_of(platform: Platform, name: str) -> list[Manifest]:
     """The pods of a sweep that have not ended: of its coordinator, and of its trials."""
-    found = platform.get("pod", "", "-l", "ultramarine.dev/kind in (Sweep,TrainingJob)")
+    items = platform.get("pod", "", "-l", "ultramarine.dev/kind in (Sweep,TrainingJob)")
     return [
         pod
-        for pod in found
+        for pod in items
         if pod["metadata"]["labels"]["ultramarine.dev/name"].startswith(name)
         and pod["status"]["phase"] in ("Pending", "Running")
     ]
@@ -83,20 +83,20 @@ def test_each_trial_is_a_job_and_the_best_is_named(platform: Platform):
     assert abs((best["params"]["x"] - 3) ** 2 - best["values"]["loss"]) < 1e-3
     # A trial has ended for its sweep when it has told its result; its pod stores its log after that.
     until(20, lambda: all(map(has_ended, jobs(platform, "apart").values())), "the last jobs end soon after their sweep")
-    found = jobs(platform, "apart")
-    assert sorted(found) == list(range(6))
-    assert {job["status"]["state"] for job in found.values()} == {"Succeeded"}
-    assert found[best["trial"]]["spec"]["parameters"] == {"x": repr(best["params"]["x"])}
+    trials = jobs(platform, "apart")
+    assert sorted(trials) == list(range(6))
+    assert {job["status"]["state"] for job in trials.values()} == {"Succeeded"}
+    assert trials[best["trial"]]["spec"]["parameters"] == {"x": repr(best["params"]["x"])}
     assert len(platform.get("job", "", *of("apart"))) == 1, "there are no workers"
     who = json.loads(platform.kubectl("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
-    assert {job["status"]["provenance"]["requestedBy"] for job in found.values()} == {who}, "not the operator"
+    assert {job["status"]["provenance"]["requestedBy"] for job in trials.values()} == {who}, "not the operator"
     platform.delete("sw", "apart")
     until(60, lambda: not jobs(platform, "apart"), "the trials' jobs go with their sweep")
 
 
 @pytest.mark.slow
 def test_trials_that_do_badly_give_up_their_place(platform: Platform):
-    """With asha most trials end before their last step, and their jobs say by whom they were ended."""
+    """With asha most trials end before their last step, and their jobs are Stopped."""
     steps = "for step in 1 2 3 4 5 6 7 8 9; do echo step=$step loss=$(params.x); sleep 1; done"
     stopping = {"type": "asha", "minSteps": 1, "maxSteps": 9, "reductionFactor": 3}
     platform.apply(alone("asha-apart", ["sh", "-c", steps], limits={"maxTrials": 12}, earlyTermination=stopping))
@@ -113,8 +113,10 @@ def test_trials_that_do_badly_give_up_their_place(platform: Platform):
 @pytest.mark.slow
 @pytest.mark.exclusive
 def test_a_paused_trial_is_a_suspended_job_that_goes_on_from_its_checkpoint(platform: Platform):
-    """One that asha stops when few trials are known goes on in a new pod if it is among the best; no step is run twice,
-    also where the coordinator and the operator are killed meanwhile."""
+    """A trial that asha paused early continues in a new pod if it is among the best.
+
+    No step runs twice, even if the coordinator and the operator are killed meanwhile.
+    """
     held: dict[str, Manifest] = {}
 
     def is_over(status: Manifest) -> bool:
@@ -139,7 +141,7 @@ def test_a_paused_trial_is_a_suspended_job_that_goes_on_from_its_checkpoint(plat
         steps = [line for line in lines if line.startswith("step=")]
         assert len(steps) == len(set(steps)), steps
     begins = [[line.rpartition(" ")[2] for line in lines if " begins after " in line] for lines in logs]
-    assert any(len(each) > 1 and each[0] == "0" and "0" not in each[1:] for each in begins), begins
+    assert any(len(begin) > 1 and begin[0] == "0" and "0" not in begin[1:] for begin in begins), begins
 
 
 def logged(platform: Platform, job: Manifest) -> list[str]:
@@ -147,15 +149,15 @@ def logged(platform: Platform, job: Manifest) -> list[str]:
     meta = job["metadata"]
     prefix = f"{meta['namespace']}/trainingjobs/{meta['name']}/{meta['uid']}/logs/"
     with platform.target.bucket(platform.namespace) as storage:
-        found = storage.list_objects_v2(Bucket="ultramarine", Prefix=prefix).get("Contents", [])
-        found.sort(key=lambda each: each["LastModified"])
-        text = b"".join(storage.get_object(Bucket="ultramarine", Key=each["Key"])["Body"].read() for each in found)
+        entries = storage.list_objects_v2(Bucket="ultramarine", Prefix=prefix).get("Contents", [])
+        entries.sort(key=lambda entry: entry["LastModified"])
+        text = b"".join(storage.get_object(Bucket="ultramarine", Key=entry["Key"])["Body"].read() for entry in entries)
     return text.decode().splitlines()
 
 
 @pytest.mark.slow
 def test_a_trial_that_fails_has_its_own_words(platform: Platform):
-    """The canary runs once, since its job has no retries; what it printed last is in the sweep's status."""
+    """The canary runs once, since its job has no retries; the sweep's status has its last lines."""
     command = ["sh", "-c", "echo no such data >&2; exit 3"]
     platform.apply(alone("canary-apart", command, canaryTrial=True, template={"backoffLimit": 0}))
     failed = ended(platform, "canary-apart")
@@ -179,7 +181,7 @@ def test_retries_are_the_jobs(platform: Platform):
 
 @pytest.mark.slow
 def test_a_pod_that_cannot_start_ends_its_trial_with_the_truth(platform: Platform):
-    """An image that nobody has fails the trial, in the words of its job, though its pod never spoke."""
+    """An image that does not exist fails the trial with the message of its job, although its pod never started."""
     template = {"image": "localhost/nosuch:1", "pendingDeadlineSeconds": 20}
     platform.apply(alone("imageless", limits={"maxFailedTrials": 1}, template=template))
     failed = ended(platform, "imageless")
@@ -200,9 +202,9 @@ def test_coordinator_operator_and_a_trial_are_killed(platform: Platform):
     platform.wait("sw", "killed-apart", lambda s: over(s) >= 5)
     platform.kill_operator()
     platform.wait("sw", "killed-apart", lambda s: over(s) >= 7)
-    found: list[Manifest] = []
-    until(60, lambda: found.extend(running(platform, "killed-apart")) or found, "no trial runs")
-    name = found[0]["metadata"]["name"]
+    trials: list[Manifest] = []
+    until(60, lambda: trials.extend(running(platform, "killed-apart")) or trials, "no trial runs")
+    name = trials[0]["metadata"]["name"]
     platform.kubectl("delete", "pod", "-l", f"ultramarine.dev/name={name}", "--grace-period=0", "--force")
     done = ended(platform, "killed-apart", 300)
     assert done["state"] == "Succeeded", done
@@ -214,7 +216,7 @@ def test_coordinator_operator_and_a_trial_are_killed(platform: Platform):
 def test_the_best_trials_model_is_registered(platform: Platform):
     """Of the outputs that the jobs have stored, the best one becomes a version, compiled as the template asks.
 
-    The others are nobody's model.
+    The others become no version.
     """
     script = TRAIN + "\nprint(f'loss={sys.argv[2]}')\n"
     model = {"format": "sklearn", "compile": {"to": "onnx", "onFailure": "Fail"}}
@@ -234,8 +236,8 @@ def test_the_best_trials_model_is_registered(platform: Platform):
     assert [v["metadata"]["name"] for v in platform.get("mv", "") if v["spec"]["model"] == "found-apart"] == [
         "found-apart-1"
     ]
-    said = platform.wait("mv", "found-apart-1", lambda s: condition(s, "Ready").get("status") == "True", 180)
-    assert said["compiled"]["uri"], said
+    status = platform.wait("mv", "found-apart-1", lambda s: condition(s, "Ready").get("status") == "True", 180)
+    assert status["compiled"]["uri"], status
 
 
 @pytest.mark.slow

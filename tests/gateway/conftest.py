@@ -11,7 +11,7 @@ from gateway_rig import Gateway, running
 
 @pytest.fixture
 async def gateway() -> AsyncIterator[Gateway]:
-    """Envoy and agent, of a namespace where nothing is yet."""
+    """Envoy and agent, of an empty namespace."""
     async with running() as made:
         yield made
 

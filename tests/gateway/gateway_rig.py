@@ -91,7 +91,7 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 @asynccontextmanager
 async def issuer(text: str, status: int = 200) -> AsyncIterator[tuple[str, list[str]]]:
-    """Somebody who answers with this text; its key set's URI, and the paths that were asked for."""
+    """Serve a text as a key set; yield its URI, and the requested paths."""
     asked: list[str] = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -219,7 +219,7 @@ class Gateway:
 
 @asynccontextmanager
 async def running(name: str = "t", forwards: tuple[str, ...] = ()) -> AsyncIterator[Gateway]:
-    """Envoy with these forwarded ports, and agent, of a namespace where nothing is yet."""
+    """Envoy with these forwarded ports, and agent, of an empty namespace."""
     folder = short_folder(name)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("ultramarine_gateway.config.listeners.GATEWAY_READY_PORT", ready_port := free_port())
@@ -275,14 +275,14 @@ async def ask(session: ClientSession, port: int, path: str = "/v2/models/m/infer
 
 
 async def answers(session: ClientSession, url: str) -> None:
-    """Somebody answers there, within some seconds."""
+    """Wait for an answer with 200, for 20 seconds at most."""
     end = time.monotonic() + 20
     while True:
         with suppress(ClientConnectorError):
             async with session.get(url) as answer:
                 assert answer.status == 200
                 return
-        assert time.monotonic() < end, f"nobody answers at {url}"
+        assert time.monotonic() < end, f"no server answers at {url}"
         await asyncio.sleep(0.02)
 
 

@@ -32,8 +32,8 @@ async def test_a_deployment_that_never_had_a_pod_gets_no_request(gateway: Gatewa
         assert (code, body["error"]) == (503, "deployment blue of churn has no ready pod")
 
         assert gateway.agent.report()["churn"].away == ("blue",)
-        found = await figures(address, lambda seen: seen["green"].requests == 90)
-        assert (found["blue"].requests, found["blue"].errors) == (0, 0)
+        counted = await figures(address, lambda seen: seen["green"].requests == 90)
+        assert (counted["blue"].requests, counted["blue"].errors) == (0, 0)
 
 
 @pytest.mark.parametrize("leaving", ["pods end", "pods are no longer ready"])
@@ -90,8 +90,8 @@ async def test_a_new_agent_keeps_requests_away_before_it_has_seen_the_pods(
     port = free_port()
     async with pods("green") as (green,):
         gateway.serve("churn-green", green)
-        told = routes(port, deployment("blue", 80), deployment("green", 20))
-        await gateway.use(told)
+        changed = routes(port, deployment("blue", 80), deployment("green", 20))
+        await gateway.use(changed)
         memory = Memory(gateway.folder / "memory")
         await eventually("addresses are remembered", lambda: "churn/green/http" in memory.addresses())
         await gateway.end()
@@ -99,8 +99,8 @@ async def test_a_new_agent_keeps_requests_away_before_it_has_seen_the_pods(
         gateway.agent = Agent(NAMESPACE, gateway.folder, "127.0.0.1")
         gateway.begin()
         gateway.agent.seen.list_config_maps([])
-        gateway.put(told)
-        await gateway.used(told)
+        gateway.put(changed)
+        await gateway.used(changed)
 
         assert gateway.agent.report()["churn"].away == ("blue",)
         assert await who_answers(client, port, 40) == {"green": 40}

@@ -65,9 +65,9 @@ async def test_either_key_opens_in_either_header(gateway: Gateway, client: Clien
         for length in (1, 55, 56, 63, 64, 65, 200):
             gateway.keys("churn-keys", primary="p" * length, secondary="s" * length)
             await gateway.use(routes(port, both, auth=WITH_KEYS))
-            told = {"api-key": "s" * length}
+            headers = {"api-key": "s" * length}
             await eventually(f"the keys of {length} letters are known", lambda: len(gateway.agent.seen.secrets) == 1)
-            while (await ask(client, port, headers=told))[0] != 200:
+            while (await ask(client, port, headers=headers))[0] != 200:
                 pass
             assert (await ask(client, port, headers={"Authorization": f"bearer  {'p' * length}"}))[0] == 200
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -91,7 +91,7 @@ async def test_the_gateway_proves_itself_to_pods(gateway: Gateway, client: Clien
         assert (await ask(client, port, headers={GATEWAY_HEADER: "a guess"}))[0] == 200
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             assert await channel.unary_unary(METHOD)(b"x", metadata=[(GATEWAY_HEADER, "a guess")]) == b"blue:x"
-        assert [each[GATEWAY_HEADER] for each in blue.got] == ["first 100%"] * 2
+        assert [request[GATEWAY_HEADER] for request in blue.got] == ["first 100%"] * 2
 
         gateway.keys("churn-gateway", primary="next")
         while blue.got[-1][GATEWAY_HEADER] != "next":
@@ -215,10 +215,10 @@ async def test_the_key_set_is_fetched_from_the_issuer(gateway: Gateway, client: 
     "client/key-set-fetching",
     asset="whoever serves key sets, or does not",
     threat="the gateway asks again and again",
-    control="once in five minutes, and once a minute where the answer is no key set",
+    control="once in five minutes, and once a minute if the answer is not a key set",
 )
 async def test_a_key_set_that_is_none_is_told_and_not_fetched_again_at_once(gateway: Gateway) -> None:
-    """Whoever is asked for a key set and answers something else is left alone for a minute, but for requests' sake."""
+    """A server without a key set is asked again after a minute, even if requests need it."""
     async with pods("blue") as (blue,), issuer("[]") as (uri, asked):
         gateway.serve("churn-blue", blue)
         auth = RouteAuth("token", issuer="id", jwks_uri=uri)
@@ -238,7 +238,7 @@ async def test_a_key_set_that_is_none_is_told_and_not_fetched_again_at_once(gate
     "`limits.maxConnections` for each endpoint",
 )
 async def test_who_says_nothing_is_hung_up_on(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that has asked for nothing does not stay: here for a second, else for two minutes."""
+    """A connection without a request is closed: here after a second, otherwise after two minutes."""
     monkeypatch.setattr("ultramarine_gateway.config.listeners.IDLE_SECONDS", 1)
     async with pods("blue") as (blue,):
         gateway.serve("churn-blue", blue)
@@ -267,8 +267,8 @@ async def test_a_certificate_is_renewed_under_way(gateway: Gateway, client: Clie
     quiet.check_hostname, quiet.verify_mode = False, ssl.CERT_NONE
 
     def shown() -> str:
-        found = x509.load_pem_x509_certificate(ssl.get_server_certificate(("127.0.0.1", port)).encode())
-        return str(found.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
+        certificate = x509.load_pem_x509_certificate(ssl.get_server_certificate(("127.0.0.1", port)).encode())
+        return str(certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
 
     async with pods("blue") as (blue,):
         gateway.serve("churn-blue", blue)
@@ -277,8 +277,8 @@ async def test_a_certificate_is_renewed_under_way(gateway: Gateway, client: Clie
         async with client.get(url, ssl=quiet) as answer:
             assert answer.status == 200
         assert shown() == "one"
-        told, series = (await envoy.metrics(gateway.folder)).decode(), "ssl_certificate_expiration_unix_time_seconds"
-        (ends,) = re.findall(rf'^envoy_listener_{series}{{endpoint="churn",certificate="churn"}} (\d+)$', told, re.M)
+        text, series = (await envoy.metrics(gateway.folder)).decode(), "ssl_certificate_expiration_unix_time_seconds"
+        (ends,) = re.findall(rf'^envoy_listener_{series}{{endpoint="churn",certificate="churn"}} (\d+)$', text, re.M)
         assert abs(int(ends) - time.time() - 86_400) < 600
         gateway.keys("tls", **_certificate("two"))
         await eventually("the new one is shown", lambda: shown() == "two")

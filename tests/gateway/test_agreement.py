@@ -73,11 +73,11 @@ async def asked(
         for _ in range(10):
             async with client.post(f"http://127.0.0.1:{port}{INFER}", json=row, headers=headers) as answer:
                 assert answer.status in (200, 400, 500)
-        found = (await figures(address, lambda seen: True))["green"]
-        if found.compared >= 30:
-            return found
+        counts = (await figures(address, lambda seen: True))["green"]
+        if counts.compared >= 30:
+            return counts
         await asyncio.sleep(0.1)
-    pytest.fail(f"only {found.compared} copies were compared")
+    pytest.fail(f"only {counts.compared} copies were compared")
 
 
 @pytest.mark.parametrize(
@@ -94,39 +94,39 @@ async def test_a_candidate_that_answers_alike_agrees(
     auth: RouteAuth,
     holder: Holder,
 ) -> None:
-    """Pods that want a key are asked with one, be it the second; one x-request-id for all requests confuses nobody.
+    """Pods that want a key are asked with one, be it the second; one x-request-id for all requests does no harm.
 
     So are pods that answer their gateway alone: requests, copies and the agent's own questions.
     """
     (tmp_path / "primary").write_text("the-key")
     gateway.keys("churn-keys", primary="a-newer-key", secondary="the-key")
     async with deployed(gateway, Doubling(), KeyRing(tmp_path, holder), auth=auth) as (port, address):
-        found = await asked(client, port, address, KEY | {"x-request-id": "same"})
-    assert (found.agreed, found.unlike) == (found.compared, 0)
+        counts = await asked(client, port, address, KEY | {"x-request-id": "same"})
+    assert (counts.agreed, counts.unlike) == (counts.compared, 0)
 
 
 @pytest.mark.parametrize(("candidate", "unlike"), [(Turned(), False), (Failing(), True)])
 async def test_a_candidate_that_answers_otherwise_does_not_agree(
     gateway: Gateway, client: ClientSession, candidate: Doubling, unlike: bool
 ) -> None:
-    """Another answer is one thing, and an error another: that cannot be compared. Copies are no requests of its own."""
+    """An error cannot be compared, unlike another answer. Copies do not count as the candidate's requests."""
     async with deployed(gateway, candidate) as (port, address):
-        found = await asked(client, port, address, {})
-    assert found.agreed == 0
-    assert found.unlike == (found.compared if unlike else 0)
-    assert found.requests < found.compared, "a tenth of the requests, and no copy"
+        counts = await asked(client, port, address, {})
+    assert counts.agreed == 0
+    assert counts.unlike == (counts.compared if unlike else 0)
+    assert counts.requests < counts.compared, "a tenth of the requests, and no copy"
 
 
 @pytest.mark.parametrize(("values", "alike"), [([1, 2], False), ([1, 2, 3], False), ([], True)])
 async def test_refusals_agree_only_with_refusals(
     gateway: Gateway, client: ClientSession, values: list[float], alike: bool
 ) -> None:
-    """The champion takes two columns and the candidate three: 4xx against an answer is no agreement, either way."""
+    """The champion takes two columns and the candidate three: 4xx against an answer is a disagreement, either way."""
     inputs = [{"name": "x", "datatype": "FP64", "shape": [1, len(values)], "data": values}] if values else []
     async with deployed(gateway, Doubling((-1, 3))) as (port, address):
-        found = await asked(client, port, address, {}, {"inputs": inputs})
-    assert found.agreed == (found.compared if alike else 0)
-    assert found.unlike == found.compared - found.agreed
+        counts = await asked(client, port, address, {}, {"inputs": inputs})
+    assert counts.agreed == (counts.compared if alike else 0)
+    assert counts.unlike == counts.compared - counts.agreed
 
 
 async def test_a_pod_that_does_not_tell_is_complained_of_once(
@@ -141,16 +141,16 @@ async def test_a_pod_that_does_not_tell_is_complained_of_once(
         comparing = asyncio.create_task(compare(gateway.agent))
 
         def asked() -> list[str]:
-            return [one["path"] for one in blue.got if one["path"] == ANSWERS_PATH]
+            return [headers["path"] for headers in blue.got if headers["path"] == ANSWERS_PATH]
 
         await eventually("blue is asked again", lambda: len(asked()) >= 3)
         comparing.cancel()
-        found = await figures(address, lambda seen: True)
+        counts = await figures(address, lambda seen: True)
 
     messages = [record.getMessage() for record in caplog.records]
     lines = [message for message in messages if "cannot compare answers of the pod" in message]
     assert sorted(line.split()[7].split(":")[1] for line in lines) == sorted([str(blue.port), str(green.port)])
-    assert found["green"].compared == 0
+    assert counts["green"].compared == 0
 
 
 @pytest.mark.attack("client/kept-answers")
@@ -164,19 +164,19 @@ async def test_copies_say_that_they_are_and_are_in_no_figures(gateway: Gateway, 
         await gateway.use(routes(port, deployment("blue", 80), deployment("green", 20, compare_percent=50)))
         got = await who_answers(client, port, 400, headers=lies)
         await who_answers(client, port, 1, headers=lies | {PIN_HEADER: "blue"})
-        named = [one[COMPARED_HEADER] for one in blue.got if COMPARED_HEADER in one]
+        named = [headers[COMPARED_HEADER] for headers in blue.got if COMPARED_HEADER in headers]
         await eventually("all copies are there", lambda: len(green.got) == got["green"] + len(named))
-        found = await figures(address, lambda seen: seen["green"].requests == got["green"])
+        counts = await figures(address, lambda seen: seen["green"].requests == got["green"])
 
-    copies = [one[COMPARED_HEADER] for one in green.got if COPY_HEADER in one]
+    copies = [headers[COMPARED_HEADER] for headers in green.got if COPY_HEADER in headers]
     assert sorted(copies) == sorted(named)
     assert len(set(named)) == len(named)
     assert {name.split()[0] for name in named} == {gateway.agent.reader}
-    assert not [one for one in blue.got if COPY_HEADER in one]
+    assert not [headers for headers in blue.got if COPY_HEADER in headers]
     # 160 of 400; ten points are four standard deviations.
     assert 120 < len(named) < 200
     assert 40 < got["green"] < 120
-    assert found["green"].errors == 0
+    assert counts["green"].errors == 0
 
 
 @pytest.mark.attack("client/copies")
@@ -226,7 +226,7 @@ async def test_who_does_not_read_copies_holds_up_no_request(gateway: Gateway, cl
 
 @pytest.mark.attack("client/kept-answers")
 async def test_what_servers_keep_is_not_open_at_the_gateway(gateway: Gateway, client: ClientSession) -> None:
-    """Nobody outside learns how others were answered, and no pod is asked."""
+    """Clients cannot read the answers of others, and no pod is asked."""
     port = free_port()
     async with pods("blue") as (blue,):
         gateway.serve("churn-blue", blue)

@@ -25,7 +25,7 @@ class Load:
     got: Counter[str] = field(default_factory=Counter)
 
     async def answered(self, more: int) -> None:
-        """Wait until so many requests more were answered."""
+        """Wait until a number of further requests were answered."""
         goal = self.got.total() + more
         await eventually(f"{goal} answers", lambda: self.got.total() >= goal, seconds=60)
 
@@ -55,11 +55,11 @@ async def load(port: int) -> AsyncIterator[Load]:
 async def test_pods_come_and_go_without_a_failed_request(gateway: Gateway) -> None:
     """Under load a pod is added, told to stop while it still serves, and taken away; every request is answered."""
     port = free_port()
-    async with pods("one", "two", "three", seconds=0.01) as (one, two, three):
-        gateway.serve("churn-blue", one)
+    async with pods("one", "two", "three", seconds=0.01) as (first, two, three):
+        gateway.serve("churn-blue", first)
         await gateway.use(routes(port, deployment("blue", 100)))
         async with load(port) as asked:
-            for coming, going in ((two, one), (three, two), (one, three)):
+            for coming, going in ((two, first), (three, two), (first, three)):
                 await asked.answered(100)
                 gateway.serve("churn-blue", coming)
                 before = len(coming.got)
@@ -131,7 +131,7 @@ async def test_an_unused_cluster_goes_later_and_harms_nobody(gateway: Gateway, c
 
 
 async def test_one_bad_endpoint_stops_no_other(gateway: Gateway, client: ClientSession) -> None:
-    """Routes that cannot be read or meant, or have somebody's port, are left out with the reason; others go on."""
+    """Routes that are malformed, invalid or on a taken port are left out with the reason; others stay in use."""
     port, other = free_port(), free_port()
     good = routes(port, deployment("blue", 100))
     async with pods("blue") as (blue,):
@@ -198,8 +198,8 @@ async def test_a_version_is_told_when_envoy_has_it(gateway: Gateway, client: Cli
 async def test_the_agent_may_die_and_come_back(gateway: Gateway) -> None:
     """Envoy goes on without the agent; a new one finds it, changes nothing at first, and then goes on where it was."""
     port = free_port()
-    async with pods("one", "two") as (one, two):
-        gateway.serve("churn-blue", one)
+    async with pods("one", "two") as (before, two):
+        gateway.serve("churn-blue", before)
         first = routes(port, deployment("blue", 100))
         await gateway.use(first)
         async with load(port) as asked:

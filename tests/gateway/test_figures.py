@@ -36,19 +36,19 @@ async def answering(gateway: Gateway) -> AsyncIterator[str]:
 
 async def figures(address: str, holds: Callable[[dict[str, DeploymentFigures]], bool]) -> dict[str, DeploymentFigures]:
     """The figures, when something holds for them."""
-    found: dict[str, DeploymentFigures] | None = None
+    counted: dict[str, DeploymentFigures] | None = None
     for _ in range(100):
         (state,) = await asyncio.to_thread(routes_of, address, "churn")
-        found = state.figures
-        if found is not None and holds(found):
-            return found
+        counted = state.figures
+        if counted is not None and holds(counted):
+            return counted
         await asyncio.sleep(0.1)
-    pytest.fail(f"waited 10 s in vain, and last saw {found}")
+    pytest.fail(f"waited 10 s in vain, and last saw {counted}")
 
 
-def all_counted(one: DeploymentFigures, count: int) -> bool:
+def all_counted(counted: DeploymentFigures, count: int) -> bool:
     """True if the latency of that many requests is reported, up to 5 s later than the rest."""
-    return bool(one.latency) and one.latency[-1][1] == count
+    return bool(counted.latency) and counted.latency[-1][1] == count
 
 
 async def test_each_deployments_requests_are_counted(gateway: Gateway, client: ClientSession) -> None:
@@ -66,11 +66,11 @@ async def test_each_deployments_requests_are_counted(gateway: Gateway, client: C
         code, body = await ask(client, port, headers={PIN_HEADER: "green"})
         assert (code, body["error"]) == (503, "deployment green of churn has no ready pod")
 
-        found = await figures(address, lambda seen: seen["blue"].requests == 5 and all_counted(seen["blue"], 4))
+        counted = await figures(address, lambda seen: seen["blue"].requests == 5 and all_counted(seen["blue"], 4))
 
-    assert (found["blue"].errors, found["blue"].active, found["blue"].absent) == (1, 0, 0)
+    assert (counted["blue"].errors, counted["blue"].active, counted["blue"].absent) == (1, 0, 0)
     nothing = DeploymentFigures()
-    assert [replace(found[name], rate=None, concurrency=None) for name in ("green", "idle")] == [nothing, nothing]
+    assert [replace(counted[name], rate=None, concurrency=None) for name in ("green", "idle")] == [nothing, nothing]
 
 
 async def test_errors_for_want_of_a_pod_are_told_apart(gateway: Gateway, client: ClientSession) -> None:
@@ -83,14 +83,14 @@ async def test_errors_for_want_of_a_pod_are_told_apart(gateway: Gateway, client:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             with pytest.raises(grpc.aio.AioRpcError):
                 await channel.unary_unary(METHOD)(b"")
-        found = (await figures(address, lambda seen: seen["blue"].requests == 8))["blue"]
+        counted = (await figures(address, lambda seen: seen["blue"].requests == 8))["blue"]
 
-    assert (found.errors, found.absent, found.client_errors) == (8, 8, 0)
+    assert (counted.errors, counted.absent, counted.client_errors) == (8, 8, 0)
 
 
 async def test_counters_of_alerts_begin_at_0(gateway: Gateway, client: ClientSession) -> None:
     """Envoy tells of a counter from its first count on; an increase wants one that was 0. Each is told once."""
-    port, found = free_port(), []
+    port, counted = free_port(), []
     async with answering(gateway) as address:
         await gateway.use(routes(port, deployment("blue", 100)))
         for code in (0, 503):
@@ -98,10 +98,10 @@ async def test_counters_of_alerts_begin_at_0(gateway: Gateway, client: ClientSes
                 assert (await ask(client, port))[0] == code
             async with client.get(f"http://{address}/metrics") as answer:
                 text = await answer.text()
-            told = re.findall(r"^envoy_http_downstream_rq(?:_total)?{(.*)} (\d+)$", text, re.MULTILINE)
-            found.append([value for labels, value in told if 'endpoint="churn"' in labels])
+            series = re.findall(r"^envoy_http_downstream_rq(?:_total)?{(.*)} (\d+)$", text, re.MULTILINE)
+            counted.append([value for labels, value in series if 'endpoint="churn"' in labels])
 
-    assert found == [["0", "0"], ["1", "1"]]
+    assert counted == [["0", "0"], ["1", "1"]]
 
 
 async def test_the_pods_4xx_are_counted(gateway: Gateway, client: ClientSession) -> None:
@@ -117,9 +117,9 @@ async def test_the_pods_4xx_are_counted(gateway: Gateway, client: ClientSession)
         gateway.keys("keys", primary="right")
         await gateway.use(routes(port, deployment("blue", 100), auth=RouteAuth("key", "keys")))
         assert (await ask(client, port))[0] == 401
-        found = (await figures(address, lambda seen: seen["blue"].requests == 7))["blue"]
+        counted = (await figures(address, lambda seen: seen["blue"].requests == 7))["blue"]
 
-    assert (found.client_errors, found.errors, found.absent) == (3, 1, 0)
+    assert (counted.client_errors, counted.errors, counted.absent) == (3, 1, 0)
 
 
 async def test_what_is_in_flight_is_counted(gateway: Gateway, client: ClientSession) -> None:
@@ -166,13 +166,13 @@ async def test_means_are_told_to_who_asks_again(gateway: Gateway, client: Client
         for _ in range(100):
             asked.append(asyncio.create_task(ask(client, port)))
             await asyncio.sleep(0.05)
-        told = (await figures(address, lambda seen: seen["blue"].rate is not None))["blue"]
+        counted = (await figures(address, lambda seen: seen["blue"].rate is not None))["blue"]
         assert {code for code, _ in await asyncio.gather(*asked)} == {200}
 
-    assert told.rate is not None
-    assert told.concurrency is not None
-    assert 5 < told.rate < 21  # 20, on a machine with time
-    assert told.rate * 0.04 < told.concurrency < told.rate * 0.3
+    assert counted.rate is not None
+    assert counted.concurrency is not None
+    assert 5 < counted.rate < 21  # 20, on a machine with time
+    assert counted.rate * 0.04 < counted.concurrency < counted.rate * 0.3
 
 
 async def test_only_who_asks_for_an_endpoint_gets_figures(

@@ -93,6 +93,6 @@ def test_an_address_that_stands_for_one_of_the_inside_is_refused(address: str) -
 async def test_what_is_no_key_set_is_told(tmp_path: Path, text: str, status: int, why: str) -> None:
     """Another document, one without end, a redirection, which is not followed: the words say which."""
     async with issuer(text, status) as (uri, asked):
-        answered, said = await fetched(KeySets(["localhost"]), uri, tmp_path)
+        answered, message = await fetched(KeySets(["localhost"]), uri, tmp_path)
     assert (answered, set(asked)) == (502, {"/jwks"})
-    assert why in said
+    assert why in message

@@ -28,17 +28,17 @@ async def test_pods_prove_that_they_are_the_namespaces_servers(
     Authority().issue(tmp_path / "stranger", SERVER)
     bad = ("named", "stranger", "plain")
     shares = {"blue": 100} | dict.fromkeys(bad, 0)
-    wanted = [deployment(name, share, protocols=("http", "grpc"), tls=True) for name, share in shares.items()]
+    deployments = [deployment(name, share, protocols=("http", "grpc"), tls=True) for name, share in shares.items()]
     async with AsyncExitStack() as stack:
         for name in shares:
             folder = tmp_path / name
             (pod,) = await stack.enter_async_context(pods(name, tls=folder if folder.exists() else None))
             gateway.serve(f"churn-{name}", pod)
-        gateway.put(routes(port, *wanted))
+        gateway.put(routes(port, *deployments))
         await eventually("the authority is missed", lambda: "no authority" in gateway.reason("churn"))
         gateway.agent.seen.authority = authority.pem
         gateway.agent.ring()
-        await gateway.used(routes(port, *wanted))
+        await gateway.used(routes(port, *deployments))
 
         assert await who_answers(client, port, 5) == {"blue": 5}
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -47,15 +47,15 @@ async def test_a_pinned_request_goes_where_it_says(gateway: Gateway, client: Cli
 
 async def test_the_host_header_says_nothing(gateway: Gateway, client: ClientSession) -> None:
     """Each endpoint has a port of its own, so any name leads to it, as behind a port-forward."""
-    one, two = free_port(), free_port()
+    first, second = free_port(), free_port()
     async with pods("blue", "red") as (blue, red):
         gateway.serve("churn-blue", blue)
         gateway.serve("churn-red", red)
-        await gateway.use(routes(one, deployment("blue", 100)))
-        await gateway.use(routes(two, deployment("red", 100), name="other"))
+        await gateway.use(routes(first, deployment("blue", 100)))
+        await gateway.use(routes(second, deployment("red", 100), name="other"))
 
-        assert await who_answers(client, one, 1, headers={"Host": "other.team"}) == {"blue": 1}
-        assert await who_answers(client, two, 1, headers={"Host": "churn.team"}) == {"red": 1}
+        assert await who_answers(client, first, 1, headers={"Host": "other.team"}) == {"blue": 1}
+        assert await who_answers(client, second, 1, headers={"Host": "churn.team"}) == {"red": 1}
 
 
 async def test_others_get_copies(gateway: Gateway, client: ClientSession) -> None:
@@ -70,9 +70,9 @@ async def test_others_get_copies(gateway: Gateway, client: ClientSession) -> Non
         assert await who_answers(client, port, 300) == {"blue": 300}
         await eventually("all copies are there", lambda: len(green.got) == 300)
 
-    ids = {one["x-request-id"] for one in blue.got}
+    ids = {headers["x-request-id"] for headers in blue.got}
     assert len(ids) == 300
-    assert {one["x-request-id"] for one in green.got} == ids
+    assert {headers["x-request-id"] for headers in green.got} == ids
     # Ten points are four standard deviations.
     assert 30 < len(red.got) < 90
 
@@ -87,7 +87,7 @@ async def test_a_request_keeps_its_id(gateway: Gateway, client: ClientSession) -
         async with client.get(url, headers={"x-request-id": "order/17"}) as given, client.get(url) as made:
             ids = [given.headers["x-request-id"], made.headers["x-request-id"]]
 
-    assert [one["x-request-id"] for one in blue.got] == ids
+    assert [headers["x-request-id"] for headers in blue.got] == ids
     assert ids[0] == "order/17"
     assert ids[1]
 
@@ -119,11 +119,11 @@ async def test_grpc_goes_to_the_port_of_grpc(gateway: Gateway, client: ClientSes
         await gateway.use(routes(port, *speaking, deployment("old", 20)))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             call = channel.unary_unary(METHOD)
-            said = [await call(b"x") for _ in range(200)]
+            replies = [await call(b"x") for _ in range(200)]
             pinned = {await call(b"x", metadata=[(PIN_HEADER, "green")]) for _ in range(10)}
         over_http = await who_answers(client, port, 50)
 
-    got = Counter(said)
+    got = Counter(replies)
     assert got.keys() == {b"blue:x", b"green:x"}
     assert min(got.values()) > 65  # a half, less five standard deviations
     assert pinned == {b"green:x"}

@@ -35,12 +35,12 @@ async def test_the_inputs_of_each_deployment_are_told(gateway: Gateway, client: 
         auth = RouteAuth("key", keys_secret="churn-keys")
         await gateway.use(routes(free_port(), deployment("blue", 100), *names, auth=auth))
 
-        (told,) = await asyncio.to_thread(lambda: routes_of(address, "churn", signatures=True))
+        (answer,) = await asyncio.to_thread(lambda: routes_of(address, "churn", signatures=True))
         (silent,) = await asyncio.to_thread(routes_of, address, "churn")
 
     assert silent.signatures is None
     x = {"name": "x", "datatype": "FP64"}
-    assert told.signatures == {
+    assert answer.signatures == {
         "blue": {"name": "double", "version": "1", "inputs": [x | {"shape": [-1, 2]}]},
         "green": {"name": "double", "version": "1", "inputs": [x | {"shape": [-1, 3]}]},
     }
@@ -72,19 +72,19 @@ async def test_a_container_with_v2_is_asked_without_credentials(
             deployments = [deployment("blue", 100, own=True, v2=True), deployment("green", own=True)]
             auth = RouteAuth("key", keys_secret="churn-keys")
             await gateway.use(routes(free_port(), *deployments, auth=auth))
-            (told,) = await asyncio.to_thread(lambda: routes_of(address, "churn", signatures=True))
+            (route,) = await asyncio.to_thread(lambda: routes_of(address, "churn", signatures=True))
     finally:
         await runner.cleanup()
     inputs = [{"name": "flowers", "datatype": "FP64", "shape": [-1, 4]}]
-    assert told.signatures == {"blue": {"name": "iris", "version": "", "inputs": inputs}}
+    assert route.signatures == {"blue": {"name": "iris", "version": "", "inputs": inputs}}
     assert asked == [("/v2/repository/index", False), ("/v2/models/iris", False)]
 
 
 async def test_a_question_outlives_what_another_one_drops() -> None:
     """While a pod is asked, another question may drop what was kept of the others; the first one is answered still."""
     addresses = {"churn/blue/http": ("127.0.0.1", free_port()), "churn/green/http": ("127.0.0.1", free_port())}
-    told: Any = {"credentials": lambda routes: [], "peer": lambda *_: None}
-    agent: Any = SimpleNamespace(pods=lambda name: (addresses[name],), **told)
+    unused: Any = {"credentials": lambda routes: [], "peer": lambda *_: None}
+    agent: Any = SimpleNamespace(pods=lambda name: (addresses[name],), **unused)
     signatures = Signatures(agent)
     signatures._kept[addresses["churn/blue/http"]] = (time.monotonic() + 60, {"name": "double"})
 
@@ -109,8 +109,8 @@ async def test_a_slow_model_does_not_make_the_gateway_slow() -> None:
     await runner.setup()
     port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    told: Any = {"credentials": lambda routes: [], "peer": lambda *_: None}
-    agent: Any = SimpleNamespace(pods=lambda name: (("127.0.0.1", port),), **told)
+    unused: Any = {"credentials": lambda routes: [], "peer": lambda *_: None}
+    agent: Any = SimpleNamespace(pods=lambda name: (("127.0.0.1", port),), **unused)
     try:
         assert await Signatures(agent).of(routes(free_port(), deployment("blue", 100))) == {}
     finally:

@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import hashlib
 import json
-import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -95,8 +94,10 @@ async def post(session: ClientSession, port: int, key: str = "first", **more: An
 
 def counted(gateway: Gateway) -> dict[tuple[str, str], int]:
     """The tokens in the metrics, by key and direction."""
-    series = r'^ultramarine_gateway_tokens_total{endpoint="churn",deployment="llm",key="(.*)",direction="(.*)"} (\d+)$'
-    return {(key, direction): int(n) for key, direction, n in re.findall(series, gateway.agent.tokens.metrics(), re.M)}
+    (family,) = gateway.agent.tokens.collect()
+    place = {"endpoint": "churn", "deployment": "llm"}
+    samples = [sample for sample in family.samples if place.items() <= sample.labels.items()]
+    return {(sample.labels["key"], sample.labels["direction"]): int(sample.value) for sample in samples}
 
 
 async def counts(gateway: Gateway, prompt: int, completion: int, key: str = "primary") -> None:
@@ -230,7 +231,8 @@ async def test_other_deployments_are_not_counted(gateway: Gateway, client: Clien
         assert {(await ask(client, port, headers={"Accept-Encoding": "br"}))[0] for _ in range(3)} == {200}
 
     assert blue.got[0]["accept-encoding"] == "br"
-    assert "other" not in gateway.agent.tokens.metrics()
+    (family,) = gateway.agent.tokens.collect()
+    assert "other" not in {sample.labels["endpoint"] for sample in family.samples}
 
 
 async def test_a_key_beyond_its_limit_is_refused(gateway: Gateway, client: ClientSession) -> None:
@@ -291,6 +293,6 @@ def test_the_metrics_have_a_bounded_number_of_keys() -> None:
     usage = TokenUsage(lambda _: routes(8000, auth=RouteAuth("token", issuer="id", jwks="{}")))
     for number in range(MAX_KEYS + 2):
         usage.add("churn", "llm", f"subject-{number}", "prompt", 1)
-    series = [line for line in usage.metrics().splitlines() if not line.startswith("#")]
-    assert len(series) == MAX_KEYS + 1
-    assert 'key="others",direction="prompt"} 2' in series[-1]
+    (family,) = usage.collect()
+    assert len(family.samples) == MAX_KEYS + 1
+    assert (family.samples[-1].labels["key"], family.samples[-1].value) == ("others", 2)

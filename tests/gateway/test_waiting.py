@@ -26,7 +26,7 @@ async def test_requests_wait_for_the_first_pod(gateway: Gateway, client: ClientS
             call = asyncio.create_task(_call(channel))
             await figures(address, lambda seen: seen["blue"].waiting == 7)
             await asyncio.sleep(0.5)
-            assert not any(one.done() for one in (*asked, call))
+            assert not any(request.done() for request in (*asked, call))
 
             gateway.serve("churn-blue", blue)
 
@@ -50,9 +50,9 @@ async def test_nobody_waits_for_ever(gateway: Gateway, client: ClientSession) ->
         assert (code, body["error"]) == (503, "no pod of churn/blue was ready within 1 s")
         assert 0.9 < time.monotonic() - began < 14
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            with pytest.raises(grpc.aio.AioRpcError) as told:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await _call(channel)
-        assert told.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
         await gateway.use(routes(port, deployment("blue", 100, hold=True, timeout_seconds=60)))
         with pytest.raises(TimeoutError):
@@ -112,31 +112,31 @@ async def test_pods_come_and_go_and_no_request_fails(gateway: Gateway, client: C
         codes: list[list[int]] = [[] for _ in range(8)]  # by client
         over = asyncio.Event()
 
-        async def load(told: list[int]) -> None:
+        async def load(statuses: list[int]) -> None:
             while not over.is_set():
-                told.append((await ask(client, port))[0])
+                statuses.append((await ask(client, port))[0])
 
-        asking = [asyncio.create_task(load(told)) for told in codes]
+        asking = [asyncio.create_task(load(statuses)) for statuses in codes]
         for _ in range(10):
             gateway.leave("churn-blue", blue)
             await asyncio.sleep(0.2)
-            before = [len(told) for told in codes]
+            before = [len(statuses) for statuses in codes]
             gateway.serve("churn-blue", blue)
             # Who was let go has to arrive before the pod leaves again: no pod of a real endpoint is as short-lived.
             await eventually(
                 "each has arrived",
-                lambda before=before: all(len(told) > n for told, n in zip(codes, before, strict=True)),
+                lambda before=before: all(len(statuses) > n for statuses, n in zip(codes, before, strict=True)),
             )
             await asyncio.sleep(0.3)
         over.set()
         await asyncio.gather(*asking)
 
-    assert {code for told in codes for code in told} == {200}
+    assert {code for statuses in codes for code in statuses} == {200}
     assert sum(map(len, codes)) > 200
 
 
 async def test_only_who_is_to_hold_holds(gateway: Gateway, client: ClientSession) -> None:
-    """Another deployment without pods, and health, are answered at once; with pods nobody asks the agent."""
+    """Another deployment without pods, and health, are answered at once; with pods Envoy does not ask the agent."""
     port = free_port()
     async with pods("blue") as (blue,):
         await gateway.use(routes(port, deployment("blue", 100, hold=True), deployment("green")))
@@ -155,5 +155,5 @@ async def test_only_who_is_to_hold_holds(gateway: Gateway, client: ClientSession
 def _settled(gateway: Gateway) -> bool:
     """True if Envoy has the desired routes."""
     conversation = gateway.agent.conversation
-    wanted = gateway.agent._desired.snapshot.endpoints.values()
-    return conversation is not None and all(conversation.uses(one) for one in wanted)
+    configs = gateway.agent._desired.snapshot.endpoints.values()
+    return conversation is not None and all(conversation.uses(config) for config in configs)

@@ -115,7 +115,7 @@ class Issuer:
         return ".".join(base64url(json.dumps(part).encode()) for part in parts)
 
     def token(self, **claims: Any) -> str:
-        """A good token but for these claims."""
+        """Return a good token, except for these claims."""
         return self.signed(self.text(**claims))
 
 
@@ -126,9 +126,9 @@ class Loop:
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
 
-    def run(self, wanted: Coroutine[Any, Any, Result]) -> Result:
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Wait for what comes of it."""
-        return asyncio.run_coroutine_threadsafe(wanted, self.loop).result(120)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(120)
 
 
 @contextmanager

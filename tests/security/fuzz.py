@@ -264,11 +264,11 @@ def by_mutation(seconds: int) -> None:
     chance, end = random.Random(), time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder), Issuer()) as (_, tokened):
         while time.monotonic() < end:
-            before, said = tokened.answered, [_mutated(chance, corpus) for _ in range(50)]
-            for data in said:
+            before, streams = tokened.answered, [_mutated(chance, corpus) for _ in range(50)]
+            for data in streams:
                 tokened.say(data, seconds=0.02)
             if tokened.answered != before or tokened.ask() != 200:
-                for data in said:
+                for data in streams:
                     (SEEDS / "gateway").mkdir(exist_ok=True)
                     (SEEDS / "gateway" / sha256(data).hexdigest()[:16]).write_bytes(data)
                 raise Escape("one of the last 50 requests, kept in seeds/gateway, was answered without a key")
@@ -306,7 +306,7 @@ RUNS: dict[str, Callable[[int], None]] = {
 
 
 def main() -> None:
-    """Fuzz one target, or with `all` each of them in a process of its own, for so many seconds together."""
+    """Fuzz one target, or with `all` each of them in a process of its own, for a number of seconds in all."""
     name, seconds = sys.argv[1], int(sys.argv[2])
     if name != "all":
         RUNS[name](seconds)

@@ -98,8 +98,8 @@ TRIES["a program of the kernel's"] = lambda _: _called("syscall", BPF, 5, b"\0" 
 
 @named("a setuid program")
 def _setuid(_: dict[str, Any]) -> str:
-    found = [path for path in Path("/usr/bin").iterdir() if path.exists() and path.stat().st_mode & 0o4000]
-    for path in found:
+    paths = [path for path in Path("/usr/bin").iterdir() if path.exists() and path.stat().st_mode & 0o4000]
+    for path in paths:
         done = subprocess.run([str(path), "-c", "id -u"], capture_output=True, text=True, timeout=5, check=False)
         if done.stdout.strip() == "0":
             return str(path)
@@ -132,9 +132,9 @@ for _name in CLOSED:
 
 @named("reach IPv6 neighbours")
 def _neighbours(_: dict[str, Any]) -> str:
-    addresses = Path("/proc/net/if_inet6").read_text().split("\n")  # IPv6 is off where there is no such file.
-    found = [line for line in addresses if line and not line.endswith(" lo")]
-    return found[0] if found else _fail("no address")
+    addresses = Path("/proc/net/if_inet6").read_text().split("\n")  # IPv6 is off if the file is missing.
+    lines = [line for line in addresses if line and not line.endswith(" lo")]
+    return lines[0] if lines else _fail("no address")
 
 
 NETWORK = tuple(name for name in TRIES if name not in NODE)
@@ -170,7 +170,7 @@ TRIES["report by an encoded path"] = _post("/progress/{namespace}%2fother/{job}"
 TRIES["report nonsense"] = _post("/progress/{namespace}/{job}", b"\x80\x04K\x01.", **OWN)
 TRIES["report lists in lists"] = _post("/progress/{namespace}/{job}", b"[" * 100_000, **OWN)
 TRIES["report too much"] = _post("/progress/{namespace}/{job}", b"[" + b"0," * 300_000 + b"0]", **OWN)
-TRIES["report what is no gzip"] = _post("/progress/{namespace}/{job}", b"x", Content_Encoding="gzip", **OWN)
+TRIES["report without gzip as gzip"] = _post("/progress/{namespace}/{job}", b"x", Content_Encoding="gzip", **OWN)
 TRIES["report a bomb"] = _post(
     "/progress/{namespace}/{job}", zlib.compress(bytes(2**27), 9), Content_Encoding="deflate", **OWN
 )
@@ -184,14 +184,14 @@ TRIES["end the operator"] = _post("/quitquitquit")
 
 def _trainers() -> dict[str, str]:
     """The environments of the pod's processes: the command finds its trainer's keys and task there."""
-    found = dict(os.environ)
+    variables = dict(os.environ)
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             parts = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        found |= {name.decode(): value.decode() for name, sep, value in (p.partition(b"=") for p in parts) if sep}
-    return found
+        variables |= {name.decode(): value.decode() for name, sep, value in (p.partition(b"=") for p in parts) if sep}
+    return variables
 
 
 def _client(to: dict[str, Any], account: str, secret: str) -> Any:
@@ -212,10 +212,10 @@ def _stored(method: str, place: dict[str, str], account: Callable[[str], str] = 
     def attempt(to: dict[str, Any]) -> str:
         from botocore.exceptions import ClientError
 
-        found = _trainers()
-        own, secret = found["AWS_ACCESS_KEY_ID"], found["AWS_SECRET_ACCESS_KEY"]
-        bucket, _, prefix = json.loads(found["ULTRAMARINE_TASK"])["output_prefix"][5:].partition("/")
-        # First what it may: else a refusal would mean nothing.
+        trainers = _trainers()
+        own, secret = trainers["AWS_ACCESS_KEY_ID"], trainers["AWS_SECRET_ACCESS_KEY"]
+        bucket, _, prefix = json.loads(trainers["ULTRAMARINE_TASK"])["output_prefix"][5:].partition("/")
+        # First an allowed request: otherwise a refusal would mean nothing.
         _client(to, own, secret).put_object(Bucket=bucket, Key=f"{prefix}mine")
         try:
             asked = {name: value.format(**to["names"]) for name, value in place.items()}

@@ -37,9 +37,9 @@ ISSUER = Issuer()
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Door, Door]]:
     """An endpoint with keys, and one with tokens."""
-    with opened(tmp_path_factory.mktemp("doors"), ISSUER) as found:
-        assert [door.ask() for door in found] == [200, 200], "what is refused below is refused for its own sake"
-        yield found
+    with opened(tmp_path_factory.mktemp("doors"), ISSUER) as pair:
+        assert [door.ask() for door in pair] == [200, 200], "what is refused below is refused for its own sake"
+        yield pair
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +238,7 @@ TOKENS: dict[str, str] = {
     "a certificate by URL": _by_stranger(x5u="http://127.0.0.1/cert"),
     "a key id that is a path": _by_stranger(kid="../../../dev/null"),
     "a key id that is a query": _by_stranger(kid="1' OR '1'='1"),
-    "a key id of nobody's": ISSUER.signed(ISSUER.text({"kid": "2"})),
+    "an unknown key id": ISSUER.signed(ISSUER.text({"kid": "2"})),
     "a key id that is a list": _by_stranger(kid=["1"]),
     "no signature": ISSUER.token().rpartition(".")[0] + ".",
     "no third part": ISSUER.token().rpartition(".")[0],
@@ -297,7 +297,7 @@ def test_a_forged_token_opens_nothing(tokened: Door, token: str) -> None:
     ),
 )
 def test_a_token_opens_by_its_own_header_alone(tokened: Door, headers: dict[str, str]) -> None:
-    """A good token opens nothing by other headers, nor do claims that somebody says were checked."""
+    """A good token opens nothing by other headers, nor do claims in a header for checked ones."""
     token = ISSUER.token()
     given = {name: value.format(token=token, claims=token.split(".")[1]) for name, value in headers.items()}
     assert refused(tokened, request(**given)) == [401]
@@ -360,7 +360,7 @@ HIDDEN: dict[str, bytes] = {
     "lines in a path": b"GET /v2/health/live%0d%0a%0d%0aPOST%20" + INFER.encode() + b" HTTP/1.1\r\nHost: churn\r\n\r\n",
     "a second version in the line": b"GET /v2/health/live HTTP/1.1 HTTP/1.1\r\nHost: churn\r\n\r\n" + INNER,
     "HTTP/0.9": b"GET /v2/health/live\r\n\r\n" + INNER,
-    "a version of nobody's": GET.replace(b"1.1", b"1.9") + b"\r\n" + INNER,
+    "an unknown version": GET.replace(b"1.1", b"1.9") + b"\r\n" + INNER,
     "two hosts": GET + b"Host: other\r\n\r\n" + INNER,
     "no host": b"GET /v2/health/live HTTP/1.1\r\n\r\n" + INNER,
     "one after the other": GET + b"\r\n" + INNER,
@@ -372,7 +372,7 @@ HIDDEN: dict[str, bytes] = {
     asset="predictions, metadata",
     threat="a request hidden in the body or the head of one that needs no key, where gateway and server differ in "
     "where it ends; by HTTP/1 and HTTP/2",
-    control="the gateway refuses what is ambiguous, and writes each request anew; so does the server",
+    control="the gateway refuses what is ambiguous, and writes each request again; so does the server",
 )
 @pytest.mark.parametrize("hidden", tenth(HIDDEN))
 @pytest.mark.parametrize("which", [0, 1], ids=["keys", "tokens"])
@@ -442,7 +442,7 @@ ENDLESS: dict[str, list[bytes]] = {
     "settings": [PREFACE, *[frame(SETTINGS, 0, 0, b"")] * 20_000],
     "pings": [PREFACE, *[frame(PING, 0, 0, bytes(8))] * 20_000],
     "requests that are taken back": [PREFACE, *RESETS],
-    "data of nobody's": [PREFACE, *[frame(DATA, 0, 1, b"")] * 20_000],
+    "data of no stream": [PREFACE, *[frame(DATA, 0, 1, b"")] * 20_000],
     "a handshake": [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)],
     "zeros": [bytes(100_000)],
 }
@@ -493,7 +493,7 @@ BODIES: dict[str, bytes] = {
     "a fraction of a million digits": _replaced(b"[0." + b"0" * 1_000_000 + b"x]"),
     "half a surrogate": QUESTION.replace(b'"x"', b'"\\ud800"'),
     "UTF-16": QUESTION.decode().encode("utf-16"),
-    "bytes that are no text": QUESTION.replace(b'"x"', b'"\xff\xfe"'),
+    "bytes that UTF-8 does not have": QUESTION.replace(b'"x"', b'"\xff\xfe"'),
     "a shape beyond 64 bits": _tensor(shape=[2**64, 1]),
     "a shape that overflows": _tensor(shape=[2**32, 2**32]),
     "a shape that overflows to its size": _tensor(shape=[2**63, 2]),
@@ -502,7 +502,7 @@ BODIES: dict[str, bytes] = {
     "a shape of fractions": _tensor(shape=[0.5, 2]),
     "a shape of truth": _tensor(shape=[True, True]),
     "a shape of a thousand": _tensor(shape=[1] * 1_000),
-    "a shape that is no list": _tensor(shape="1,1"),
+    "a string as a shape": _tensor(shape="1,1"),
     "no shape": _tensor(shape=None),
     "a large shape of little": _tensor(shape=[10**9, 10**9]),
     "another type": _tensor(datatype="object"),
@@ -519,7 +519,7 @@ BODIES: dict[str, bytes] = {
     "one input twice": json.dumps({"inputs": json.loads(QUESTION)["inputs"] * 2}).encode(),
     "many inputs": json.dumps({"inputs": json.loads(QUESTION)["inputs"] * 50_000}).encode(),
     "many outputs": QUESTION[:-1] + b', "outputs": [' + b'{"name":"z"},' * 50_000 + b'{"name":"z"}]}',
-    "an output of nobody's": QUESTION[:-1] + b', "outputs": [{"name": "__class__"}]}',
+    "an unknown output": QUESTION[:-1] + b', "outputs": [{"name": "__class__"}]}',
 }
 
 
@@ -712,7 +712,7 @@ def test_a_bad_message_is_refused(keyed: Door, body: bytes) -> None:
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.NOT_FOUND,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.UNKNOWN,  # What is no message is not read.
+        grpc.StatusCode.UNKNOWN,  # A malformed message is not read.
     )
     assert keyed.ask() == 200
 

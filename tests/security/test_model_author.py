@@ -204,12 +204,14 @@ def _renamed(node: Any, old: str, module: str, name: str) -> None:
     tenth(
         [
             make_pipeline,
-            lambda one: FeatureUnion([("a", one)]),
-            lambda one: ColumnTransformer([("a", one, 0)]),
-            lambda one: make_pipeline(make_pipeline(make_pipeline(one))),
-            lambda one: GridSearchCV(make_pipeline(one, LogisticRegression()), {"countvectorizer__analyzer": ["char"]}),
-            lambda one: VotingClassifier([("a", make_pipeline(one, LogisticRegression()))]),
-            lambda one: make_pipeline(FunctionTransformer(np.log1p, kw_args={"where": one})),
+            lambda step: FeatureUnion([("a", step)]),
+            lambda step: ColumnTransformer([("a", step, 0)]),
+            lambda step: make_pipeline(make_pipeline(make_pipeline(step))),
+            lambda step: GridSearchCV(
+                make_pipeline(step, LogisticRegression()), {"countvectorizer__analyzer": ["char"]}
+            ),
+            lambda step: VotingClassifier([("a", make_pipeline(step, LogisticRegression()))]),
+            lambda step: make_pipeline(FunctionTransformer(np.log1p, kw_args={"where": step})),
         ]
     ),
     ids=["pipeline", "union", "columns", "pipelines", "search", "vote", "argument"],
@@ -263,7 +265,9 @@ def test_an_array_in_a_skops_file_is_not_unpickled(archive: Path, tmp_path: Path
     threat="a pickle under the name or in the place of something else",
     control="a file is read by the format that it is registered as, by a parser of that format alone",
 )
-@pytest.mark.parametrize("dumps", [pickle.dumps, joblib_dumps, zipped_pickle, npz_pickle], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "dumps", [pickle.dumps, joblib_dumps, zipped_pickle, npz_pickle], ids=lambda dumps: dumps.__name__
+)
 @pytest.mark.parametrize(
     ("name", "format"),
     tenth(
@@ -579,7 +583,7 @@ def test_forged_metadata_of_a_compiled_model_is_refused(tmp_path: Path, key: str
     ],
 )  # fmt: skip
 def test_a_manifest_names_files_of_its_folder(tmp_path: Path, path: str, kind: str) -> None:
-    """A manifest with another path than one below the folder is refused, also where the digest is right."""
+    """A manifest with a path outside the folder is refused, even if the digest is right."""
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     folder = tmp_path / "m"

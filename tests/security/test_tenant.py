@@ -78,7 +78,7 @@ def addresses(tenant: Platform) -> dict[str, Any]:
     }
 
 
-def told(output: str) -> dict[str, Manifest]:
+def results(output: str) -> dict[str, Manifest]:
     """Return the result of each try, by its name."""
     lines = [json.loads(line) for line in output.splitlines() if line.startswith('{"try"')]
     return {line["try"]: line for line in lines}
@@ -93,7 +93,7 @@ def in_a_job(tenant: Platform, addresses: dict[str, Any]) -> dict[str, Manifest]
     tenant.apply(training_job(JOB, PROGRAM, command=command, outputs={}))
     ended = tenant.ended(JOB)
     assert ended["state"] == "Succeeded", ended
-    return told(tenant.kubectl("logs", "-l", f"ultramarine.dev/name={JOB}", "--tail=-1"))
+    return results(tenant.kubectl("logs", "-l", f"ultramarine.dev/name={JOB}", "--tail=-1"))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def in_a_server(tenant: Platform, addresses: dict[str, Any]) -> dict[str, Manife
     """Return the results of a model's code in the pod that serves it; its own ports are open to it."""
     tries = [name for name in (*NODE, *NETWORK) if name not in OF_OURS or name == OF_OURS[0]]
     words = ("exec", "-i", f"deployment/{MODEL}-blue", "-c", "server", "--", "python", "-")
-    return told(tenant.kubectl(*words, json.dumps({**addresses, "tries": tries}), input=PROGRAM))
+    return results(tenant.kubectl(*words, json.dumps({**addresses, "tries": tries}), input=PROGRAM))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def beside(tenant: Platform, addresses: dict[str, Any]) -> Iterator[dict[str, Ma
     run("apply", *there, "-f", "-", input=yaml.safe_dump(pod))
     run("wait", *there, "--for=condition=Ready", "pod/stranger", "--timeout=60s")
     words = ("exec", "-i", *there, "stranger", "--", "python", "-")
-    yield told(run(*words, json.dumps({**addresses, "tries": [*OF_OURS, "reach API server"]}), input=PROGRAM))
+    yield results(run(*words, json.dumps({**addresses, "tries": [*OF_OURS, "reach API server"]}), input=PROGRAM))
     run("delete", "namespace", STRANGERS, "--wait=false")
 
 
@@ -157,7 +157,7 @@ def test_a_models_code_gets_no_further_than_its_pod(in_a_server: dict[str, Manif
 )
 @pytest.mark.parametrize("name", OF_OURS)
 def test_labels_of_another_namespaces_pod_open_nothing(beside: dict[str, Manifest], name: str) -> None:
-    """A pod that looks like ours elsewhere reaches the API server, and nothing of ours that trusts its callers."""
+    """A pod with the platform's labels in another namespace reaches the API server, and no part that trusts callers."""
     assert "got" in beside["reach API server"]
     assert "refused" in beside[name], beside[name]
 
@@ -193,6 +193,6 @@ def test_no_field_of_a_job_opens_another_namespaces_prefix(thieves: Platform, fi
 @pytest.mark.attack("author/foreign-artifact")
 @pytest.mark.slow
 def test_a_version_of_another_namespaces_file_is_not_served(thieves: Platform) -> None:
-    """A ModelVersion with the right digest of what another namespace has stored is refused, and served by nobody."""
+    """A ModelVersion with the right digest of another namespace's files is refused, and never served."""
     thieves.wait("mv", "thief-1", lambda status: status.get("state") == "Refused")
     assert not thieves.status("oe", "thief").get("modelVersion")

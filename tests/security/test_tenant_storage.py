@@ -112,15 +112,15 @@ def attacks() -> Iterator[Attack]:
             yield Attack(
                 "PUT", f"/{BUCKET}/team-a/x", {"x-amz-copy-source": source["x-amz-copy-source"].replace("/", "%2F")}
             )
-    for each in IDS:
-        yield Attack("DELETE", f"/{BUCKET}/team-a/zzz?uploadId={each}")
-        yield Attack("GET", f"/{BUCKET}/team-a/zzz?uploadId={each}")
-        yield Attack("POST", f"/{BUCKET}/team-a/zzz?uploadId={each}", body="<CompleteMultipartUpload/>")
-        yield Attack("PUT", f"/{BUCKET}/team-a/zzz?partNumber=1&uploadId={each}", body="evil")
+    for id in IDS:
+        yield Attack("DELETE", f"/{BUCKET}/team-a/zzz?uploadId={id}")
+        yield Attack("GET", f"/{BUCKET}/team-a/zzz?uploadId={id}")
+        yield Attack("POST", f"/{BUCKET}/team-a/zzz?uploadId={id}", body="<CompleteMultipartUpload/>")
+        yield Attack("PUT", f"/{BUCKET}/team-a/zzz?partNumber=1&uploadId={id}", body="evil")
         source = {"x-amz-copy-source": f"/{BUCKET}/{MINE}"}
-        yield Attack("PUT", f"/{BUCKET}/team-a/zzz?partNumber=1&uploadId={each}", source)
-    for each in PARTS:
-        yield Attack("PUT", f"/{BUCKET}/team-a/zzz?partNumber={each}&uploadId={UPLOAD}", body="evil")
+        yield Attack("PUT", f"/{BUCKET}/team-a/zzz?partNumber=1&uploadId={id}", source)
+    for part in PARTS:
+        yield Attack("PUT", f"/{BUCKET}/team-a/zzz?partNumber={part}&uploadId={UPLOAD}", body="evil")
     for name in OF_BUCKETS:
         for method in ("GET", "PUT", "DELETE"):
             yield Attack(method, f"/{BUCKET}?{name}")
@@ -150,15 +150,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     """The storage, with an object of each of two namespaces, and one that is shared."""
     folder = tmp_path_factory.mktemp("storage") / "data"
     folder.mkdir()
-    with serving_store(folder) as found:
+    with serving_store(folder) as store:
         accounts = folder.with_name("data-accounts")
         for name in ("operator", "namespace-team-a", "namespace-team-b"):
             (accounts / name).write_text(f"key of {name}")
         (folder / "another-bucket").mkdir()
-        root = client(found, "root")
+        root = client(store, "root")
         for key in (MINE, THEIRS, SHARED):
             root.put_object(Bucket=BUCKET, Key=key, Body=SECRET)
-        yield found
+        yield store
 
 
 def client(store: ObjectStore, account: str) -> Any:
@@ -170,14 +170,14 @@ def client(store: ObjectStore, account: str) -> Any:
 
 
 def everything(folder: Path) -> dict[str, Any]:
-    """All that the storage holds and notes, but for what is the attacker's own, and the server's locks."""
-    found = {}
+    """Return all files of the storage, except the attacker's own and the server's locks."""
+    files = {}
     for path in sorted(folder.rglob("*")):
         inside = str(path.relative_to(folder))
         if not inside.startswith((f"{BUCKET}/team-a/", f"{BUCKET}/.sgwtmp", ".vgwlocks")):
             noted = {name: os.getxattr(path, name) for name in os.listxattr(path)}
-            found[inside] = (path.read_bytes() if path.is_file() else b"", noted)
-    return found
+            files[inside] = (path.read_bytes() if path.is_file() else b"", noted)
+    return files
 
 
 def ask(store: ObjectStore, attack: Attack) -> tuple[int, str]:
@@ -245,7 +245,7 @@ def status_of(asked: Any) -> int:
     threat="reading, writing or deleting in their prefixes with the storage keys",
     control="the embedded storage has an account for each namespace, which opens `BUCKET/NAMESPACE/` (deleting "
     "too: the trainer removes old checkpoints) and reads `BUCKET/shared/`; the operator's own reads, and adds records; "
-    "a storage of yours takes other keys in each namespace's Secret (see below)",
+    "your own storage takes other keys in each namespace's Secret (see below)",
 )
 @pytest.mark.parametrize(
     ("account", "reads", "writes", "lists"),

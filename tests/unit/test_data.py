@@ -18,7 +18,7 @@ import pytest
 from cutting import CuttingProxy
 from ports import free_port
 from ultramarine.storage.data import Data, RemoteNotFound
-from ultramarine.storage.work import FileInvalid, part_bytes
+from ultramarine.storage.work import FileInvalid, Parts
 from ultramarine_contract.errors import StorageError, UltramarineError
 from ultramarine_contract.objects import Objects
 from ultramarine_contract.storage import Keys, Storage
@@ -429,5 +429,5 @@ def test_a_file_of_any_size_has_parts_that_s3_takes(gibibytes: float) -> None:
     """At most 10,000 parts of at least 5 MiB, which are sent four at once."""
     size = int(gibibytes * 2**30)
 
-    assert part_bytes(size) >= 5 * 2**20
-    assert -(-size // part_bytes(size)) <= 10_000
+    assert Parts(size).size >= 5 * 2**20
+    assert -(-size // Parts(size).size) <= 10_000

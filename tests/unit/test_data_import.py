@@ -310,6 +310,7 @@ class Page(http.server.BaseHTTPRequestHandler):
         body = b"a\n1\n2\n"
         if site.before:
             self.send_response(site.before.pop(0))
+            self.send_header("Location", site.url)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -354,6 +355,13 @@ def test_a_server_that_is_busy_or_breaks_off_is_asked_again(site: Site, bring: I
     assert bring(url=site.url).changed
     assert (tmp_path / "data/churn.csv").read_bytes() == b"a\n1\n2\n"
     assert len(site.headers) == 4
+
+
+def test_a_redirect_is_followed(site: Site, bring: Import, tmp_path: Path) -> None:
+    """Hosts of data sets send clients on to where the files are."""
+    site.before = [302]
+    assert bring(url=site.url).changed
+    assert (tmp_path / "data/churn.csv").read_bytes() == b"a\n1\n2\n"
 
 
 def test_a_refusal_is_final_and_an_absent_server_is_not(site: Site, bring: Import) -> None:

@@ -8,10 +8,11 @@ from textwrap import dedent
 
 import pytest
 from ultramarine.files.reading import read
-from ultramarine.files.schemas import RULES, Kind, items, kinds
+from ultramarine.files.schemas import Kind, items, kinds
 from ultramarine.files.validation import Report, validate
 from ultramarine_contract.cel import evaluate, is_supported, parsed
 from ultramarine_contract.meta import Manifest
+from ultramarine_contract.schemas import RULES
 
 HEAD = "apiVersion: ultramarine.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: churn}\n"
 

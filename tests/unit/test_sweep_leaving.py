@@ -25,36 +25,38 @@ TASK = SweepTask("team-a/hpo", "uid", "s3://lake/hpo/", ({"metric": "loss"},), S
 
 def trials(many: int) -> list[Trial]:
     """Trials that have ended in each of the three ways, with a few points."""
-    chance, found = Random(3), []
-    for one in suggest(read_space(SPACE), [], many, objectives=TASK.objectives, algorithm="random"):
-        loss = float(one.params["x"]) + chance.random() / 10
-        outcome = (SUCCEEDED, SUCCEEDED, STOPPED, SUCCEEDED, FAILED)[one.number % 5]
+    chance, ended = Random(3), []
+    for suggested in suggest(read_space(SPACE), [], many, objectives=TASK.objectives, algorithm="random"):
+        loss = float(suggested.params["x"]) + chance.random() / 10
+        outcome = (SUCCEEDED, SUCCEEDED, STOPPED, SUCCEEDED, FAILED)[suggested.number % 5]
         values = (loss,) if outcome == SUCCEEDED else ()
-        trial = Trial(one.number, one.params, outcome=outcome, values=values, worker="hpo-0", message="it ended")
+        trial = Trial(
+            suggested.number, suggested.params, outcome=outcome, values=values, worker="hpo-0", message="it ended"
+        )
         trial.points = Points([(1, loss + 1), (5, loss)] if outcome != FAILED else [])
-        found.append(trial)
-    return found
+        ended.append(trial)
+    return ended
 
 
-def comparable(found: dict[str, bytes]) -> dict[str, bytes]:
-    """The files without what Optuna says of the process that has written its own."""
+def comparable(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the files without Optuna's entries about the writing process."""
     of_process = rb'"worker_id":"[^"]*"|"datetime_[a-z]*":"[^"]*"'
-    return found | {STUDY_NAME: re.sub(of_process, b"", found[STUDY_NAME])}
+    return files | {STUDY_NAME: re.sub(of_process, b"", files[STUDY_NAME])}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prepared", [True, False])
 def test_other_processes_make_the_very_same_files(prepared: bool) -> None:
-    """Byte by byte what the library's own function makes, whether or not a process was begun before the end."""
+    """The files equal those of the library's own function, with and without a prepared process."""
     leaving, ended = Leaving(), trials(60)
     if prepared:
         leaving.prepare(TASK)
 
-    found = {name: path.read_bytes() for name, path in leaving.files(TASK, ended)}
+    made = {name: path.read_bytes() for name, path in leaving.files(TASK, ended)}
     results = Results(TASK.sweep, read_space(SPACE), TASK.objectives, ended)
     own = files(results) | {STUDY_NAME: b"".join(study_lines(results)), TABLE_NAME: table(results)}
 
-    assert comparable(found) == comparable(own)
+    assert comparable(made) == comparable(own)
 
 
 def test_without_a_trial_nothing_is_left() -> None:
@@ -63,7 +65,7 @@ def test_without_a_trial_nothing_is_left() -> None:
 
 
 def test_a_process_that_fails_is_told_of() -> None:
-    """What cannot be drawn raises here, and the sweep goes on without its files."""
+    """A report that cannot be drawn raises here, and the sweep ends without its files."""
     strange = SweepTask("team-a/hpo", "uid", "s3://lake/hpo/", ({"metric": "loss"},), {"x": {"unheard": {}}})
 
     with pytest.raises(subprocess.CalledProcessError):
@@ -71,7 +73,7 @@ def test_a_process_that_fails_is_told_of() -> None:
 
 
 def test_a_coordinator_that_is_killed_leaves_no_process() -> None:
-    """What was begun for a report that nobody draws any more ends by itself."""
+    """A process that waits to draw a report ends with its coordinator."""
     program = (
         "import os; from ultramarine_sweep.report.leaving import Leaving, SweepTask; "
         f"Leaving().prepare(SweepTask.from_json({TASK.to_json()!r})); os._exit(9)"
@@ -87,7 +89,7 @@ def test_a_coordinator_that_is_killed_leaves_no_process() -> None:
 
 
 def test_a_coordinator_does_not_load_what_draws() -> None:
-    """The libraries that take several times its memory are imported by others."""
+    """Other processes import the libraries that take several times its memory."""
     program = "import ultramarine_sweep.__main__; print({'sklearn', 'matplotlib', 'optuna', 'numpy'} & {*sys.modules})"
     ran = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {program}"],

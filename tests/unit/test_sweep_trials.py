@@ -1,4 +1,4 @@
-"""What a sweep decides, as a pure state machine: leases, losses, ends, and what is the best so far."""
+"""Decisions of a sweep as a pure state machine: leases, losses, ends, and the best trials so far."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def task(**fields: Any) -> SweepTask:
 
 
 def leased(trials: Trials, worker: str = "w", now: float = 0.0) -> Lease:
-    """Give a worker its next trial, which is a new one where none waits."""
+    """Give a worker its next trial, which is a new one if none waits."""
     step = trials.lease(worker, now)
     if isinstance(step, Ask):
         step = trials.start(worker, step.number, {"x": step.number}, now)
@@ -36,7 +36,7 @@ def leased(trials: Trials, worker: str = "w", now: float = 0.0) -> Lease:
 
 
 def ended(lease: Lease, **fields: Any) -> Finished:
-    """What a worker says of a trial that it had."""
+    """Return a worker's report of an ended trial."""
     usual = {"trial": lease.number, "attempt": lease.attempt, "outcome": "Succeeded", "metrics": {"loss": 1.0}}
     return Finished.of(usual | fields)
 
@@ -59,7 +59,7 @@ def test_each_worker_has_a_trial_of_its_own() -> None:
 
 
 def test_who_has_gone_on_does_not_take_a_trial_back() -> None:
-    """A late word of a trial that was lost is not that of a worker which has another one by now."""
+    """A late report of a lost trial is ignored if its worker has another trial by now."""
     trials = Trials(task())
     lost = [leased(trials, worker) for worker in "ab"][1]
     trials.tick(SILENCE + 1)
@@ -77,7 +77,7 @@ def test_a_worker_that_did_not_hear_gets_the_same_trial() -> None:
 
 
 def test_a_silent_workers_trial_goes_to_another() -> None:
-    """After the silence the next worker gets it, as another attempt with the same parameters."""
+    """After SILENCE the next worker gets it, as another attempt with the same parameters."""
     trials = Trials(task())
     leased(trials, "a")
     trials.tick(SILENCE)
@@ -89,7 +89,7 @@ def test_a_silent_workers_trial_goes_to_another() -> None:
 
 
 def test_a_report_breaks_the_silence() -> None:
-    """A trial of which something is heard stays where it is, even if it has no news."""
+    """A trial with reports keeps its worker, even if they have no new values."""
     trials = Trials(task())
     leased(trials, "a")
     for now in range(0, 60, 10):
@@ -100,7 +100,7 @@ def test_a_report_breaks_the_silence() -> None:
 
 
 def test_whoever_lost_the_lease_is_told() -> None:
-    """A worker that comes back after another has taken over has to stop, and what it says changes nothing."""
+    """A worker that returns after another has taken over must stop, and its reports change nothing."""
     trials = Trials(task())
     late = leased(trials, "a")
     trials.tick(SILENCE + 1)
@@ -115,7 +115,7 @@ def test_whoever_lost_the_lease_is_told() -> None:
 
 @pytest.mark.parametrize("says", ["report", "finish"])
 def test_a_trial_that_nobody_took_over_is_its_workers_again(says: str) -> None:
-    """Work that was done in silence is not done again when it can be used."""
+    """Work that was done during silence counts if no other worker has begun it."""
     trials = Trials(task())
     lease = leased(trials, "a")
     trials.tick(SILENCE + 1)
@@ -129,7 +129,7 @@ def test_a_trial_that_nobody_took_over_is_its_workers_again(says: str) -> None:
 
 
 def test_a_result_counts_once() -> None:
-    """A worker that repeats itself, having heard no answer, changes nothing."""
+    """A worker that repeats a result whose answer was lost changes nothing."""
     trials = Trials(task())
     lease = run(trials)
     trials.finish("w", ended(lease, metrics={"loss": 0.1}), 0)
@@ -138,7 +138,7 @@ def test_a_result_counts_once() -> None:
 
 
 def test_a_trial_that_kills_its_workers_fails() -> None:
-    """After some losses it is taken for their cause, and not for the next worker's."""
+    """After some losses the trial is taken for their cause, and no further worker gets it."""
     trials, now = Trials(task(max_trials=1)), 0.0
     for attempt in range(1, LOSSES + 1):
         assert leased(trials, f"w{attempt}", now).attempt == attempt
@@ -161,7 +161,7 @@ def test_a_worker_that_went_with_its_coordinator_is_no_loss_of_the_trial() -> No
 
 
 def test_a_worker_that_is_evicted_gives_its_trial_back() -> None:
-    """It is there for another at once, and counts against nobody."""
+    """Another worker can have it at once, and it counts as no loss."""
     trials, now = Trials(task()), 0.0
     for i in range(LOSSES + 3):
         lease = leased(trials, f"w{i}", now)
@@ -171,7 +171,7 @@ def test_a_worker_that_is_evicted_gives_its_trial_back() -> None:
 
 
 def test_its_own_deafness_is_no_workers_silence() -> None:
-    """A coordinator that stood still for a while takes no trial away for what it could not hear."""
+    """A coordinator that stood still takes no trial away for the reports that it missed."""
     trials = Trials(task())
     leased(trials, "a")
     trials.renew_all(100)
@@ -184,7 +184,7 @@ def test_its_own_deafness_is_no_workers_silence() -> None:
 
 
 def test_a_trial_without_its_metric_has_failed() -> None:
-    """The message says what is missing and what there was."""
+    """The message names the missing metric and the printed ones."""
     trials = Trials(task())
     run(trials, metrics={"acc": 0.5, "f1": 0.1})
 
@@ -197,7 +197,7 @@ def test_a_trial_without_its_metric_has_failed() -> None:
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "1"])
 def test_a_value_that_is_no_number_fails_the_trial_only(value: Any) -> None:
-    """The last value counts: where it is not a finite number the trial has failed, and the sweep goes on."""
+    """The last value counts: if it is not a finite number the trial has failed, and the sweep continues."""
     trials = Trials(task(canary_trial=False))
     run(trials, metrics={"loss": value})
 
@@ -225,13 +225,13 @@ def test_a_value_that_is_no_number_fails_the_trial_only(value: Any) -> None:
     ],
 )
 def test_nonsense_of_a_worker_is_refused(document: Any) -> None:
-    """What is no finished trial changes nothing."""
+    """A document that does not describe a finished trial is refused."""
     with pytest.raises(ValueError):
         Finished.of(document)
 
 
 def test_the_stoppers_word_stays() -> None:
-    """Once a trial should stop it is told so with every report, until it has ended."""
+    """Every report of a trial that should stop is answered with the reason, until the trial has ended."""
     trials = Trials(task(), stopper=Threshold(5))
     lease = leased(trials)
 
@@ -244,11 +244,11 @@ def test_the_stoppers_word_stays() -> None:
 
 
 def test_outputs_are_wanted_of_the_best_only() -> None:
-    """Only a trial that is better than all before is asked for its outputs, and then recorded with them."""
+    """Only a trial that is better than all before must store its outputs, and is recorded with them."""
     trials = Trials(task(outputs=("model",)))
-    for value, wanted in ((3.0, True), (4.0, False), (3.0, False), (2.0, True)):
+    for value, is_best in ((3.0, True), (4.0, False), (3.0, False), (2.0, True)):
         lease = leased(trials)
-        assert trials.finish("w", ended(lease, metrics={"loss": value}), 0) is wanted
+        assert trials.finish("w", ended(lease, metrics={"loss": value}), 0) is is_best
         stored = {"model": {"uri": f"s3://b/{lease.number}/", "digest": "sha256:1", "bytes": 1}}
         trials.finish("w", ended(lease, metrics={"loss": value}, outputs=stored), 0)
 
@@ -262,7 +262,7 @@ def test_outputs_are_wanted_of_the_best_only() -> None:
 
 
 def test_it_ends_with_the_last_trial() -> None:
-    """When all have ended the sweep has succeeded, and workers are sent home."""
+    """When all trials have ended the sweep has succeeded, and workers get Done."""
     trials = Trials(task(max_trials=2))
     run(trials)
     lease = leased(trials, "a")
@@ -299,7 +299,7 @@ def test_it_ends_when_the_objective_is_reached(goal: str, value: float) -> None:
 
 
 def test_several_objectives_are_reached_by_one_trial() -> None:
-    """Two trials that are good at one each are not what was looked for."""
+    """Two trials that each reach one objective do not end the sweep."""
     objectives = ({"metric": "loss", "stopAt": 1}, {"metric": "acc", "goal": "maximize", "stopAt": 0.9})
     trials = Trials(task(objectives=objectives))
     run(trials, metrics={"loss": 0.5, "acc": 0.5})
@@ -330,7 +330,7 @@ def test_the_end_says_how_many_failed_and_why() -> None:
 
 
 def test_errors_that_differ_by_numbers_are_one_reason() -> None:
-    """An error that names the trial's own parameter is told once, as the first trial had it."""
+    """Errors that name the trial's own parameters are counted together, in the words of the first."""
     trials = Trials(task(max_trials=5))
     run(trials)
     for number, bad in enumerate(("1e-05", "0.25", "3"), 1):
@@ -347,7 +347,7 @@ def test_errors_that_differ_by_numbers_are_one_reason() -> None:
 
 
 def test_it_fails_with_too_many_failed_trials() -> None:
-    """The message has the last one's own words."""
+    """The message has that of the last failed trial."""
     trials = Trials(task(max_failed_trials=2))
     run(trials)
     run(trials, outcome="Failed", exitCode=1, message="command exited with code 1", tail="no")
@@ -360,7 +360,7 @@ def test_it_fails_with_too_many_failed_trials() -> None:
 
 
 def test_it_fails_after_its_time() -> None:
-    """Its time is that in which it had a coordinator, also over several of them."""
+    """Its time is the sum of the lives of its coordinators."""
     trials = Trials(task(deadline_seconds=100))
     run(trials, now=60)
     again = Trials(task(deadline_seconds=100), trials.drain())
@@ -384,20 +384,20 @@ def test_the_journal_knows_the_time_when_nothing_happens() -> None:
 
 
 def test_the_first_success_may_come_after_the_budget() -> None:
-    """A trial that ran when it was spent, and has succeeded since, makes it a sweep that has found something."""
+    """A trial that was running when the budget was spent, and then succeeded, makes the sweep succeed."""
     trials = Trials(task(cpu_hours=1.0, trial_cpus=1))
-    one, other = leased(trials, "a"), leased(trials, "b")
+    first, other = leased(trials, "a"), leased(trials, "b")
     trials.renew_all(2000)
     trials.tick(2000)
     assert trials.end is not None
     assert (trials.end.outcome, trials.end.reason) == ("Failed", "NoTrialSucceeded")
-    trials.finish("a", ended(one, outcome="Stopped"), 2001)
+    trials.finish("a", ended(first, outcome="Stopped"), 2001)
     assert trials.end.outcome == "Failed"
     trials.finish("b", ended(other), 2001)
 
-    for each in (trials, Trials(task(cpu_hours=1.0, trial_cpus=1), trials.drain())):
-        assert each.end is not None
-        assert (each.end.outcome, each.end.reason) == ("Succeeded", "BudgetSpent")
+    for state in (trials, Trials(task(cpu_hours=1.0, trial_cpus=1), trials.drain())):
+        assert state.end is not None
+        assert (state.end.outcome, state.end.reason) == ("Succeeded", "BudgetSpent")
 
 
 def test_it_ends_when_the_budget_is_spent() -> None:
@@ -424,10 +424,10 @@ def test_a_trial_whose_pod_waits_for_a_node_spends_nothing() -> None:
     assert (trials.end, trials.hours(90_000)) == (None, (0.0, 0.0))
 
     trials.report("w", 0, 1, [], 90_000)
-    for each in (trials, Trials(asked, trials.drain())):
-        assert each.hours(93_600)[1] == 1
-        each.tick(97_201)
-        assert each.end is not None
+    for state in (trials, Trials(asked, trials.drain())):
+        assert state.hours(93_600)[1] == 1
+        state.tick(97_201)
+        assert state.end is not None
 
 
 def test_what_still_runs_at_the_end_is_given_up() -> None:
@@ -454,7 +454,7 @@ def test_a_trial_that_stores_its_outputs_when_the_sweep_ends_is_waited_for() -> 
     again = Trials(task(outputs=("model",), objectives=({"metric": "loss", "stopAt": 0.6},)), trials.snapshot())
 
     trials.finish("a", ended(best, metrics={"loss": 0.4}, outputs={"model": stored["model"].document()}), 12)
-    assert [(one.trial, one.values) for one in trials.summary(12).best] == [(0, (0.4,)), (1, (0.5,))]
+    assert [(best.trial, best.values) for best in trials.summary(12).best] == [(0, (0.4,)), (1, (0.5,))]
     again.tick(60)
     again.abandon(60, spare_storing=True)
     assert not again.live
@@ -575,8 +575,8 @@ def test_of_equal_trials_the_first_that_ended_is_the_best() -> None:
     )
     assert not trials.finish("a", ended(first, metrics={"loss": 0.5}), 3)
 
-    for each in (trials, Trials(task(outputs=("model",)), trials.snapshot())):
-        assert [(best.trial, best.outputs) for best in each.summary(4).best] == [(1, stored), (0, {})]
+    for state in (trials, Trials(task(outputs=("model",)), trials.snapshot())):
+        assert [(best.trial, best.outputs) for best in state.summary(4).best] == [(1, stored), (0, {})]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=60))
@@ -643,7 +643,7 @@ class World:
         self.task, self.now, self.journal = task, 0.0, list[Record]()
         self.trials = self.coordinator()
         self.leases: dict[str, Lease] = {}
-        self.told: list[tuple[str, Finished]] = []
+        self.sent: list[tuple[str, Finished]] = []
 
     def coordinator(self) -> Trials:
         rule = self.task.early_termination
@@ -666,13 +666,13 @@ class World:
             checkpoint = {"checkpoint": stored} if outcome == "Stopped" and self.task.early_termination else {}
             metrics = {"loss": float(lease.number)}
             finished = ended(lease, outcome=outcome, metrics=metrics, seconds=1.0, **checkpoint)
-            self.told.append((worker, finished))
+            self.sent.append((worker, finished))
             self.trials.finish(worker, finished, self.now)
             self.write()
 
     def repeat(self, which: int) -> None:
-        if self.told:
-            worker, finished = self.told[which % len(self.told)]
+        if self.sent:
+            worker, finished = self.sent[which % len(self.sent)]
             self.trials.finish(worker, finished, self.now)
             self.write()
 
@@ -733,8 +733,10 @@ STEPS = st.one_of(
 @settings(max_examples=100, deadline=None)
 @given(st.lists(STEPS, max_size=60), st.booleans())
 def test_whatever_happens_each_trial_ends_once(steps: list[tuple[Any, ...]], canary: bool) -> None:
-    """In any order of leases, losses, repeats and restarts no result is lost or counted twice, a trial begins again at
-    most once for each loss, a restarted coordinator knows what its predecessor knew, and the sweep comes to its end."""
+    """In any order of leases, losses, repeats and restarts no result is lost or counted twice, and the sweep ends.
+
+    A trial begins again at most once for each loss, and a restarted coordinator has the state of its predecessor.
+    """
     live_through(World(task(max_trials=6, canary_trial=canary)), steps)
 
 

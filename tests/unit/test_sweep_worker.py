@@ -100,7 +100,7 @@ def test_kills_lose_no_result_and_repeat_none(fleet: Fleet, storage: Storage) ->
 
 
 def test_a_trial_outlives_its_coordinator(fleet: Fleet, storage: Storage) -> None:
-    """While nobody answers the command runs on, and its result goes to the next coordinator as if nothing had been."""
+    """Without a coordinator the command keeps running, and its result goes to the next coordinator."""
     fleet.environment["GO"] = str(fleet.base / "go")
     script = "echo started >> ../../ran; echo loss=1; while [ ! -e $GO ]; do sleep 0.1; done; echo loss=0.5"
     coordinator = fleet.coordinate(max_trials=1)
@@ -171,7 +171,7 @@ def test_a_trial_may_take_its_time_only(fleet: Fleet, storage: Storage) -> None:
 
 
 def test_a_trial_fails_alone(fleet: Fleet, storage: Storage) -> None:
-    """An exit code, a signal, no metric, one that is no number and no program at all are each trial's own failure."""
+    """An exit code, a signal, a missing metric, NaN and a missing program fail their own trial alone."""
     scripts = ["echo loss=1", "echo no such column >&2; exit 3", "kill -9 $$", "echo acc=1"]
     scripts += ["echo loss=1; echo loss=nan", "", "echo loss=inf", "echo loss=1 >&2"]
     (fleet.base / "scripts").mkdir()
@@ -197,14 +197,14 @@ def test_a_trial_fails_alone(fleet: Fleet, storage: Storage) -> None:
     )
     assert trials(fleet, storage)[8].tail == "loss=1"
     # The log says the same, of each trial: they count from 0.
-    said = [line for line in fleet.said("w0").splitlines() if ": Failed: " in line or line.endswith(": Succeeded")]
-    told = [f"trial {x - 1}: Failed: {words[x]}" for x in range(2, 9)]
-    assert said == [f"ultramarine-trainer: {line}" for line in ("trial 0: Succeeded", *told)]
+    log = [line for line in fleet.said("w0").splitlines() if ": Failed: " in line or line.endswith(": Succeeded")]
+    failures = [f"trial {x - 1}: Failed: {words[x]}" for x in range(2, 9)]
+    assert log == [f"ultramarine-trainer: {line}" for line in ("trial 0: Succeeded", *failures)]
 
 
 @pytest.mark.slow
 def test_a_canary_spares_the_others(fleet: Fleet) -> None:
-    """A script that cannot work has run once, and its last lines are in the sweep's words."""
+    """A script that always fails runs once, and its last lines are in the sweep's message."""
     workers = [fleet.work(f"w{i}", "sh", "-c", "echo >> ../../ran; echo no data >&2; exit 1") for i in range(2)]
     eventually(lambda: all("trying until it does" in fleet.said(name) for name in ("w0", "w1")))
     coordinator = fleet.coordinate(max_trials=50, canary_trial=True)
@@ -219,7 +219,7 @@ def test_a_canary_spares_the_others(fleet: Fleet) -> None:
 
 @pytest.mark.slow
 def test_a_flood_of_metrics_drowns_nobody(fleet: Fleet, storage: Storage) -> None:
-    """A script that prints its metric 300,000 times is heard to the last value, by few and bounded points."""
+    """A script may print its metric 300,000 times: its last value counts, and few points are kept."""
     script = "import sys\nfor i in range(300000): print(f'loss={300000 - i}')"
     coordinator = fleet.coordinate(max_trials=1)
     worker = fleet.work("w0", sys.executable, "-c", script)
@@ -235,8 +235,10 @@ def test_a_flood_of_metrics_drowns_nobody(fleet: Fleet, storage: Storage) -> Non
 
 @pytest.mark.slow
 def test_each_trial_finds_everything_fresh(fleet: Fleet, storage: Storage, bucket: str) -> None:
-    """Source, outputs and inputs are as at the beginning, whatever the trial before has done to them, and the sweep's
-    token is not in the command's environment."""
+    """Source, outputs and inputs are as at the beginning, whatever the trial before changed.
+
+    The sweep's token is not in the command's environment.
+    """
     storage.write(f"s3://{bucket}/lake/train.csv", b"1,2\n")
     (fleet.base / "w0/source").mkdir(parents=True)
     (fleet.base / "w0/source/train.sh").write_text(
@@ -257,7 +259,7 @@ def test_each_trial_finds_everything_fresh(fleet: Fleet, storage: Storage, bucke
 
 @pytest.mark.slow
 def test_streamed_inputs_are_served_to_every_trial(fleet: Fleet, storage: Storage, bucket: str) -> None:
-    """What is not downloaded is read on loopback, by one trial after the other."""
+    """Streamed inputs are read on loopback, by one trial after the other."""
     storage.write(f"s3://{bucket}/lake/train.csv", b"7")
     script = "from urllib.request import urlopen\n"
     script += f"print('loss=' + urlopen('http://127.0.0.1:{STREAM_PORT}/data/train.csv').read().decode())"
@@ -285,7 +287,7 @@ def test_the_outputs_of_the_best_are_stored(fleet: Fleet, storage: Storage) -> N
 
 @pytest.mark.slow
 def test_a_best_trial_without_outputs_has_failed(fleet: Fleet, storage: Storage) -> None:
-    """What was promised and is not there is the trial's failure, with the output's name."""
+    """A missing output fails the trial, with the output's name."""
     coordinator = fleet.coordinate(max_trials=1, outputs=("model",))
     worker = fleet.work("w0", "sh", "-c", "echo loss=1", outputs={"model": ""})
 
@@ -295,7 +297,7 @@ def test_a_best_trial_without_outputs_has_failed(fleet: Fleet, storage: Storage)
 
 
 def test_an_evicted_worker_gives_its_trial_back(fleet: Fleet, storage: Storage) -> None:
-    """SIGTERM reaches the command, which may tidy up; the trial begins again elsewhere, at once."""
+    """SIGTERM reaches the command, which may clean up; the trial begins again on another worker at once."""
     script = "echo $0 >> ../../ran; trap 'echo tidy >> ../../ran; exit 0' TERM; [ $0 = w1 ] || { sleep 600 & wait; }; "
     script += "echo loss=1"
     coordinator = fleet.coordinate(max_trials=1)
@@ -314,7 +316,7 @@ def test_an_evicted_worker_gives_its_trial_back(fleet: Fleet, storage: Storage) 
 
 @pytest.mark.slow
 def test_an_idle_worker_leaves_at_once(fleet: Fleet) -> None:
-    """One that waits for a coordinator has nothing to tidy up."""
+    """A worker that waits for a coordinator has nothing to clean up."""
     worker = fleet.work("w0", "true")
     eventually(lambda: "trying until it does" in fleet.said("w0"))
     worker.send_signal(signal.SIGTERM)
@@ -323,7 +325,7 @@ def test_an_idle_worker_leaves_at_once(fleet: Fleet) -> None:
 
 
 def test_a_worker_of_another_sweep_is_refused(fleet: Fleet) -> None:
-    """A token that is not this sweep's opens nothing, and the worker says so."""
+    """A token of another sweep is refused, and the worker's record says so."""
     coordinator = fleet.coordinate(max_trials=1)
     worker = fleet.work("w0", "sh", "-c", "echo loss=1", token="another")
 
@@ -387,7 +389,7 @@ def test_a_sweep_fails_whose_coordinators_crash_again_and_again(fleet: Fleet, st
     assert over(coordinator) == [0]
     summary = fleet.last_words()
     assert (summary.outcome, summary.reason) == ("Failed", "CoordinatorCrashed")
-    # The third one may have been told to nobody: its worker asks in the same breath for the next.
+    # The third result may be lost: its worker asks for the next trial in the same request.
     assert summary.succeeded in (2, 3)
     assert (summary.failed, summary.running, summary.best[0].params["x"]) == (0, 0, 1)
     assert f"crashed {CRASHES} times within an hour, the last time by AssertionError: no such number" in summary.message
@@ -436,7 +438,7 @@ def test_parameters_are_filled_in(argument: str, filled: list[str]) -> None:
     ],
 )
 def test_steps_are_the_commands_or_counted(lines: list[str], points: list[tuple[int, float]]) -> None:
-    """A value belongs to the step that was told last, or, where none was, to the number of its own line."""
+    """A value belongs to the last printed step or, without steps, to the number of its own line."""
     observer = TrialObserver(["loss"])
     for line in lines:
         observer.hear(line, True)
@@ -445,7 +447,7 @@ def test_steps_are_the_commands_or_counted(lines: list[str], points: list[tuple[
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "hint"),
     [
         ("Loss: 0.5 at the end", '; stdout had "Loss: 0.5": print loss=0.5'),
         ("{'loss': 1}", '; stdout had "loss\': 1": print loss=1'),
@@ -454,17 +456,17 @@ def test_steps_are_the_commands_or_counted(lines: list[str], points: list[tuple[
         ("no loss: none", ""),
     ],
 )
-def test_an_objective_in_another_form_is_shown(line: str, said: str) -> None:
-    """A trial that printed its objective, but not as NAME=VALUE, says which text should be which."""
+def test_an_objective_in_another_form_is_shown(line: str, hint: str) -> None:
+    """A trial that printed its objective in another form than NAME=VALUE quotes the text and its correction."""
     observer = TrialObserver(["loss"])
     observer.hear(line, True)
-    assert observer.unmeasured.endswith(f"(it printed no metric at all){said}")
+    assert observer.unmeasured.endswith(f"(it printed no metric at all){hint}")
     observer.hear("loss=0.1", True)
     assert observer.unmeasured == ""
 
 
 def test_an_objective_is_heard_among_many_metrics() -> None:
-    """It has its place, however many other names came first, and its last value counts even if it is no number."""
+    """It has its place, however many other names came first, and its last value counts even if it is not finite."""
     observer = TrialObserver(["loss", "acc"])
     for i in range(100):
         observer.hear(f"m{i}=1", True)
@@ -476,7 +478,7 @@ def test_an_objective_is_heard_among_many_metrics() -> None:
 
 
 def test_a_worker_calls_fields_as_a_sweep_has_them(fleet: Fleet) -> None:
-    """What is wrong with the trials' spec is told by the path that its author has to correct, in log and last words."""
+    """Faults of the trials' spec are named by the path that its author must correct, in log and termination message."""
     worker = fleet.work("w0", "true", inputs={"data": f"s3://{fleet.bucket}/nothing/"})
 
     assert worker.wait(60) == 203

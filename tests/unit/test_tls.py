@@ -23,6 +23,7 @@ from ports import free_port
 from serving_process import ROWS, serving, task_for
 from tritonclient.grpc.service_pb2 import ServerReadyRequest
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+from ultramarine_contract import transport
 from ultramarine_contract.common import ENV_STORAGE_CA
 from ultramarine_contract.errors import GatewayError, StorageError
 from ultramarine_contract.storage import Storage
@@ -30,9 +31,7 @@ from ultramarine_contract.tls import expires, server_context
 from ultramarine_operator import __main__ as operator
 from ultramarine_operator.outside import gateway
 from ultramarine_sweep.service.http import Server
-from ultramarine_trainer.progress import reporter as progress
 from ultramarine_trainer.progress.reporter import resolved_image
-from ultramarine_trainer.trials import connection as leases
 from ultramarine_trainer.trials.connection import Connection, Unreachable
 from unit.conftest import eventually, serving_store
 
@@ -147,7 +146,7 @@ def test_pods_know_the_operator_by_its_authority(folder: Path, tmp_path: Path, m
         return web.json_response({"image": "trainer@sha256:1"})
 
     port = free_port()
-    monkeypatch.setattr(progress, "TLS_DIR", str(folder))
+    monkeypatch.setattr(transport, "TLS_DIR", str(folder))
     (tmp_path / "token").write_text("a.b.c")
     routes, context = [web.get("/progress/team/churn", image)], server_context(folder)
     with looping(lambda: operator.serve(lambda: None, port, routes, context)):
@@ -155,7 +154,7 @@ def test_pods_know_the_operator_by_its_authority(folder: Path, tmp_path: Path, m
         assert resolved_image(url, tmp_path / "token") == "trainer@sha256:1"
         assert not speaks_plainly(port)
         Authority().issue(tmp_path / "others")
-        monkeypatch.setattr(progress, "TLS_DIR", str(tmp_path / "others"))
+        monkeypatch.setattr(transport, "TLS_DIR", str(tmp_path / "others"))
         assert resolved_image(url, tmp_path / "token") == ""
     assert asked == ["Bearer a.b.c"]
 
@@ -177,7 +176,7 @@ def test_the_operator_asks_gateway_pods_that_prove_their_name(
         return web.json_response({"endpoints": {"churn": {"version": "1"}}})
 
     port = free_port()
-    monkeypatch.setattr(gateway, "TLS_DIR", str(folder))
+    monkeypatch.setattr(transport, "TLS_DIR", str(folder))
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     address = f"https://ultramarine-gateway.team.svc:{port}"
@@ -199,9 +198,9 @@ def test_trials_know_their_coordinator_by_its_name(
         return document
 
     server = Server("right", {"/echo": echo}, lambda error: None)
-    monkeypatch.setattr(leases, "TLS_DIR", str(folder))
-    connect = socket.create_connection
-    monkeypatch.setattr(socket, "create_connection", lambda to, *more: connect(("127.0.0.1", to[1]), *more))
+    monkeypatch.setattr(transport, "TLS_DIR", str(folder))
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *more, **named: resolve("127.0.0.1", *more, **named))
     with looping(lambda: server.listen(0, server_context(folder))) as port:
         authority.issue(folder, "ultramarine-sweep.team.svc")
         worker = Connection(f"https://churn-sweep.team.svc:{port}", "right", 5)
@@ -210,4 +209,3 @@ def test_trials_know_their_coordinator_by_its_name(
         authority.issue(folder, "ultramarine-server.team.svc")
         with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
             Connection(f"https://churn-sweep.team.svc:{port}", "right", 5).post("/echo", {})
-        worker.close()

@@ -56,7 +56,7 @@ OPEN = {*FILES[:1], *FILES[2:6], "shared/log.jsonl", FILES[-2]}
 
 
 def environment(task: TrainingTask = TASK, *, scoped: bool = True) -> dict[str, str]:
-    """What a training pod starts with."""
+    """Return the environment of a training pod at its start."""
     context = TrainingContext(job="team/mine", scoped_keys=scoped).to_json()
     return {
         ACCESS: "namespace-team",
@@ -82,7 +82,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def client(endpoint: str, keys: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    """A client with what was found in the environment."""
+    """Return a client with the keys of an environment."""
     assert keys is not None
     for name in (ACCESS, SECRET):
         monkeypatch.setenv(name, keys[name])
@@ -91,12 +91,12 @@ def client(endpoint: str, keys: dict[str, str] | None, monkeypatch: pytest.Monke
 
 def opened(storage: Storage) -> set[str]:
     """The files that can be read."""
-    found = set()
+    names = set()
     for name in FILES:
         with suppress(StorageError):
             assert storage.read(f"{LAKE}/{name}").decode() == name
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 @pytest.mark.attack(
@@ -104,10 +104,10 @@ def opened(storage: Storage) -> set[str]:
     asset="other jobs' data",
     threat="the command finds the trainer's keys, and reads or overwrites what its namespace has stored",
     control="with the embedded storage the trainer exchanges the namespace's keys for ones of its task, and "
-    "starts anew without the former",
+    "starts again without the former",
 )
 def test_the_keys_open_what_the_task_names(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it reads can be read and listed, what it stores written and deleted; other files of its namespace cannot."""
+    """Inputs can be read and listed, outputs written and deleted; other files of the namespace cannot."""
     storage = client(endpoint, narrowed(environment()), monkeypatch)
     assert opened(storage) == OPEN
     assert storage.size(f"{LAKE}/team/images/").files == 1
@@ -135,7 +135,7 @@ def test_the_keys_open_what_the_task_names(endpoint: str, monkeypatch: pytest.Mo
     "odd", [f"{LAKE}/team/*", f"{LAKE}/team-b/secret", f"{LAKE}/", "https://example.com", f"{LAKE}/team/{'x' * 5000}"]
 )
 def test_an_odd_input_opens_nothing_of_others(endpoint: str, monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
-    """Patterns and long lists are left to the namespace's own bounds; whatever is named, output goes to one place."""
+    """Patterns and long lists stay within the namespace's bounds, and outputs within their one folder."""
     storage = client(endpoint, narrowed(environment(replace(TASK, inputs={"odd": odd}))), monkeypatch)
     assert "team-b/secret" not in opened(storage)
     storage.write(f"{LAKE}/team/jobs/mine/file", b"x")
@@ -144,7 +144,7 @@ def test_an_odd_input_opens_nothing_of_others(endpoint: str, monkeypatch: pytest
 
 
 def scoped(scope: Any, key: str = KEY, account: str = "namespace-team") -> dict[str, str]:
-    """Keys that somebody derives, by himself or by guessing."""
+    """Return keys that an attacker derives from the namespace's key, or guesses."""
     text = (
         scope if isinstance(scope, str) else base64.urlsafe_b64encode(json.dumps(scope).encode()).decode().rstrip("=")
     )
@@ -175,7 +175,7 @@ def scoped(scope: Any, key: str = KEY, account: str = "namespace-team") -> dict[
 def test_no_keys_can_be_derived_that_open_more(
     endpoint: str, monkeypatch: pytest.MonkeyPatch, keys: dict[str, str]
 ) -> None:
-    """Other namespaces, accounts that are none, patterns, and a key of another scope: nothing is opened or written."""
+    """Other namespaces, unknown accounts, patterns, and a key of another scope open nothing."""
     storage = client(endpoint, keys, monkeypatch)
     for name in FILES:
         with pytest.raises(StorageError):
@@ -185,7 +185,7 @@ def test_no_keys_can_be_derived_that_open_more(
 
 
 def test_keys_that_cannot_be_exchanged_stay_as_they_are() -> None:
-    """With a storage of one's own, with another's keys, and without a task that can be read."""
+    """The keys stay with an own storage, with foreign keys, and without a readable task."""
     assert narrowed(environment(scoped=False)) is None
     assert narrowed({**environment(), ACCESS: "AKIAIOSFODNN7EXAMPLE"}) is None
     assert narrowed({**environment(), contract.ENV_TASK: "nonsense"}) is None
@@ -194,7 +194,7 @@ def test_keys_that_cannot_be_exchanged_stay_as_they_are() -> None:
 
 @pytest.mark.attack("training/other-jobs")
 def test_nothing_of_the_namespaces_key_is_left_in_the_process(tmp_path: Path) -> None:
-    """The program starts anew in the same process, with the same arguments, so /proc does not tell the key."""
+    """The program starts again in the same process, with the same arguments, so /proc does not show the key."""
     script = tmp_path / "main.py"
     script.write_text(
         "import sys, ultramarine_trainer.attempt.run\n"

@@ -43,13 +43,13 @@ def test_each_node_has_its_own_failures(pod: Pod) -> None:
 
 
 def test_exit_codes_that_are_worth_it_are_tried_again(pod: Pod) -> None:
-    """Who asks by exit code for another attempt gets it."""
+    """An exit code of worth_retrying gives another attempt."""
     for _ in range(2):
         assert pod.run("sh", "-c", MISSING, worth_retrying=(1,))[0] == 1
 
 
 def test_a_git_host_that_is_not_there_is_asked_twice(pod: Pod) -> None:
-    """The words of both attempts differ by an address in memory alone."""
+    """The messages of both attempts are equal, without addresses of objects in memory."""
     source = SourceTask(git_url="http://127.0.0.1:1/code.git")
     assert pod.run("true", source=source)[0] == 75
     code, record, _, _ = pod.run("true", source=source)
@@ -61,30 +61,30 @@ def test_a_git_host_that_is_not_there_is_asked_twice(pod: Pod) -> None:
 
 
 def attempts(storage: Storage, bucket: str, *failures: tuple[Failed, str, float]) -> list[str]:
-    """What becomes of attempts that fail one after another."""
+    """Return the verdicts on attempts that fail one after another."""
     repeats = Repeats(storage, f"s3://{bucket}/failed-0.json", (), print)
     return [repeats.judge(failed, words, words, seconds).reason for failed, words, seconds in failures]
 
 
-ONE, AGAIN = Failed(1, "CommandFailed", "command exited with code 1"), ["CommandFailed", "CommandFailed"]
+FAILURE, AGAIN = Failed(1, "CommandFailed", "command exited with code 1"), ["CommandFailed", "CommandFailed"]
 
 
 @pytest.mark.parametrize(
     "second",
     [
         (Failed(2, "CommandFailed", "command exited with code 2"), "KeyError: 'a'", 1.0),
-        (ONE, "KeyError: 'b'", 1.0),
-        (ONE, "KeyError: 'a'", QUICK),
-        (ONE, "", 1.0),
+        (FAILURE, "KeyError: 'b'", 1.0),
+        (FAILURE, "KeyError: 'a'", QUICK),
+        (FAILURE, "", 1.0),
     ],
 )
 def test_what_differs_is_no_repeat(storage: Storage, bucket: str, second: tuple[Failed, str, float]) -> None:
     """Another exit code, another last line, none, or an attempt that has worked for a while is tried again."""
-    assert attempts(storage, bucket, (ONE, "a\nKeyError: 'a'", 1.0), second) == AGAIN
+    assert attempts(storage, bucket, (FAILURE, "a\nKeyError: 'a'", 1.0), second) == AGAIN
 
 
 def test_what_follows_the_error_and_times_are_not_compared(storage: Storage, bucket: str) -> None:
-    """A launcher, the program time and the error itself tell another time in each attempt."""
+    """Launcher, program and error print another time in each attempt."""
     repeats = Repeats(storage, f"s3://{bucket}/failed-0.json", (), print)
     verdicts = []
     for took in ("3.21", "3.35"):
@@ -93,18 +93,18 @@ def test_what_follows_the_error_and_times_are_not_compared(storage: Storage, buc
             tail.add(line)
         tail.add(f"ModuleNotFoundError: No module named 'foo' after {took} s at 01:00:{took[2:]}")
         tail.add(f"it took {took}")
-        verdicts.append(repeats.judge(ONE, tail.words, tail.own_line, 1.0).reason)
+        verdicts.append(repeats.judge(FAILURE, tail.words, tail.own_line, 1.0).reason)
     assert verdicts == ["CommandFailed", "SameFailureTwice"]
 
 
 def test_a_time_alone_is_no_failure_to_compare(storage: Storage, bucket: str) -> None:
-    """Every failure of a command that ends with such a line would be the same."""
-    assert attempts(storage, bucket, (ONE, "it took 3.2 s", 1.0), (ONE, "it took 3.4 s", 1.0)) == AGAIN
+    """Otherwise all failures of a command whose last line is a time would be equal."""
+    assert attempts(storage, bucket, (FAILURE, "it took 3.2 s", 1.0), (FAILURE, "it took 3.4 s", 1.0)) == AGAIN
 
 
 def test_only_two_in_a_row_count(storage: Storage, bucket: str) -> None:
-    """What failed otherwise between two that failed alike has got further."""
-    alike, other = (ONE, "KeyError: 'a'", 1.0), (ONE, "KeyError: 'a'", QUICK)
+    """An attempt that failed differently between two equal failures got further."""
+    alike, other = (FAILURE, "KeyError: 'a'", 1.0), (FAILURE, "KeyError: 'a'", QUICK)
     assert attempts(storage, bucket, alike, other, alike, alike) == [*AGAIN, "CommandFailed", "SameFailureTwice"]
 
 
@@ -122,12 +122,12 @@ def test_only_two_in_a_row_count(storage: Storage, bucket: str) -> None:
     ],
 )
 def test_what_may_pass_is_tried_again(storage: Storage, bucket: str, line: str) -> None:
-    """The network, a server that is busy and a device that is taken may be better in a moment."""
-    assert attempts(storage, bucket, (ONE, line, 1.0), (ONE, line, 1.0)) == AGAIN
+    """Network failures, busy servers and taken devices may pass."""
+    assert attempts(storage, bucket, (FAILURE, line, 1.0), (FAILURE, line, 1.0)) == AGAIN
 
 
 def test_a_signal_a_stop_and_the_storage_are_no_repeats(storage: Storage, bucket: str) -> None:
-    """Nobody's code is to blame for those."""
+    """The user's code did not cause them."""
     for failed in (
         Failed(137, "CommandFailed", "command was killed by SIGKILL"),
         Failed(143, "Stopped", "SIGTERM came"),
@@ -137,8 +137,8 @@ def test_a_signal_a_stop_and_the_storage_are_no_repeats(storage: Storage, bucket
 
 
 def test_a_storage_that_takes_nothing_changes_no_verdict(storage: Storage) -> None:
-    """The failure is told as it is, and the log says what the next attempt will not know."""
-    said: list[str] = []
-    repeats = Repeats(storage, "s3://no-such-bucket/failed-0.json", (), said.append)
-    assert repeats.judge(ONE, "KeyError: 'a'", "KeyError: 'a'", 1.0) is ONE
-    assert said[0].startswith("the next attempt will not know how this one failed: ")
+    """The failure keeps its verdict, and the log says that the next attempt cannot compare."""
+    lines: list[str] = []
+    repeats = Repeats(storage, "s3://no-such-bucket/failed-0.json", (), lines.append)
+    assert repeats.judge(FAILURE, "KeyError: 'a'", "KeyError: 'a'", 1.0) is FAILURE
+    assert lines[0].startswith("the next attempt will not know how this one failed: ")

@@ -7,11 +7,13 @@ import json
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 from ultramarine_contract.routes import EndpointRoutes
 
 MAX_KEYS = 200  # of an endpoint in the metrics; further subjects of JWTs count as `others`
@@ -30,7 +32,7 @@ class _Bucket:
         self.level, self.since = min(per_minute, self.level + (now - self.since) * per_minute / 60), now
 
 
-class TokenUsage:
+class TokenUsage(Collector):
     """Tokens of all endpoints since the agent started. `routes` returns the routes of an endpoint that Envoy uses."""
 
     def __init__(self, routes: Callable[[str], EndpointRoutes | None]) -> None:
@@ -63,16 +65,14 @@ class TokenUsage:
             for kept in (self._counts, self._buckets, self._names):
                 kept.pop(name, None)
 
-    def metrics(self) -> str:
-        """Return the counters in the text format of Prometheus."""
-        lines = [
-            f'ultramarine_gateway_tokens_total{{endpoint="{endpoint}",deployment="{deployment}",key="{key}",'
-            f'direction="{direction}"}} {count}\n'
-            for endpoint, counts in sorted(self._counts.items())
-            for (deployment, key, direction), count in sorted(counts.items())
-        ]
-        head = "# HELP ultramarine_gateway_tokens_total Tokens of OpenAI-style answers.\n"
-        return "".join([head, "# TYPE ultramarine_gateway_tokens_total counter\n", *lines]) if lines else ""
+    def collect(self) -> Iterator[Metric]:
+        """Yield the counters at a scrape."""
+        labels = ["endpoint", "deployment", "key", "direction"]
+        family = CounterMetricFamily("ultramarine_gateway_tokens", "Tokens of OpenAI-style answers.", labels=labels)
+        for endpoint, counts in sorted(self._counts.items()):
+            for of, count in sorted(counts.items()):
+                family.add_metric([endpoint, *of], count)
+        yield family
 
     def _per_minute(self, endpoint: str) -> int:
         routes = self._routes(endpoint)

@@ -144,27 +144,26 @@ class Gauges(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield every gauge."""
         now = self._vitals()
-        plain = {
-            "leader": ("1 in the replica that may write.", float(now.leading)),
-            "ready": ("1 where /readyz says so.", float(not now.lacking())),
-            "queue_depth": ("Keys that are due now.", float(now.depth)),
-            "queue_age_seconds": ("How long the most overdue key has been waiting.", now.oldest),
-            "listings_refused": ("Types that may not be listed, each namespace counted.", float(len(now.refused))),
-            "asyncio_tasks": ("Tasks of the event loop; flat while the number of objects is.", float(now.tasks)),
-            "event_loop_lag_seconds": ("By how much the event loop was late lately.", now.lag),
-        }
+        yield GaugeMetricFamily("ultramarine_leader", "1 in the replica that may write.", now.leading)
+        yield GaugeMetricFamily("ultramarine_ready", "1 if /readyz succeeds.", not now.lacking())
+        yield GaugeMetricFamily("ultramarine_queue_depth", "Keys that are due; 0 in a standby.", now.depth)
+        yield GaugeMetricFamily("ultramarine_queue_age_seconds", "Waiting time of the most overdue key.", now.oldest)
+        yield GaugeMetricFamily(
+            "ultramarine_listings_refused", "Types that may not be listed, per namespace.", len(now.refused)
+        )
+        yield GaugeMetricFamily("ultramarine_asyncio_tasks", "Tasks of the event loop.", now.tasks)
+        yield GaugeMetricFamily("ultramarine_event_loop_lag_seconds", "Recent delay of a one-second sleep.", now.lag)
         if now.listed is not None:
-            plain["listing_age_seconds"] = ("Seconds since the last full listing.", now.listed)
+            yield GaugeMetricFamily("ultramarine_listing_age_seconds", "Time since the last full listing.", now.listed)
         if self._expires is not None:
             with suppress(OSError):
-                plain["certificate_expiration_timestamp_seconds"] = (
-                    "When the operator's certificate ends, in seconds since 1970.",
+                yield GaugeMetricFamily(
+                    "ultramarine_certificate_expiration_timestamp_seconds",
+                    "End of the operator's certificate, in seconds since 1970.",
                     self._expires(),
                 )
-        for name, (text, value) in plain.items():
-            yield GaugeMetricFamily(f"ultramarine_{name}", text, value=value)
         opened = GaugeMetricFamily(
-            "ultramarine_watch_age_seconds", "Seconds since a kind's watch was opened, at most 300.", labels=["kind"]
+            "ultramarine_watch_age_seconds", "Age of the oldest watch of a kind; normally at most 300.", labels=["kind"]
         )
         ages: dict[str, float] = {}
         for path, watch in now.watches.items():

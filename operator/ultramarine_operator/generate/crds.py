@@ -7,10 +7,9 @@ from typing import Any
 from pydantic import BaseModel
 from ultramarine.resources.base import NOT_OBSERVED, UNSEEN
 from ultramarine_contract.meta import GROUP, VERSION
+from ultramarine_contract.schemas import FIXED, INT_OR_STRING, RULES
 
 from ..shared.kind import READY, Kind
-from . import reference
-from .reference import RULES
 
 
 def schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -27,7 +26,7 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
     if "anyOf" in node:
         rest = {k: v for k, v in node.items() if k != "anyOf"}
         options = [option for option in node["anyOf"] if option.get("type") != "null"]
-        if node.get("x-kubernetes-int-or-string"):
+        if node.get(INT_OR_STRING):
             return _structural(rest, definitions)
         (only,) = options  # a structural schema has no unions
         merged = _structural(only, definitions)
@@ -59,7 +58,7 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
     if sentence := out.pop("x-ultramarine-says", ""):
         # A refusal by a pattern shows the expression, a refusal by a rule its message.
         rule = f"self.matches(r'{out.pop('pattern')}')"
-        if out.get("x-kubernetes-int-or-string"):
+        if out.get(INT_OR_STRING):
             rule = f"type(self) != string || {rule}"
         out.setdefault(RULES, []).insert(0, {"rule": rule, "message": sentence})
     fixed = [key for key, child in (node.get("properties") or {}).items() if child.get("x-ultramarine-immutable")]
@@ -70,7 +69,7 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
         # In lists, whose size CEL knows beforehand: it would reckon with the largest value of an unknown type.
         equal = f"{now} == {before}" if now.startswith("self") else f"[{now}] == [{before}]"
         same = f"has({now}) == has({before}) && (!has({now}) || {equal})"
-        message = f"{key}{reference.FIXED}"
+        message = f"{key}{FIXED}"
         out.setdefault(RULES, []).append({"rule": same, "message": message})
     return out
 
@@ -78,7 +77,7 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
 def _is_seen(node: dict[str, Any]) -> bool:
     """True if CEL knows the field: one without a type is hidden from it, and so are lists and maps of those."""
     inner = node.get("items") or node.get("additionalProperties")
-    return _is_seen(inner) if isinstance(inner, dict) else "type" in node or "x-kubernetes-int-or-string" in node
+    return _is_seen(inner) if isinstance(inner, dict) else "type" in node or INT_OR_STRING in node
 
 
 def _is_empty(default: Any) -> bool:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
-from pathlib import Path
 from typing import Any
 
-from ultramarine_contract.common import TLS_DIR
 from ultramarine_contract.errors import GatewayError
 from ultramarine_contract.routes import RouteState
-from ultramarine_contract.tls import Connection
+from ultramarine_contract.transport import cause, inside
+from urllib3 import HTTPConnectionPool
+from urllib3.exceptions import HTTPError
 
 SECONDS = 2.0  # to connect, and for each part of an answer
 MAX_BYTES = 8 * 1024 * 1024  # of an answer, which comes from a tenant's namespace
@@ -37,27 +36,21 @@ def routes_of(address: str, endpoint: str, *, figures: bool = True, signatures: 
         + ("" if figures else "&figures=false")
         + ("&signatures=true" if signatures else "")
     )
-    return tuple(_ask(pod, number, endpoint, path, host if secure else "") for pod, number in pods)
+    with inside(host) as http:
+        connections = [http.connection_from_host(pod, number, "https" if secure else "http") for pod, number in pods]
+        return tuple(_ask(pod, endpoint, path) for pod in connections)
 
 
-def _ask(pod: str, port: int, endpoint: str, path: str, name: str) -> RouteState:
-    connection = (
-        Connection(pod, port, SECONDS, Path(TLS_DIR), name)
-        if name
-        else http.client.HTTPConnection(pod, port, timeout=SECONDS)
-    )
+def _ask(pod: HTTPConnectionPool, endpoint: str, path: str) -> RouteState:
     try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        body = answer.read(MAX_BYTES)
-    except (OSError, http.client.HTTPException) as error:
-        raise GatewayError(f"the gateway pod at {pod} does not answer: {error!r}", "Unreachable") from error
-    finally:
-        connection.close()
+        with pod.request("GET", path, timeout=SECONDS, preload_content=False) as answer:
+            body = answer.read(MAX_BYTES)
+    except HTTPError as error:
+        raise GatewayError(f"the gateway pod at {pod.host} does not answer: {cause(error)}", "Unreachable") from error
     if answer.status != 200:
-        raise GatewayError(f"the gateway pod at {pod} answers {answer.status}", "Unreachable")
+        raise GatewayError(f"the gateway pod at {pod.host} answers {answer.status}", "Unreachable")
     try:
         endpoints: Any = json.loads(body)["endpoints"]
         return RouteState.of(endpoints.get(endpoint, {}))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise GatewayError(f"the gateway pod at {pod} gives a malformed answer: {error!r}", "BadAnswer") from error
+        raise GatewayError(f"the gateway pod at {pod.host} gives a malformed answer: {error!r}", "BadAnswer") from error

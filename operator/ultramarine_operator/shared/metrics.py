@@ -12,17 +12,17 @@ API_REQUESTS = Counter(
     ["verb", "kind", "code"],
 )
 API_REQUEST_SECONDS = Histogram(
-    "ultramarine_api_request_seconds", "How long the Kubernetes API took to answer, lists page by page.", ["verb"]
+    "ultramarine_api_request_seconds", "Time to an answer of the Kubernetes API; lists page by page.", ["verb"]
 )
-RECONCILES = Counter("ultramarine_reconciles_total", "Passes, by how they ended.", ["kind", "outcome"])
-RECONCILE_SECONDS = Histogram("ultramarine_reconcile_seconds", "How long a pass took.", ["kind"])
-WATCH_EVENTS = Counter("ultramarine_watch_events_total", "Events that the watches told.", ["kind"])
+RECONCILES = Counter("ultramarine_reconciles_total", "Passes, by outcome.", ["kind", "outcome"])
+RECONCILE_SECONDS = Histogram("ultramarine_reconcile_seconds", "Duration of a pass.", ["kind"])
+WATCH_EVENTS = Counter("ultramarine_watch_events_total", "Events from watches.", ["kind"])
 STORAGE_QUESTIONS = Counter(
     "ultramarine_storage_questions_total",
     "Questions to the object storage, by outcome: ok, or the reason that conditions show.",
     ["outcome"],
 )
-STORAGE_QUESTION_SECONDS = Histogram("ultramarine_storage_question_seconds", "How long the object storage took.")
+STORAGE_QUESTION_SECONDS = Histogram("ultramarine_storage_question_seconds", "Time to an answer of the object storage.")
 GATEWAY_QUESTIONS = Counter(
     "ultramarine_gateway_questions_total",
     "Questions to the gateways of namespaces, by outcome: ok, or the reason that conditions show.",
@@ -35,7 +35,7 @@ RECORDS = Counter(
 )
 FINISHED = Counter(
     "ultramarine_finished_total",
-    "Jobs and sweeps that have ended, by outcome.",
+    "Ended jobs and sweeps, by outcome.",
     ["kind", "object_namespace", "outcome"],
 )
 _WHOSE = ["kind", "object_namespace", "requester"]  # a target has a namespace of its own
@@ -46,7 +46,7 @@ USED_MEMORY = Counter(
 )
 USED = {"cpuSeconds": USED_CPU, "gpuSeconds": USED_GPU, "memoryGibSeconds": USED_MEMORY}
 LEASE_TRANSITIONS = Counter(
-    "ultramarine_lease_transitions_total", "How often this replica began or ceased to lead.", ["to"]
+    "ultramarine_lease_transitions_total", "Changes of this replica to leader or standby.", ["to"]
 )
 
 PASSES = ("ok", "held", "refused", "fenced", "bug")

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .schemas import ANY, INT_OR_STRING, RULES, Keys, Schema, meant
+from ultramarine_contract.schemas import ANY, INT_OR_STRING, RULES
+
+from .schemas import Keys, Schema, meant
 
 _NAMES = {str: "a text", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
 _EXPECTED: dict[str, tuple[str, Any]] = {

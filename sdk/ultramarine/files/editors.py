@@ -6,8 +6,9 @@ import json
 import re
 
 from ultramarine_contract.meta import API_VERSION, GROUP
+from ultramarine_contract.schemas import ANY, INT_OR_STRING, RULES
 
-from .schemas import ANY, INT_OR_STRING, RULES, Kind, Schema, authored
+from .schemas import Kind, Schema, authored
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _KEPT = (

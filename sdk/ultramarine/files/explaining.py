@@ -9,24 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from ultramarine_contract.schemas import INT_OR_STRING, bounds, fixed, rules
 
-from .schemas import INT_OR_STRING, RULES, Kind, Schema, UnknownName, authored, items, kind_named, meant
+from .schemas import Kind, Schema, UnknownName, authored, items, kind_named, meant
 
-FIXED = " cannot be changed; make a new object with another name"  # in the message of an immutable field's rule
 WIDTH = 100
 MAX_EXAMPLE = 30  # lines
 _TRIAL = ("spec", "trialTemplate", "spec")
 _ANY_ENTRY = ("NAME", "*", "[]")
-_BOUNDS = {
-    "minimum": "at least {}",
-    "maximum": "at most {}",
-    "minLength": "at least {} characters",
-    "maxLength": "at most {} characters",
-    "minItems": "at least {} entries",
-    "maxItems": "at most {} entries",
-    "minProperties": "at least {} entries",
-    "maxProperties": "at most {} entries",
-}
 _TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
 
 
@@ -56,12 +46,6 @@ class Field:
             raise UnknownName(f"{where} has no field {name}; {meant(name, list(fields), 'fields')}")
         required = name in self.inner.get("required", ())
         return Field(self.kind, (*self.path, name), fields[name], required, self.fixed or name in fixed(self.inner))
-
-
-def fixed(schema: Schema) -> set[str]:
-    """Return the names of the fields of an object that cannot be changed."""
-    messages = [rule["message"] for rule in schema.get(RULES, [])]
-    return {message.removesuffix(FIXED) for message in messages if message.endswith(FIXED)}
 
 
 def field_at(path: str) -> Field:
@@ -118,9 +102,7 @@ def _limits(schema: Schema) -> Iterator[str]:
     """Yield the limits of a value, and of the entries of a list or a map."""
     if "enum" in schema:
         yield f"one of {', '.join(map(str, schema['enum']))}"
-    for key, words in _BOUNDS.items():
-        if key in schema:
-            yield words.format(f"{schema[key]:,}")
+    yield from bounds(schema)
     entry = items(schema)
     if entry is not None and "properties" not in entry:
         yield from (f"each entry: {limit}" for limit in _limits(entry))
@@ -129,7 +111,7 @@ def _limits(schema: Schema) -> Iterator[str]:
 def _rules(field: Field) -> Iterator[str]:
     schema: Schema | None = field.schema
     while schema is not None:
-        yield from (rule["message"] for rule in schema.get(RULES, []) if not rule["message"].endswith(FIXED))
+        yield from rules(schema)
         schema = None if "properties" in schema else items(schema)
 
 

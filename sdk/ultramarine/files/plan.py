@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from ultramarine_contract.meta import ENVIRONMENT, ONLINE_ENDPOINT, SWEEP, TRAINING_JOB, Manifest
 from ultramarine_contract.quantities import amount
+from ultramarine_contract.schemas import fixed
 
 from .checking import Check
-from .explaining import fixed
 from .reading import dotted
 from .schemas import Keys, Kind, Schema, kind_named
 

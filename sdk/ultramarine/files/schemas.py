@@ -16,9 +16,6 @@ from ultramarine_contract.meta import MODEL_VERSION
 
 Schema = dict[str, Any]
 Keys = tuple[str | int, ...]  # path of a value
-RULES = "x-kubernetes-validations"
-ANY = "x-kubernetes-preserve-unknown-fields"
-INT_OR_STRING = "x-kubernetes-int-or-string"
 
 
 class UnknownName(UltramarineError):

@@ -18,13 +18,14 @@ from ultramarine_contract.meta import (
     TRAINING_JOB,
     Manifest,
 )
+from ultramarine_contract.schemas import ANY
 
 from .checking import Check, Fault, name_of
 from .metadata import head_faults, is_foreign, metadata_faults
 from .reading import STDIN, Document, Problem, doubles
 from .references import reference_faults
 from .rules import broken
-from .schemas import ANY, Keys, Kind, Schema, kinds
+from .schemas import Keys, Kind, Schema, kinds
 
 DIGEST = "sha256:" + "0" * 64
 ARCHIVE = "s3://bucket/source.tar.gz"  # in place of a local path, which an upload replaces by such a URI

@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
-from urllib.parse import urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlencode
 
 import urllib3
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import Manifest, Resource
+from ultramarine_contract.transport import cause, outside
 
 from .config import Access, NoAccess, load
 from .errors import ApiError, Gone, LoginRefused, NotFound, error_of
@@ -343,37 +343,18 @@ class Cluster:
 def _pool(access: Access, context: ssl.SSLContext) -> urllib3.PoolManager:
     named: dict[str, Any] = {"server_hostname": access.server_name, "assert_hostname": access.server_name}
     options = {"ssl_context": context, "maxsize": 16, **(named if access.server_name else {})}
-    if proxy := access.proxy or _proxy_of_environment(access.server):
-        return urllib3.ProxyManager(proxy, **options)
-    return urllib3.PoolManager(**options)
-
-
-def _proxy_of_environment(server: str) -> str:
-    """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY choose for an address, or nothing."""
-    address = urlsplit(server)
-    if proxy_bypass(address.hostname or ""):
-        return ""
-    return getproxies().get(address.scheme, "")
+    return outside(access.server, access.proxy, **options)
 
 
 def unreachable(access: Access, error: Exception) -> NoAccess:
     """Return the error of a cluster that does not answer, with its address and the context's name."""
-    cause = _cause(error)
-    if "CERTIFICATE_VERIFY_FAILED" in cause:
+    root = cause(error)
+    if "CERTIFICATE_VERIFY_FAILED" in root:
         return NoAccess(
-            f"{access.server} shows a certificate that the authority of context {access.context} did not sign: {cause}."
+            f"{access.server} shows a certificate that the authority of context {access.context} did not sign: {root}."
             " Get a new kubeconfig from your administrator."
         )
     return NoAccess(
-        f"the cluster at {access.server} (context {access.context}) does not answer: {cause}. Check that it is up and"
+        f"the cluster at {access.server} (context {access.context}) does not answer: {root}. Check that it is up and"
         " that you have a network path to it, or choose another --context."
     )
-
-
-def _cause(error: Exception) -> str:
-    """Return the innermost reason of a failed connection, without the library's own words around it."""
-    reason: Any = error
-    while isinstance(getattr(reason, "reason", None), Exception):
-        reason = reason.reason
-    text = str(getattr(reason, "__cause__", None) or reason)
-    return text.rpartition(": ")[2] if "HTTP" in text.partition(":")[0] else text or type(reason).__name__

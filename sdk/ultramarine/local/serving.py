@@ -8,8 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -25,6 +23,8 @@ from ultramarine_contract.locations import files_below
 from ultramarine_contract.serving_records import ScoringTask, ServingTask
 from ultramarine_contract.storage import file_entry
 from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_contract.transport import cause, inside
+from urllib3.exceptions import HTTPError
 
 from ultramarine.serving import asking
 from ultramarine.serving.signature import Signature, signature_of
@@ -170,15 +170,17 @@ class LocalServer:
         return dict(json.loads(self._request("/swagger.json", None, {})[1])["definitions"]["ServiceInput"])
 
     def _request(self, path: str, body: bytes | None, headers: Mapping[str, str]) -> asking.Reply:
-        request = urllib.request.Request(f"{self.url}{path}", body, {"Content-Type": "application/json", **headers})
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        headers = {"Content-Type": "application/json", **headers}
+        method = "GET" if body is None else "POST"
         try:
-            with opener.open(request) as answer:
-                return dict(answer.headers.items()), answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                words = error.read().decode().strip()
-            raise ServerFailed(f"the server answers {error.code}: {words}", error.code) from error
+            with inside() as http:
+                answer = http.request(method, f"{self.url}{path}", body=body, headers=headers)
+        except HTTPError as error:
+            raise ServerFailed(f"the server does not answer: {cause(error)}; its own words are above") from error
+        if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+            words = answer.data.decode().strip()
+            raise ServerFailed(f"the server answers {answer.status}: {words}", answer.status)
+        return dict(answer.headers.items()), answer.data
 
     def forward(self) -> None:
         """Print the server's log until it ends."""

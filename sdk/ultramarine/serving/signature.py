@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ultramarine_contract.errors import UltramarineError, listed
+
+from ..suggestions import suggest
 
 
 class DataInvalid(UltramarineError):
@@ -105,8 +106,7 @@ def check_columns(given: Iterable[str], expected: Iterable[str], model: str) -> 
     missing = [name for name in expected if name not in given]
     for name in given:
         if name not in expected:
-            near = difflib.get_close_matches(name, missing, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else "Remove the column."
+            hint = suggest(name, missing, "Remove the column.", shown=repr)
             raise DataInvalid(f"column {name!r} is not an input of model {model}: {listed(expected, 20)}. {hint}")
     if missing:
         raise DataInvalid(f"column {missing[0]!r} is missing; model {model} takes {listed(expected, 20)}. Add it.")

@@ -13,6 +13,7 @@ from ultramarine_contract.locations import files_below, parse_uri, unsafe
 from ultramarine_contract.objects import Entry, Objects
 from ultramarine_contract.storage import Progress
 
+from ..suggestions import suggest
 from .fetching import Incoming, fetch
 from .sending import Outgoing, send
 from .work import FILES_AT_ONCE, FileInvalid, Work
@@ -199,6 +200,5 @@ def _path(uri: str, entry: Entry) -> str:
 def _no_file(path: Path) -> FileInvalid:
     folder = path.parent
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, 1)
-    remedy = f"Did you mean {folder / near[0]}?" if near else "Correct the path."
+    remedy = suggest(path.name, names, "Correct the path.", shown=lambda name: folder / name)
     return FileInvalid(f"{path} does not exist on this machine. {remedy}")

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Progress, Storage
 
 from .journal import FETCHED, Journal
-from .work import FILES_AT_ONCE, PART_BYTES, PARTS_AT_ONCE, FileInvalid, Work, part_bytes, sha256_of
+from .work import PARTS_AT_ONCE, FileInvalid, Parts, Work, sha256_of
 
 
 class Incoming(NamedTuple):
@@ -31,16 +32,11 @@ def fetch(storage: Storage, objects: Sequence[Incoming], progress: Progress | No
     """Fetch objects; return the number of those whose content was there. Raises FileInvalid for a full disk."""
     work = Work(storage, sum(incoming.bytes for incoming in objects), progress)
     try:
-        small = [incoming for incoming in objects if incoming.bytes <= PART_BYTES]
-        work.run(lambda incoming: _fetch_small(work, incoming), small, FILES_AT_ONCE)
-        for incoming in objects:
-            if incoming.bytes > PART_BYTES:
-                _fetch_large(work, incoming)
+        return work.transfer(objects, partial(_fetch_small, work), partial(_fetch_large, work))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FileInvalid(f"the disk of {error.filename} is full. Free room, or choose another folder.") from None
         raise
-    return work.skipped
 
 
 def _fetch_small(work: Work, incoming: Incoming) -> None:
@@ -67,12 +63,12 @@ def _fetch_large(work: Work, incoming: Incoming) -> None:
     if _is_there(file, facts.bytes, digest):
         work.count(incoming.bytes, skipped=1)
         return
-    part, size = _part_file(incoming), part_bytes(facts.bytes)
-    journal = Journal("get", uri, facts.etag, part.absolute(), size)
+    part, parts = _part_file(incoming), Parts(facts.bytes)
+    journal = Journal("get", uri, facts.etag, part.absolute(), parts.size)
     if not journal.id or not part.exists() or part.stat().st_size != facts.bytes:
         journal.begin("get")
         _write(part, b"", facts.bytes)
-    done = sum(min(size, facts.bytes - (number - 1) * size) for number in journal.parts)
+    done = parts.bytes_of(journal.parts)
     free = shutil.disk_usage(part.parent).free
     if facts.bytes - done > free:
         _forget(part, journal)
@@ -83,8 +79,7 @@ def _fetch_large(work: Work, incoming: Incoming) -> None:
     work.count(done)
 
     def step(number: int) -> None:
-        start = (number - 1) * size
-        length = min(size, facts.bytes - start)
+        start, length = parts.place(number)
         data = work.request(lambda: work.objects.read_part(uri, facts.etag, start, length))
         try:
             with part.open("r+b") as stream:
@@ -95,9 +90,8 @@ def _fetch_large(work: Work, incoming: Incoming) -> None:
         journal.add(number, FETCHED)
         work.count(len(data))
 
-    numbers = range(1, -(-facts.bytes // size) + 1)
     try:
-        work.run(step, [number for number in numbers if number not in journal.parts], PARTS_AT_ONCE)
+        work.run(step, parts.without(journal.parts), PARTS_AT_ONCE)
         _expect(uri, digest, sha256_of(part))
         part.replace(file)
     except (OSError, StorageError) as error:

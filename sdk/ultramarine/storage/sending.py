@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Progress, Storage
 
 from .journal import Journal
-from .work import FILES_AT_ONCE, PART_BYTES, PARTS_AT_ONCE, FileInvalid, Work, part_bytes, sha256_of
+from .work import PARTS_AT_ONCE, FileInvalid, Parts, Work, sha256_of
 
 
 class Outgoing(NamedTuple):
@@ -27,14 +28,9 @@ def send(storage: Storage, files: Sequence[Outgoing], progress: Progress | None 
     """Send files; return the number of those whose content was there. An object appears whole or not at all."""
     work = Work(storage, sum(outgoing.bytes for outgoing in files), progress)
     try:
-        small = [outgoing for outgoing in files if outgoing.bytes <= PART_BYTES]
-        work.run(lambda outgoing: _send_small(work, outgoing), small, FILES_AT_ONCE)
-        for outgoing in files:
-            if outgoing.bytes > PART_BYTES:
-                _send_large(work, outgoing)
+        return work.transfer(files, partial(_send_small, work), partial(_send_large, work))
     except FileNotFoundError as error:
         raise FileInvalid(f"{error.filename} vanished during its upload. Run the command again for the rest.") from None
-    return work.skipped
 
 
 def _send_small(work: Work, outgoing: Outgoing) -> None:
@@ -54,7 +50,7 @@ def _send_large(work: Work, outgoing: Outgoing) -> None:
     if facts and facts.sha256 == digest:
         work.count(outgoing.bytes, skipped=1)
         return
-    journal = Journal("put", work.place, uri, digest, part_bytes(outgoing.bytes))
+    journal = Journal("put", work.place, uri, digest, Parts(outgoing.bytes).size)
     while not _sent(work, outgoing, digest, before.st_mtime_ns, journal):
         pass  # the upload that the journal names is gone
     journal.end()
@@ -66,20 +62,18 @@ def _sent(work: Work, outgoing: Outgoing, digest: str, modified: int, journal: J
     resumed = bool(journal.id)
     if not resumed:
         journal.begin(work.request(lambda: work.objects.begin(uri, digest)))
-    size, upload = part_bytes(outgoing.bytes), journal.id
-    numbers = range(1, -(-outgoing.bytes // size) + 1)
-    counted = sum(min(size, outgoing.bytes - (number - 1) * size) for number in journal.parts)
-    work.count(counted)
+    parts, upload = Parts(outgoing.bytes), journal.id
+    work.count(parts.bytes_of(journal.parts))
 
     def step(number: int) -> None:
         with file.open("rb") as stream:
-            stream.seek((number - 1) * size)
-            data = stream.read(size)
+            stream.seek(parts.place(number)[0])
+            data = stream.read(parts.size)
         journal.add(number, work.request(lambda: work.objects.write_part(uri, upload, number, data)))
         work.count(len(data))
 
     try:
-        work.run(step, [number for number in numbers if number not in journal.parts], PARTS_AT_ONCE)
+        work.run(step, parts.without(journal.parts), PARTS_AT_ONCE)
         if file.stat().st_mtime_ns != modified:
             work.objects.abandon(uri, upload)
             journal.end()
@@ -88,7 +82,7 @@ def _sent(work: Work, outgoing: Outgoing, digest: str, modified: int, journal: J
     except StorageError as error:
         if error.reason != "UploadNotFound" or not resumed:
             raise
-        work.count(-sum(min(size, outgoing.bytes - (number - 1) * size) for number in journal.parts))
+        work.count(-parts.bytes_of(journal.parts))
         journal.end()
         return False
     return True

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from ultramarine_contract.errors import StorageError, UltramarineError
 from ultramarine_contract.objects import Objects
@@ -22,6 +22,16 @@ _MAX_PARTS = 10_000
 _WAITS = (1, 2, 4, 8, 15, 30, 60)  # seconds between the attempts of a request
 
 T = TypeVar("T")
+
+
+class Sized(Protocol):
+    """A file to send, or an object to fetch."""
+
+    @property
+    def bytes(self) -> int: ...
+
+
+S = TypeVar("S", bound=Sized)
 
 
 class FileInvalid(UltramarineError):
@@ -62,6 +72,14 @@ class Work:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
+    def transfer(self, files: Sequence[S], small: Callable[[S], None], large: Callable[[S], None]) -> int:
+        """Transfer small files together, then each large one in parts; return how many were there."""
+        self.run(small, [file for file in files if file.bytes <= PART_BYTES], FILES_AT_ONCE)
+        for file in files:
+            if file.bytes > PART_BYTES:
+                large(file)
+        return self.skipped
+
     def request(self, step: Callable[[], T]) -> T:
         """Send a request; again for two minutes if a storage that has answered before is away."""
         result = patiently(step, _WAITS, lambda error, wait: None, retry=self._may_repeat, pause=self._stop.wait)
@@ -72,10 +90,29 @@ class Work:
         return self._answered and error.transient and error.reason != "StorageFull" and not self._stop.is_set()
 
 
-def part_bytes(size: int) -> int:
-    """Return the size of the parts of a file: a storage takes 10,000 of them."""
-    mebibyte = 1024 * 1024
-    return max(PART_BYTES, -(-size // _MAX_PARTS // mebibyte) * mebibyte)
+class Parts(NamedTuple):
+    """Division of a file into parts, whose numbers begin at 1; a storage takes 10,000 of them."""
+
+    total: int  # bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of each part except the last."""
+        mebibyte = 1024 * 1024
+        return max(PART_BYTES, -(-self.total // _MAX_PARTS // mebibyte) * mebibyte)
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Return where a part begins, and its length."""
+        start = (number - 1) * self.size
+        return start, min(self.size, self.total - start)
+
+    def bytes_of(self, numbers: Iterable[int]) -> int:
+        """Return the bytes of some parts."""
+        return sum(self.place(number)[1] for number in numbers)
+
+    def without(self, done: Container[int]) -> list[int]:
+        """Return the numbers of the parts that are not done."""
+        return [number for number in range(1, -(-self.total // self.size) + 1) if number not in done]
 
 
 def sha256_of(file: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from ultramarine_contract.errors import InvalidSpec, listed
 from ultramarine_contract.meta import Manifest, Resource
 
 from ..kube.errors import Exists, NotFound
+from ..suggestions import suggest
 
 if TYPE_CHECKING:
     from ultramarine_contract.storage import Progress
@@ -36,9 +36,8 @@ class Series:
         versions = [version for version in every if version["spec"].get(self.noun) == name]
         if not versions:
             names = {str(version["spec"].get(self.noun)) for version in every}
-            near = difflib.get_close_matches(name, names, 1)
             others = f"{self.noun.capitalize()}s with versions: {listed(sorted(names)) or 'none'}."
-            hint = f"Did you mean {near[0]}?" if near else others
+            hint = suggest(name, names, others)
             raise NotFound(f"{self.noun} {name} has no version in namespace {self.client.namespace}. {hint}")
         return sorted(versions, key=number, reverse=True)
 
@@ -64,8 +63,7 @@ class Series:
         if not selector.isdigit():
             aliases = self.aliases(name)
             if selector not in aliases:
-                near = difflib.get_close_matches(selector, aliases, 1)
-                hint = f"Did you mean {near[0]}?" if near else f"Aliases: {listed(sorted(aliases)) or 'none'}."
+                hint = suggest(selector, aliases, f"Aliases: {listed(sorted(aliases)) or 'none'}.")
                 raise NotFound(f"{self.noun} {name} has no alias {selector}. {hint}")
             target = aliases[selector]
         for version in versions:

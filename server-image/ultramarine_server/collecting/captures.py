@@ -8,17 +8,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import orjson
+from prometheus_client.core import CounterMetricFamily, Metric
 
 from ultramarine_server.collecting.exchange import Capture, reader_of
 from ultramarine_server.collecting.spool import Spool, read_totals
 from ultramarine_server.http.messages import Request, Response
 from ultramarine_server.inference.service import Service
-
-if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric
 
 MAX_CAPTURE = 64 * 1024  # bytes of a request with its answer, as received and as written
 _LABELS = frozenset({"infer", "score", "grpc_infer", "grpc_stream"})
@@ -92,8 +90,6 @@ class Captures:
 
     def metrics(self) -> Iterable[Metric]:
         """Yield the metrics of captures; the collector has counted the stored captures."""
-        from prometheus_client.core import CounterMetricFamily  # As in Telemetry, imported for the first scrape.
-
         totals = read_totals(self._folder)
         family = CounterMetricFamily(
             "ultramarine_server_captures",

@@ -16,17 +16,15 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import orjson
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from ultramarine_contract.common import INIT_SECONDS
 
 from ultramarine_server import frames
 from ultramarine_server.errors import LoadError, Problem
-
-if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric
 
 ENV_COUNT = "WORKER_COUNT"  # Azure's name
 MAX_COUNT = 64
@@ -167,8 +165,6 @@ class Workers:
 
     def metrics(self) -> Iterable[Metric]:
         """Yield the metrics, for `Telemetry.others`."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
         family = CounterMetricFamily(
             "ultramarine_server_worker_ends", "Worker processes that ended, by reason.", labels=["reason"]
         )

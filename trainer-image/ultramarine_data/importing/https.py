@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 from ultramarine_contract.dataset_records import PLACE_OF_SECRET, ImportSummary, ImportTask
+from ultramarine_contract.transport import cause, outside
 
 from ultramarine_data.errors import DataError
 
@@ -26,7 +27,7 @@ def fetch(task: ImportTask, _: Path, data: Path) -> ImportSummary:
     if task.etag:
         headers["If-None-Match" if task.etag.startswith(('"', "W/")) else "If-Modified-Since"] = task.etag
     error = ""
-    with urllib3.PoolManager(timeout=TIMEOUT, retries=urllib3.Retry(0, redirect=5)) as pool:
+    with outside(task.url, timeout=TIMEOUT) as pool:
         for attempt in range(ATTEMPTS):
             try:
                 return _fetched(pool, task, headers, data)
@@ -34,7 +35,7 @@ def fetch(task: ImportTask, _: Path, data: Path) -> ImportSummary:
                 error = str(again)
                 time.sleep(min(PAUSE_SECONDS * 2**attempt, 10))
             except urllib3.exceptions.HTTPError as failure:
-                error = str(getattr(failure, "reason", None) or failure)
+                error = cause(failure)
                 time.sleep(min(PAUSE_SECONDS * 2**attempt, 10))
     raise DataError(f"{_shown(task.url)} does not answer: {error}; check the address and the network", transient=True)
 

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ultramarine_contract.searchspace import read_space
 from ultramarine_contract.sweep_records import SweepTask
@@ -106,12 +105,7 @@ def main() -> None:
 
 
 def _load_forest() -> None:
-    """Import scikit-learn, without what it would import only to know its tables: 60 MiB, and a second."""
-    modules: dict[str, Any] = sys.modules
-    modules["pandas"] = None
     import sklearn.ensemble  # noqa: F401
-
-    del modules["pandas"]
 
 
 def _load_pictures() -> None:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import threading
 import time
-import urllib.error
-import urllib.request
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +14,8 @@ from typing import Any
 from msgspec import structs
 from ultramarine_contract.common import TERMINATION_LIMIT
 from ultramarine_contract.sweep_records import SweepSummary
-from ultramarine_trainer.progress.reporter import opener
+from ultramarine_contract.transport import cause, inside
+from urllib3.exceptions import HTTPError
 
 _POST_LIMIT = 200 * 1024  # bytes; the operator takes some more
 
@@ -116,21 +113,22 @@ class SummaryReporter:
         try:
             token = self._token.read_text().strip()
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-            request = urllib.request.Request(self._url, within(summary, _POST_LIMIT), headers, method="POST")
-            with opener(self._url).open(request, timeout=self._times.post) as answer:
-                body = answer.read()
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if isinstance(error, urllib.error.HTTPError):
-                error.close()
-            self._complain(error)
+            body = within(summary, _POST_LIMIT)
+            with inside() as http:
+                answer = http.request("POST", self._url, body=body, headers=headers, timeout=self._times.post)
+        except (OSError, HTTPError, ValueError) as error:
+            self._complain(cause(error) if isinstance(error, HTTPError) else str(error))
+            return False
+        if answer.status >= 300:
+            self._complain(f"{answer.status} {answer.reason}")
             return False
         self._posted, self._complained, self._failing_since = summary, False, None
-        if body and self._hear is not None:
+        if answer.data and self._hear is not None:
             with contextlib.suppress(ValueError, RuntimeError):  # no JSON, and a loop that has ended
-                self._hear(json.loads(body))
+                self._hear(answer.json())
         return True
 
-    def _complain(self, error: Exception) -> None:
+    def _complain(self, problem: str) -> None:
         """Say once that it lasts: of two replicas one refuses, a young pod is not known yet, or we come too soon."""
         now = time.monotonic()
         if self._failing_since is None:
@@ -139,7 +137,7 @@ class SummaryReporter:
             return
         self._complained = True
         follows = "which does not disturb it" if self._hear is None else "and no trial begins before it is"
-        self._say(f"the operator cannot be told how far the sweep is, {follows}: {error}")
+        self._say(f"the operator cannot be told how far the sweep is, {follows}: {problem}")
 
 
 def _without_hours(summary: SweepSummary) -> SweepSummary:

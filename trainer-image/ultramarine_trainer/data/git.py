@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from dulwich.client import GitClient, HTTPUnauthorized, SSHGitClient, get_transport_and_path
 from dulwich.config import ConfigFile
@@ -20,6 +17,7 @@ from dulwich.refs import Ref
 from dulwich.repo import Repo
 from ultramarine_contract.errors import listed
 from ultramarine_contract.source_records import SourceTask
+from ultramarine_contract.transport import cause, proxy_of
 from urllib3.exceptions import HTTPError
 
 from ultramarine_trainer.data.credentials import CA, FIELD, Credentials, SourceError
@@ -61,9 +59,9 @@ def check_out(task: SourceTask, work: Path, credentials: Credentials | None = No
 
 def _client(task: SourceTask, credentials: Credentials | None) -> tuple[GitClient, str]:
     """Return a client that presents the credentials, and the repository's path on its server."""
-    config, scheme = ConfigFile(), task.git_url.partition("://")[0]
+    config = ConfigFile()
     # dulwich reads the variables of a proxy in small letters alone.
-    if (proxy := getproxies().get(scheme)) and not proxy_bypass(urlsplit(task.git_url).netloc):
+    if proxy := proxy_of(task.git_url):
         config.set((b"http",), b"proxy", proxy.encode())
     if credentials is None:
         return get_transport_and_path(task.git_url, config=config)
@@ -120,22 +118,22 @@ def _explaining(task: SourceTask, credentials: Credentials | None) -> Iterator[N
 
 
 def _explained(task: SourceTask, secret: str, error: Exception) -> SourceError:
-    url, cause = task.git_url, _cause(error)
+    url, root = task.git_url, cause(error)
     if isinstance(error, GitProtocolError) and isinstance(error.__cause__, HangupException) and str(error) != HUNG_UP:
         # What an ssh server says instead of git's protocol: that there is no such repository, as a rule.
         remedy = "check spec.source.git.url, and what the key may read"
         return SourceError("SourceNotFound", f"{url} cannot be read ({str(error)[:500]}); {remedy}")
-    if "certificate verify failed" in cause:
+    if "certificate verify failed" in root:
         place = f"Secret {secret}" if secret else f"a Secret, and name it in {FIELD}"
-        message = f"the TLS certificate of {url} is not trusted ({cause}); put its CA as {CA} into {place}"
+        message = f"the TLS certificate of {url} is not trusted ({root}); put its CA as {CA} into {place}"
         return SourceError("GitCertificateUnknown", message)
-    if cause.startswith("unexpected http resp 403"):
+    if root.startswith("unexpected http resp 403"):
         return _unauthorized(url, secret)
     answered = isinstance(error, GitProtocolError) and not isinstance(error.__cause__, HTTPError)
     if answered and _is_commit_id(task.git_ref):
-        message = f"{url} does not give commit {task.git_ref} ({cause}); name a branch or a tag"
+        message = f"{url} does not give commit {task.git_ref} ({root}); name a branch or a tag"
         return SourceError("GitRefNotFound", message)
-    return _unreachable(url, cause)
+    return _unreachable(url, root)
 
 
 def _unauthorized(url: str, secret: str) -> SourceError:
@@ -146,19 +144,6 @@ def _unauthorized(url: str, secret: str) -> SourceError:
     return SourceError("GitCredentialsRefused", f"{url} refused the credentials in Secret {secret}; {remedy}")
 
 
-def _unreachable(url: str, cause: str) -> SourceError:
+def _unreachable(url: str, root: str) -> SourceError:
     remedy = "check the address, and that the namespace's network policies let training pods reach it"
-    return SourceError("SourceUnreachable", f"{url} does not answer ({cause}); {remedy}", transient=True)
-
-
-def _cause(error: BaseException) -> str:
-    """Return what went wrong at the root, in the same words each time: urllib3 adds the addresses of its objects."""
-    while True:
-        reason = getattr(error, "reason", None)
-        deeper = reason if isinstance(reason, BaseException) else error.__cause__
-        if deeper is None or isinstance(deeper, socket.gaierror):
-            break
-        error = deeper
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return SourceError("SourceUnreachable", f"{url} does not answer ({root}); {remedy}", transient=True)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import structs
-from ultramarine_contract.common import LARGEST, METRIC_LIMIT, TLS_DIR
-from ultramarine_contract.tls import client_context
+from ultramarine_contract.common import LARGEST, METRIC_LIMIT
 from ultramarine_contract.training_records import CheckpointRecord, Progress
+from ultramarine_contract.transport import cause, inside
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
 
 from ultramarine_trainer.progress.metrics import PROGRESS_WORDS, metrics_in
 
@@ -56,24 +54,17 @@ def resolved_image(url: str, token: Path, times: Times | None = None) -> str:
     while url:
         try:
             headers = {"Authorization": f"Bearer {token.read_text().strip()}"}
-            request = urllib.request.Request(url, headers=headers)
-            with opener(url).open(request, timeout=times.end) as answer:
-                image = str(json.loads(answer.read(10_000)).get("image") or "")
-        except (OSError, http.client.HTTPException, ValueError, AttributeError):
+            with inside() as http:
+                answer = http.request("GET", url, headers=headers, timeout=times.end)
+            if answer.status != 200:
+                return ""
+            image = str(answer.json().get("image") or "")
+        except (OSError, HTTPError, ValueError, AttributeError):
             return ""
         if image or time.monotonic() > end:
             return image
         time.sleep(times.look)  # a node tells of a container that is very young a second later
     return ""
-
-
-def opener(url: str) -> urllib.request.OpenerDirector:
-    """Return what opens a URL of the operator; by https the operator has to prove its name."""
-    # Proxies are for the world outside the cluster.
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if url.startswith("https:"):
-        handlers.append(urllib.request.HTTPSHandler(context=client_context(Path(TLS_DIR))))
-    return urllib.request.build_opener(*handlers)
 
 
 class Reporter:
@@ -217,23 +208,21 @@ class Reporter:
             headers = {"Authorization": f"Bearer {self._token.read_text().strip()}", "Content-Type": "application/json"}
         except OSError as error:
             raise _Failure("token", f"its token cannot be read: {error}", passing=False) from error
-        request = urllib.request.Request(self._url, body, headers, method="POST")
         try:
-            opener(self._url).open(request, timeout=timeout).close()
-        except urllib.error.HTTPError as error:
-            with error:
-                raise _refused(error) from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _Failure("unreachable", f"{self._url} does not answer: {error}", passing=True) from error
+            with inside() as http:
+                answer = http.request("POST", self._url, body=body, headers=headers, timeout=timeout)
+        except (HTTPError, ValueError) as error:
+            raise _Failure("unreachable", f"{self._url} does not answer: {cause(error)}", passing=True) from error
+        if answer.status >= 300:
+            raise _refused(answer)
         self._posted = state
 
 
-def _refused(error: urllib.error.HTTPError) -> _Failure:
-    try:
-        text = error.read(1000).decode(errors="replace").strip()
-    except (OSError, http.client.HTTPException):
-        text = ""
-    after = error.headers.get("Retry-After") or ""
-    passing = error.code in (408, 429) or error.code >= 500
-    message = f"the operator answered {error.code}: {text or error.reason}"
-    return _Failure(str(error.code), message, passing=passing, retry_after=float(after) if after.isdecimal() else 0.0)
+def _refused(answer: BaseHTTPResponse) -> _Failure:
+    text = answer.data[:1000].decode(errors="replace").strip()
+    after = answer.headers.get("Retry-After") or ""
+    passing = answer.status in (408, 429) or answer.status >= 500
+    message = f"the operator answered {answer.status}: {text or answer.reason}"
+    return _Failure(
+        str(answer.status), message, passing=passing, retry_after=float(after) if after.isdecimal() else 0.0
+    )

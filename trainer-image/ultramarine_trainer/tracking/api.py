@@ -6,19 +6,19 @@ Source: MLflow's REST API 2.0, which every release since 1.0 answers.
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import posixpath
 import re
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ultramarine_contract.common import MLFLOW_ACCOUNT, MLFLOW_PREFIX, UNREADABLE, OutputRecord
+from ultramarine_contract.transport import cause, outside
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
 
 UID = "ultramarine.uid"  # the tag by which the run of a job or sweep is found again
 OUTPUT, DIGEST = "ultramarine.output.", "ultramarine.digest."  # and an output's name: the tags with its URI and digest
@@ -112,7 +112,9 @@ class MlflowApi:
 
     def __init__(self, uri: str, seconds: float, account: Mapping[str, str]) -> None:
         self.uri, self._seconds = uri.rstrip("/"), seconds
-        self._headers = {"Content-Type": "application/json", **authorization(account)}
+        self._http = outside(self.uri)
+        # A kept connection could be lost under a POST, which is not repeated.
+        self._headers = {"Content-Type": "application/json", "Connection": "close", **authorization(account)}
 
     def experiment(self, name: str) -> str:
         """The id of the experiment, which is made if there is none."""
@@ -177,19 +179,18 @@ class MlflowApi:
             raise Failure("answer", f"{self.uri} answers what MLflow would not: {error!r}", passing=False) from error
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._call(path, json.dumps(body).encode())
+        return self._call(path, body, "POST")
 
-    def _call(self, path: str, body: bytes | None = None) -> dict[str, Any]:
-        request = urllib.request.Request(f"{self.uri}/api/2.0/mlflow/{path}", body, self._headers)
+    def _call(self, path: str, body: dict[str, Any] | None = None, method: str = "GET") -> dict[str, Any]:
+        url = f"{self.uri}/api/2.0/mlflow/{path}"
         try:
-            with urllib.request.urlopen(request, timeout=self._seconds) as answer:
-                document: dict[str, Any] = json.loads(answer.read())
-                return document
-        except urllib.error.HTTPError as error:
-            with error:
-                raise _refused(path, error) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise Failure("unreachable", f"{self.uri} does not answer: {error}", passing=True) from error
+            answer = self._http.request(method, url, json=body, headers=self._headers, timeout=self._seconds)
+        except HTTPError as error:
+            raise Failure("unreachable", f"{self.uri} does not answer: {cause(error)}", passing=True) from error
+        if answer.status >= 300:
+            raise _refused(path, answer)
+        document: dict[str, Any] = answer.json()
+        return document
 
 
 def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
@@ -204,16 +205,13 @@ def _run(document: dict[str, Any]) -> Run:
     return Run(info["run_id"], int(info.get("start_time") or 0), str(info.get("status", "RUNNING")), tags)
 
 
-def _refused(path: str, error: urllib.error.HTTPError) -> Failure:
-    try:
-        text = error.read(2000).decode(errors="replace")
-    except (OSError, http.client.HTTPException):
-        text = ""
+def _refused(path: str, answer: BaseHTTPResponse) -> Failure:
+    text = answer.data[:2000].decode(errors="replace")
     try:
         document = json.loads(text)
         kind, text = str(document["error_code"]), str(document.get("message", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
-        kind = str(error.code)
-    passing = error.code in (408, 429) or error.code >= 500
-    message = f"it answered {error.code} to {path.partition('?')[0]}: {text.strip()[:300] or error.reason}"
+        kind = str(answer.status)
+    passing = answer.status in (408, 429) or answer.status >= 500
+    message = f"it answered {answer.status} to {path.partition('?')[0]}: {text.strip()[:300] or answer.reason}"
     return Failure(kind, message, passing=passing)

@@ -6,20 +6,20 @@ version's run has measured is printed as metrics. Source: MLflow's REST API 2.0,
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
 import shutil
 import sys
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ultramarine_contract.errors import counted
+from ultramarine_contract.transport import cause, outside
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
 
 from ultramarine_trainer.tracking.api import authorization
 
@@ -54,15 +54,15 @@ class Registry:
     """An MLflow server; a user or a token as MLflow's own variables have them."""
 
     def __init__(self, uri: str, environment: Mapping[str, str]) -> None:
-        self._uri = uri.rstrip("/")
+        self._uri, self._http = uri.rstrip("/"), outside(uri)
         self._headers = authorization(environment)
 
     def ask(self, method: str, /, **query: str) -> dict[str, Any]:
         """Return the answer of `/api/2.0/METHOD`."""
         with self._open(f"/api/2.0/{method}?{urllib.parse.urlencode(query)}") as answer:
             try:
-                document = json.loads(answer.read())
-            except (ValueError, http.client.HTTPException, OSError) as error:
+                document = answer.json()
+            except (HTTPError, ValueError) as error:
                 raise ImportFailed(f"{self._uri} answers what MLflow would not to {method}: {error!r}") from error
         if not isinstance(document, dict):
             raise ImportFailed(f"{self._uri} answers what MLflow would not to {method}")
@@ -73,20 +73,21 @@ class Registry:
         with self._open(f"{_PROXY}/{urllib.parse.quote(path)}") as answer, file.open("wb") as out:
             try:
                 shutil.copyfileobj(answer, out)
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, HTTPError) as error:
                 raise ImportFailed(f"{path} could not be copied: {error!r}") from error
             return out.tell()
 
-    def _open(self, path: str) -> http.client.HTTPResponse:
-        request = urllib.request.Request(self._uri + path, headers=self._headers)
+    def _open(self, path: str) -> BaseHTTPResponse:
         try:
-            answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=SECONDS)
-        except urllib.error.HTTPError as error:
-            with error:
-                text = error.read(500).decode(errors="replace").strip()
-            raise ImportFailed(f"{self._uri} answered {error.code} to {path}: {text or error.reason}") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise ImportFailed(f"{self._uri} does not answer: {error}; may training pods reach it?") from error
+            answer = self._http.request(
+                "GET", self._uri + path, headers=self._headers, timeout=SECONDS, preload_content=False
+            )
+            if answer.status >= 300:
+                with answer:
+                    text = answer.read(500).decode(errors="replace").strip()
+                raise ImportFailed(f"{self._uri} answered {answer.status} to {path}: {text or answer.reason}")
+        except HTTPError as error:
+            raise ImportFailed(f"{self._uri} does not answer: {cause(error)}; may training pods reach it?") from error
         return answer
 
 
