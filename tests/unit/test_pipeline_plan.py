@@ -317,6 +317,42 @@ def test_a_step_in_the_cache_starts_nothing():
     assert task_of(follow.apply[0]).parts["inputs.table"] == DIGEST
 
 
+@pytest.mark.parametrize("reference", ["churn@latest", "churn@golden", "churn@2"])
+def test_the_content_of_a_dataset_decides_about_the_key(reference):
+    """Its step reads the version that the key is about; versions of equal content have one key."""
+    other = f"sha256:{'b' * 64}"
+    run = run_of([{"name": "clean", "trainingJob": {"command": ["true"], "inputs": {"raw": {"dataset": reference}}}}])
+
+    def made(number: int, digest: str) -> Manifest:
+        """The job of the step while the reference leads to a version."""
+        spec = {"dataset": "churn", "version": str(number), "uri": f"s3://lake/churn/{number}/", "digest": digest}
+        status = {"state": "Ready", "conditions": [{"type": "Ready", "status": "True"}]}
+        version = stored("DatasetVersion", f"churn-{number}", spec, status)
+        aliases = {"aliases": {"golden": str(number)}}
+        owner = stored("Dataset", "churn", aliases, {"latestReadyVersion": str(number)})
+        (job,) = planned(run, related=(owner, version)).apply
+        return job
+
+    job = made(2, DIGEST)
+    assert job["spec"]["inputs"] == {"raw": {"dataset": "churn@2"}}
+    assert task_of(job).parts["inputs.raw"] == DIGEST
+    assert task_of(made(2, other)).key != task_of(job).key
+    if reference != "churn@2":
+        newer = made(3, DIGEST)
+        assert newer["spec"]["inputs"] == {"raw": {"dataset": "churn@3"}}
+        assert task_of(newer).key == task_of(job).key
+
+
+def test_a_step_whose_version_is_not_ready_has_no_key():
+    """Its job waits for the version, and the step says why nothing is reused."""
+    inputs = {"raw": {"dataset": "churn@latest"}}
+    got = planned(run_of([{"name": "clean", "trainingJob": {"command": ["true"], "inputs": inputs}}]))
+    (job,) = got.apply
+    assert job["spec"]["inputs"] == inputs
+    assert ANNOTATION_CACHE not in job["metadata"].get("annotations", {})
+    assert state(got, "clean")["missReason"] == "inputs.raw: churn@latest names no version that is ready"
+
+
 def test_a_thousand_repetitions_fit_into_a_run():
     """The state of an ended repetition takes at most 480 bytes: 1,000 of them stay below 512 KiB."""
     entries = {"items": ["a"], "parallel": 1}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ultramarine.resources.dataset import DatasetPin
 from ultramarine.resources.model import LATEST, version_name, version_number
 from ultramarine_contract.errors import listed
-from ultramarine_contract.meta import Manifest
+from ultramarine_contract.meta import DATASET, DATASET_VERSION, Manifest
 
 from .conditions import ENDED, find, is_true
 from .plan import Seen
@@ -89,6 +89,19 @@ def resolve(reference: str, seen: Seen) -> DatasetPin | NotReady:
     if state == READY or (state == QUARANTINED and not leads):
         return _pin(version)
     return NotReady(f"{leads}{_why(version)}", is_final=not leads and state in (REFUSED, INVALID))
+
+
+def look_up(reference: str, seen: Seen) -> DatasetPin | None:
+    """Return the ready version of DATASET@REFERENCE, looked up by name: `seen.related` needs no Dataset."""
+    dataset, _, selected = reference.partition("@")
+    owner = seen.look(DATASET.kind, dataset) or {}
+    if selected == LATEST:
+        number = (owner.get("status") or {}).get("latestReadyVersion")
+    else:
+        number = selected if selected.isdigit() else ((owner.get("spec") or {}).get("aliases") or {}).get(selected)
+    version = seen.look(DATASET_VERSION.kind, version_name(dataset, str(number))) if number else None
+    pin = resolve(reference, replace(seen, related=tuple(manifest for manifest in (owner, version) if manifest)))
+    return pin if isinstance(pin, DatasetPin) else None
 
 
 def _pin(version: Manifest) -> DatasetPin:

@@ -61,10 +61,12 @@ def parts_of(runnable: Runnable, spec: Document, salt: str, image: str, environm
     values["command"] = json.dumps([*spec.get("command", []), *spec.get("args", [])])
     values |= {f"parameters.{name}": _text(value) for name, value in sorted((spec.get("parameters") or {}).items())}
     for name, source in sorted((spec.get("inputs") or {}).items()):
+        if "dataset" in source:
+            return Parts(problem=f"inputs.{name}: {source['dataset']} names no version that is ready")
         uri = str(source.get("uri", ""))
         if uri.startswith("s3://"):
             contents[f"inputs.{name}"] = uri
-        values[f"inputs.{name}"] = uri or _text(source)
+        values[f"inputs.{name}"] = uri or str(source.get("digest") or _text(source))
     for variable in spec.get("env") or []:
         values[f"env.{variable.get('name')}"] = f"sha256:{content_hash(variable)}"
     if spec.get("envFrom"):

@@ -17,7 +17,7 @@ from ultramarine.resources.pipeline_references import Reference, filled, whole
 from ultramarine.resources.pipeline_steps import RUNNABLES
 from ultramarine_contract.cache_records import CacheRecord
 from ultramarine_contract.errors import UltramarineError
-from ultramarine_contract.meta import PIPELINE_RUN, Manifest, Ref, controller_uid
+from ultramarine_contract.meta import PIPELINE_RUN, TRAINING_JOB, Manifest, Ref, controller_uid
 
 from ...shared.conditions import ENDED as ENDED_RUNS
 from ...shared.conditions import parse_timestamp, timestamp
@@ -26,7 +26,7 @@ from ...shared.questions import CacheAnswer, LookUpStep, Question
 from . import results
 from .graph import Graph, Node
 from .results import ENDED, MAX_MESSAGE, Unresolved, Values, may_pass
-from .work import Run, Work, child_name, child_of, parts_of, pipeline_of, with_suspend
+from .work import Run, Work, child_name, child_of, parts_of, pinned, pipeline_of, with_suspend
 
 MAX_LOOK_UPS = 64  # questions about the cache in one pass
 MAX_INPUTS = 32  # of a TrainingJob
@@ -181,6 +181,8 @@ class Board:
             return self.values.resolve(reference, item, digests=True)
 
         spec, identity = filled(document, value, own), filled(document, digest, own)
+        if node.runnable.resource == TRAINING_JOB:
+            spec, identity = pinned(spec, identity, self.seen)
         return Work(name, node.step, node.runnable, spec, identity)
 
     def _fanned_in(self, document: Manifest) -> Manifest:

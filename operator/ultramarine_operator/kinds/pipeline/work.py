@@ -22,6 +22,7 @@ from ultramarine_contract.meta import (
 )
 
 from ...runs import queues
+from ...shared.datasets import look_up, references_in
 from ...shared.plan import Obj, Platform, Seen
 from ...training.environment import ANNOTATION as ANNOTATION_ENVIRONMENT
 
@@ -60,6 +61,22 @@ def parts_of(work: Work, seen: Seen) -> Parts:
     return pipeline_keys.parts_of(
         work.runnable, work.identity, work.step.cache_salt, seen.platform.trainer_image, environment
     )
+
+
+def pinned(spec: Manifest, identity: Manifest, seen: Seen) -> tuple[Manifest, Manifest]:
+    """Return both with the numbers of datasets' versions, or with their digests, in place of aliases.
+
+    An input whose version is not ready stays as it is: its job waits.
+    """
+    inputs, contents = dict(spec.get("inputs") or {}), dict(identity.get("inputs") or {})
+    for name, reference in references_in({"spec": spec}).items():
+        if (pin := look_up(reference, seen)) is not None:
+            dataset = reference.partition("@")[0]
+            number = pin.version.removeprefix(f"{dataset}-")
+            inputs[name] = {**inputs[name], "dataset": f"{dataset}@{number}"}
+            kept = {field: value for field, value in contents[name].items() if field != "dataset"}
+            contents[name] = {**kept, "digest": pin.digest}
+    return ({**spec, "inputs": inputs}, {**identity, "inputs": contents}) if inputs else (spec, identity)
 
 
 def child_name(run: Run, work: Work, key: str, number: int) -> str:
