@@ -350,7 +350,7 @@ def test_a_step_whose_version_is_not_ready_has_no_key():
     (job,) = got.apply
     assert job["spec"]["inputs"] == inputs
     assert ANNOTATION_CACHE not in job["metadata"].get("annotations", {})
-    assert state(got, "clean")["missReason"] == "inputs.raw: churn@latest names no version that is ready"
+    assert state(got, "clean")["missReason"] == "inputs.raw: churn@latest is not resolved to a version"
 
 
 def test_a_thousand_repetitions_fit_into_a_run():

@@ -62,7 +62,7 @@ def parts_of(runnable: Runnable, spec: Document, salt: str, image: str, environm
     values |= {f"parameters.{name}": _text(value) for name, value in sorted((spec.get("parameters") or {}).items())}
     for name, source in sorted((spec.get("inputs") or {}).items()):
         if "dataset" in source:
-            return Parts(problem=f"inputs.{name}: {source['dataset']} names no version that is ready")
+            return Parts(problem=f"inputs.{name}: {source['dataset']} is not resolved to a version")
         uri = str(source.get("uri", ""))
         if uri.startswith("s3://"):
             contents[f"inputs.{name}"] = uri
