@@ -13,7 +13,7 @@ from ultramarine_contract.cache_records import ANNOTATION_CACHE, CacheRecord, Ca
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.errors import InvalidSpec, StorageError
 from ultramarine_contract.meta import Manifest
-from ultramarine_operator.kinds.pipeline.plan import plan_pipeline, plan_run
+from ultramarine_operator.kinds.pipeline.plan import plan_pipeline, plan_run, questions_run
 from ultramarine_operator.kinds.pipeline.testing.samples import (
     STEPS,
     after,
@@ -272,6 +272,65 @@ def test_entries_come_from_the_output_of_a_step():
     for text, outcome in (('[{"name": "n"}]', "Running"), ("{}", "Failed"), (json.dumps([1] * 1001), "Failed")):
         view = seen(*story.children.values(), answers={ReadText(f"{folder}items.json"): text})
         assert states(plan_run(story.run, view, NOW))["r"] == outcome
+
+
+def test_the_list_of_entries_is_read_only_when_one_may_begin():
+    """While as many entries run as may, a pass asks the storage nothing; an end, or a lost object, asks again."""
+    split = step("split", job={"outputs": {"parts": {}}})
+    entries = {"items": "$(steps.split.outputs.parts)", "parallel": 2}
+    story = Story(run_of([split, step("r", forEach=entries, job={"command": ["$(item)"]})]))
+    story.look()
+    story.end("nightly-split")
+    folder = state(story.look(), "split")["outputs"]["parts"]["uri"]
+    question = ReadText(f"{folder}items.json")
+
+    def asks() -> bool:
+        return question in questions_run(story.run, seen(*story.children.values()))
+
+    def look() -> Plan:
+        plan = plan_run(story.run, seen(*story.children.values(), answers={question: "[1, 2, 3]"}), NOW)
+        for made in plan.apply:
+            story.children[made["metadata"]["name"]] = child(
+                made["kind"], made["metadata"]["name"], story.run, made["spec"]
+            )
+        story.run = after(story.run, plan)
+        return plan
+
+    assert asks()
+    look()
+    assert not asks()
+    assert states(plan_run(story.run, seen(*story.children.values()), NOW)) == states(look())
+    lost = story.children.pop("nightly-r-0")
+    assert asks()
+    story.children["nightly-r-0"] = lost
+    story.end("nightly-r-0")
+    assert asks()
+    assert kinds_of(look().apply) == ["TrainingJob/nightly-r-2"]
+    assert not asks()
+    for name in ("nightly-r-1", "nightly-r-2"):
+        story.end(name)
+    assert states(look())["r"] == "Succeeded"
+
+
+def test_an_entry_that_exceeds_its_time_makes_room_for_the_next():
+    """The pass that ends it does not know the list; it begins no entry, and asks for the pass that does."""
+    split = step("split", job={"outputs": {"parts": {}}})
+    entries = {"items": "$(steps.split.outputs.parts)", "parallel": 1}
+    timed = step("r", forEach=entries, timeoutSeconds=60, job={"command": ["$(item)"]})
+    story = Story(run_of([split, timed], continueOnStepFailure=True))
+    story.look()
+    story.end("nightly-split")
+    answers = {ReadText(f"{state(story.look(), 'split')['outputs']['parts']['uri']}items.json"): "[1, 2]"}
+    begun = plan_run(story.run, seen(*story.children.values(), answers=answers), NOW)
+    (made,) = begun.apply
+    job = child("TrainingJob", made["metadata"]["name"], story.run, made["spec"])
+    story.run = after(story.run, begun)
+    late = NOW + timedelta(seconds=61)
+    ended = plan_run(story.run, seen(*story.children.values(), job), late)
+    assert ([gone.name for gone in ended.delete], ended.apply, ended.after) == (["nightly-r-0"], (), timedelta())
+    story.run = after(story.run, ended)
+    following = plan_run(story.run, seen(*story.children.values(), answers=answers), late)
+    assert following.apply[0]["spec"]["command"] == ["2"]
 
 
 def test_a_step_repeats_while_its_condition_holds():

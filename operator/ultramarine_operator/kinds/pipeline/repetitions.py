@@ -11,7 +11,8 @@ from ultramarine.resources.pipeline_conditions import ConditionError
 from ultramarine.resources.pipeline_references import whole
 from ultramarine_contract.errors import UltramarineError
 
-from ...shared.conditions import timestamp
+from ...shared.conditions import ENDED as ENDED_RUNS
+from ...shared.conditions import state_of, timestamp
 from ...shared.questions import ReadText
 from . import results
 from .board import RETRY, Board
@@ -24,7 +25,11 @@ ITEMS_NAME = "items.json"
 def repeat(board: Board, node: Node) -> None:
     """Bring the repetitions of a step as far as they go. Raises Unresolved if they cannot begin."""
     step = node.step
-    items = _items(board, step) if step.for_each is not None else None
+    follows = step.for_each is not None and _only_follows(board, step)
+    if follows:
+        items: list[Any] | None = [None] * (board.states[step.name].items or 0)
+    else:
+        items = _items(board, step) if step.for_each is not None else None
     if step.for_each is not None and items is None:
         return
     state = board.states[step.name]
@@ -34,7 +39,7 @@ def repeat(board: Board, node: Node) -> None:
     if state.items is None or state.state == "Waiting":
         board.put(step.name, "Running", items=count, start_time=timestamp(board.now))
     if items is not None and step.for_each is not None:
-        _advance_entries(board, node, items, step.for_each.parallel)
+        _advance_entries(board, node, items, 0 if follows else step.for_each.parallel)
     else:
         _advance_rounds(board, node)
 
@@ -60,13 +65,34 @@ def _items(board: Board, step: Step) -> list[Any] | None:
     return list(items)
 
 
+def _only_follows(board: Board, step: Step) -> bool:
+    """True if a pass only follows objects that run, and needs no entry: the list is read when something may begin."""
+    assert step.for_each is not None
+    count = board.states[step.name].items or 0
+    begun = [part for number in range(count) if (part := board.states.get(f"{step.name}-{number}")) is not None]
+    live = [part for part in begun if part.state not in ENDED]
+    children = [board.children.get(part.child) for part in live]
+    if any(child is None or state_of(child) in ENDED_RUNS for child in children):
+        return False
+    return bool(live) and (len(begun) == count or len(live) >= step.for_each.parallel)
+
+
+def _live(board: Board, names: list[str]) -> int:
+    return sum(board.states[name].state not in ENDED for name in names if name in board.states)
+
+
 def _advance_entries(board: Board, node: Node, items: list[Any], parallel: int) -> None:
+    """Bring the entries on; with `parallel` 0 none begins, and the entries may be unknown."""
     step, is_final = node.step, node.is_final
     names = [f"{step.name}-{number}" for number in range(len(items))]
+    before = _live(board, names)
     for name, item in zip(names, items, strict=True):
         if name in board.states:
             board.advance_work(node, name, item)
-    live = sum(board.states[name].state not in ENDED for name in names if name in board.states)
+    live = _live(board, names)
+    if not parallel and live < before:
+        board.look_again(timedelta())  # its object was ended just now, and another entry may begin
+        return
     own = set(names)
     halting = [name for name in board.failed if name in own or not is_final]
     stops = (halting and not board.spec.continue_on_step_failure) or (board.run.spec.cancel and not is_final)
