@@ -69,6 +69,14 @@ def test_a_step_behind_one_that_runs_is_open():
     assert "train" not in cache.asked
 
 
+def test_a_step_that_reads_a_dataset_is_open():
+    """The version is resolved by the run."""
+    reads: Manifest = {"command": ["x"], "inputs": {"rows": {"dataset": "churn@latest"}}}
+    step = forecast(Cache("reads"), {"name": "reads", "trainingJob": reads})["reads"]
+    words = "inputs.rows is a dataset; the cache is asked with the version that the run resolves"
+    assert (step.action, step.reason) == ("runs", words)
+
+
 def test_conditions_are_decided_as_far_as_their_steps_are_reused():
     """A condition over reused metrics is decided now, and a step behind a skipped one is skipped."""
     job: Manifest = {"command": ["x"], "outputs": {"o": {}}}

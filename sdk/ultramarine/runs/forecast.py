@@ -125,6 +125,8 @@ class Forecaster:
             identity = filled(document, self._identity, runnable.own(document))
         except _Open as error:
             return str(error)
+        if reads := [name for name, source in (identity.get("inputs") or {}).items() if "dataset" in source]:
+            return f"inputs.{reads[0]} is a dataset; the cache is asked with the version that the run resolves"
         parts = parts_of(runnable, identity, step.cache_salt, self._image(step.name), self._environment)
         if parts.problem:
             return parts.problem
