@@ -31,13 +31,13 @@ from unit.rendered import CHART, EXTERNAL, METRICS, MODES, names, of, operator_s
     control="off by default: the only ClusterRole is the one for `tokenreviews`",
 )
 def test_by_default_nothing_reaches_beyond_its_namespace(chart):
-    """All but CRDs and users' roles is in the release's namespace, except the right to review tokens."""
+    """All but CRDs, users' roles and rules of deletion is in the release's namespace, except the right to review tokens."""
     got = chart.render({"rbac": {"people": False}})
 
     (role,) = of(got, "ClusterRole")
     review = {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
     assert role["rules"] == [review]
-    clusterwide = ("CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding")
+    clusterwide = ("CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicyBinding")
     inside = [item for item in got if item["kind"] not in clusterwide and not outlives(item)]
     assert {item["metadata"].get("namespace") for item in inside} == {"platform"}
     assert names(got, "Role") == [
