@@ -33,6 +33,7 @@ StepState = Literal["Waiting", "Running", "Succeeded", "Failed", "Skipped"]
 
 _OPEN: Extra = {"x-kubernetes-preserve-unknown-fields": True}
 Json = Annotated[Any, WithJsonSchema({**_OPEN, "maxLength": 65536, "maxItems": MAX_ITEMS, "maxProperties": 100})]
+ListOrText = Annotated[Any, WithJsonSchema({**_OPEN, "maxLength": 65536, "maxItems": MAX_ITEMS, "maxProperties": 0})]
 OpenSpec = Annotated[dict[str, Any], WithJsonSchema({"type": "object", **_OPEN, "maxProperties": 100})]
 Expression = Annotated[str, Field(min_length=1, max_length=1000)]
 StepName = Annotated[str, Field(min_length=1, max_length=MAX_STEP_NAME)]  # one that must exist
@@ -72,7 +73,7 @@ class PipelineDefaults(Schema):
 class ForEach(Schema):
     """Repetition of a step for each entry of a list; $(item) stands for the entry."""
 
-    items: Json = Field(
+    items: ListOrText = Field(
         description="List, or a text: a JSON list, $(params.NAME) of type list, or $(steps.STEP.outputs.NAME), whose "
         f"folder has the list in items.json. At most {MAX_ITEMS} entries."
     )
