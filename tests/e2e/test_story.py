@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from conftest import condition
 from manifests import endpoint, infer, training_job
-from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY
+from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY, GROUP
 
 
 def test_helm_test_passes(platform):
@@ -49,14 +49,14 @@ def test_the_columns_tell_the_story(platform):
 
 
 def test_nothing_foreign_is_written_into_our_objects(platform):
-    """Objects have no finalizer, and only kubectl's annotation, that of the requester, and that of a trusted model."""
+    """Objects have no finalizer, and only the annotations of kubectl, requesters, trusted models and approvers."""
     expected = {"kubectl.kubernetes.io/last-applied-configuration", ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY}
     for kind in ("tj", "mdl", "mv", "oe"):
         for item in platform.get(kind):
             assert "finalizers" not in item["metadata"]
             # A converted file of Azure ML keeps what has no field here as annotations of its own.
             names = item["metadata"].get("annotations") or {}
-            annotations = {name for name in names if not name.startswith("azureml/")}
+            annotations = {name for name in names if not name.startswith(("azureml/", f"approved-by.{GROUP}/"))}
             # The operator makes the jobs of trials, and marks them as it does all that it makes.
             assert annotations <= expected or item["metadata"].get("ownerReferences")
 
