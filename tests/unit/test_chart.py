@@ -31,7 +31,7 @@ from unit.rendered import CHART, EXTERNAL, METRICS, MODES, names, of, operator_s
     control="off by default: the only ClusterRole is the one for `tokenreviews`",
 )
 def test_by_default_nothing_reaches_beyond_its_namespace(chart):
-    """All but CRDs, users' roles and rules of deletion is in the release's namespace, except the right to review tokens."""
+    """All is in the release's namespace but CRDs, users' roles, rules of deletion and the right to review tokens."""
     got = chart.render({"rbac": {"people": False}})
 
     (role,) = of(got, "ClusterRole")
