@@ -66,7 +66,7 @@ def _nested(depth: int) -> Any:
 def places(node: Manifest, value: Any, path: Path) -> Iterator[Place]:
     """Every way to break a value that its schema admits."""
     if node.get(OPEN) and "type" not in node:
-        composites = [value for value, limit in (({"a": 1}, "maxProperties"), ([1], "maxItems")) if not node[limit]]
+        composites = [value for value, limit in (({"a": 1}, "maxProperties"), ([1], "maxItems")) if not node.get(limit)]
         yield "no plain value", path, path, st.sampled_from([*composites, "a" * (node["maxLength"] + 1)])
         return
     type = node.get("type", "quantity")
