@@ -555,6 +555,15 @@ def test_a_run_keeps_the_pipeline_that_it_began_with():
     assert states(story.look()) == {"a": "Running"}
 
 
+def test_a_run_says_that_it_waits_for_a_better_pipeline():
+    """A mistake in the Pipeline is named with it, and corrected it starts the run."""
+    run = run_read(stored("PipelineRun", "nightly", {"pipeline": "churn"}))
+    faulty = stored("Pipeline", "churn", pipeline([step("a", job={"nodess": 2})]))
+    with pytest.raises(InvalidSpec, match="Pipeline churn: step a: nodess: .*; correct the Pipeline, and the run begins"):
+        planned(run, related=[faulty])
+    assert kinds_of(planned(run, related=[stored("Pipeline", "churn", pipeline([step("a")]))]).apply)
+
+
 def test_an_ended_run_goes_after_its_time():
     """ttlSecondsAfterFinished deletes an ended run, whose jobs go with it."""
     story = Story(run_of([step("a")], ttlSecondsAfterFinished=0))

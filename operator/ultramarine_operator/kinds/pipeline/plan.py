@@ -142,7 +142,11 @@ def _pinned(run: Run, seen: Seen) -> Graph | Waits:
     if pipeline is None:
         message = f"Pipeline {run.spec.pipeline} does not exist yet; apply it, or correct spec.pipeline"
         return Waits(states.pending("PipelineMissing", message))
-    check(PipelineSpec.model_validate(pipeline["spec"]))
+    try:
+        check(PipelineSpec.model_validate(pipeline["spec"]))
+    except InvalidSpec as error:
+        remedy = "correct the Pipeline, and the run begins without another command, or delete the run"
+        raise InvalidSpec(f"Pipeline {run.spec.pipeline}: {error.message}; {remedy}") from None
     digest = _digest(pipeline["spec"])
     generation = int(pipeline["metadata"].get("generation", 0))
     pin = PipelinePin(name=str(run.spec.pipeline), generation=generation, digest=digest, revision=name)
