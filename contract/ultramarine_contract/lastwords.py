@@ -116,11 +116,23 @@ def is_of_the_network(words: str) -> bool:
     return bool(_NETWORK.search(words[:_SEARCHED]))
 
 
+def missing_input(words: str) -> str:
+    """Return how a script finds its inputs if the cause is a missing file; empty for another cause."""
+    if "FileNotFoundError: " not in words[:_SEARCHED]:
+        return ""
+    return (
+        "if the file is an input, pass $(inputs.NAME) as an argument of the command, or read the variable "
+        "AZURE_ML_INPUT_NAME, which has the input's path"
+    )
+
+
 def remedy(words: str) -> str:
     """Return a remedy for this cause, or nothing if only the author can know one."""
     if match := _IMPORT.search(words[:_SEARCHED]):
         package = f"if {match['package']} is not a file of your own"
         return f"{package}, build an image with it as docs/images.md shows, and set spec.image"
+    if hint := missing_input(words):
+        return hint
     if is_of_the_network(words):
         return (
             "training pods reach the object storage alone, unless the chart's networkPolicies.egress opens more "

@@ -201,6 +201,7 @@ def test_a_long_stack_pushes_the_words_out_of_the_tail_alone() -> None:
         ("Connection to db.team-a timed out. (connect timeout=5)", "networkPolicies.egress"),
         ("http.client.RemoteDisconnected: Remote end closed connection without response", "networkPolicies.egress"),
         ("x" * LONGEST + " connection refused", "networkPolicies.egress"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'churn.csv'", "$(inputs.NAME)"),
         ("x" * 2 * LONGEST + " connection refused", ""),  # a tenant's words may be long
     ],
 )

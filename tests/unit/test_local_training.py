@@ -106,6 +106,14 @@ def test_a_script_needs_no_manifest(machine):
     assert stdout.strip() == "['--lr', '0.1'] 1,2"
 
 
+def test_a_missing_file_has_a_hint_at_inputs(machine):
+    """A script that opens the name of --data does not find it beside itself."""
+    machine.write("code/train.py", 'open("churn.csv")')
+    machine.write("churn.csv", "1")
+    code, _, stderr = machine.run("code/train.py", "--data", "churn=churn.csv")
+    assert (code, "pass $(inputs.NAME) as an argument of the command" in stderr) == (1, True), stderr
+
+
 def test_the_exit_code_is_the_commands(machine):
     """The line of its error is the reason."""
     machine.write("train.py", "import sys; print('KeyError: churn', file=sys.stderr); sys.exit(7)")

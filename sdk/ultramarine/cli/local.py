@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.lastwords import missing_input
 
 from ultramarine.display.terminal import size_text
 
@@ -48,6 +49,8 @@ def _show(session: Session, result: Result) -> None:
         session.note(f"Output {name}: {output.uri}, {size_text(output.bytes)}{form}")
     state = f"Failed: {result.message}" if result.code else "Succeeded"
     session.note(f"{state} (exit code {result.code}, {result.seconds:.1f} s)")
+    if hint := missing_input(result.message):
+        session.note(f"What to do: {hint}.")
 
 
 def serve_here(
