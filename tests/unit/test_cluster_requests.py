@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ultramarine.kube.client import Cluster
-from ultramarine.kube.config import Access, NoAccess
+from ultramarine.kube.config import Access, NoAccess, load
 from ultramarine.kube.errors import LoginRefused
 from ultramarine_contract.meta import POD
 
@@ -120,3 +120,17 @@ def test_a_log_that_breaks_off_is_a_sentence(serve: Callable[..., tuple[Cluster,
 
     with pytest.raises(NoAccess, match="does not answer"):
         list(lines)
+
+
+def test_the_namespace_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """ULTRAMARINE_NAMESPACE stands before the context's namespace, and an argument before both."""
+    file = tmp_path / "config"
+    file.write_text(
+        "current-context: a\ncontexts: [{name: a, context: {cluster: a, namespace: of-context}}]\n"
+        "clusters: [{name: a, cluster: {server: 'http://127.0.0.1:1'}}]\n"
+    )
+    monkeypatch.delenv("ULTRAMARINE_NAMESPACE", raising=False)
+    assert load(kubeconfig=str(file)).namespace == "of-context"
+    monkeypatch.setenv("ULTRAMARINE_NAMESPACE", "team-a")
+    assert load(kubeconfig=str(file)).namespace == "team-a"
+    assert load(namespace="team-b", kubeconfig=str(file)).namespace == "team-b"

@@ -17,6 +17,7 @@ import yaml
 from ultramarine_contract.errors import UltramarineError
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+ENV_NAMESPACE = "ULTRAMARINE_NAMESPACE"
 _EXEC_SECONDS = 60
 
 
@@ -105,8 +106,10 @@ class Access:
 def load(context: str = "", namespace: str = "", kubeconfig: str = "") -> Access:
     """Return the access that kubectl would use: --kubeconfig, KUBECONFIG, ~/.kube/config, then the pod's account.
 
+    An empty namespace is that of ULTRAMARINE_NAMESPACE, or else the context's.
     Raises NoConfiguration if no configuration exists, or NoAccess if the context is not in it.
     """
+    namespace = namespace or os.environ.get(ENV_NAMESPACE, "")
     files = _files(kubeconfig)
     if not files and not context and (SERVICE_ACCOUNT / "token").exists() and "KUBERNETES_SERVICE_HOST" in os.environ:
         return _of_pod(namespace)

@@ -76,7 +76,7 @@ class Platform:
         except NotFound:
             raise NoPlatform(
                 f"namespace {namespace} is not one of Ultramarine's: it has no ConfigMap {PLATFORM_MAP}. Choose another"
-                " with -n, or ask your administrator to add it to the chart's `namespaces`."
+                " with -n or ULTRAMARINE_NAMESPACE, or ask your administrator to add it to the chart's `namespaces`."
             ) from None
         return Facts(
             release=data.get("release", ""),
