@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ultramarine.storage.code import code_files
 from ultramarine_contract.storage import Storage
 from unit.packages import index, wheel
 
@@ -112,6 +113,15 @@ def test_a_missing_file_has_a_hint_at_inputs(machine):
     machine.write("churn.csv", "1")
     code, _, stderr = machine.run("code/train.py", "--data", "churn=churn.csv")
     assert (code, "pass $(inputs.NAME) as an argument of the command" in stderr) == (1, True), stderr
+
+
+def test_outputs_are_no_code_of_the_next_job(machine):
+    """A project without an ignore file of its own uploads only its script after a local run."""
+    machine.write("train.py", "import sys; open(sys.argv[1] + '/model.skops', 'w').write('model')")
+    code, _, stderr = machine.run("train.py", "--register", "churn", "--", "$(outputs.model)")
+    assert code == 0, stderr
+    assert (machine.folder / "outputs/model/model.skops").is_file()
+    assert not [name for name in code_files(machine.folder) if name.startswith("outputs/")]
 
 
 def test_the_exit_code_is_the_commands(machine):

@@ -134,6 +134,7 @@ class _Run:
             empty(runs)  # of an earlier run
         environment = self._listeners.start(all_variables, runs)
         self._places.checkpoints.mkdir(parents=True, exist_ok=True)
+        _leave_out_of_code(self._places.outputs)
         part = Part(command, code, environment, self._hear, lambda chunk: None, self._say)
         persistence = Persistence(None, self._restore, True, time.monotonic)
         exit_code, message, outputs = 0, "", dict[str, OutputRecord]()
@@ -183,6 +184,13 @@ class _Run:
             size = sum(path.stat().st_size for _, path in files_below(folder))
             records[name] = OutputRecord(str(folder), "", size, format, untrusted_types(folder, format))
         return records
+
+
+def _leave_out_of_code(outputs: Path) -> None:
+    """Write an ignore file into the folder of the outputs: git and `ultramarine submit` then leave the folder out."""
+    outputs.mkdir(parents=True, exist_ok=True)
+    if not (file := outputs / ".gitignore").exists():
+        file.write_text("*\n")
 
 
 @contextmanager
