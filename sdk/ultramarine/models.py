@@ -85,8 +85,8 @@ class Models:
     ) -> Manifest:
         """Upload a file or folder, and register it as the next version of `model`. Returns the ModelVersion.
 
-        `format` is detected from the files if it is empty. Raises InvalidSpec for files without a model, and for a
-        format that runs code unless `allow_code_execution`.
+        The Model is made if it does not exist. `format` is detected from the files if it is empty. Raises InvalidSpec
+        for files without a model, and for a format that runs code unless `allow_code_execution`.
         """
         from .storage.uploads import upload_local_paths
 
@@ -102,6 +102,7 @@ class Models:
             spec["allowCodeExecution"] = True
         manifest: Manifest = {"apiVersion": API_VERSION, "kind": "ModelVersion", "spec": spec}
         manifest = upload_local_paths(self._client.platform, manifest, progress=progress)
+        self._series.ensure_parent(model)
         return self._series.register(model, dict(manifest["spec"]))
 
     def trust(self, reference: str) -> Manifest:

@@ -566,3 +566,12 @@ def test_small_code_needs_no_way_to_the_storage(client: ultramarine.Client, api:
     (tmp_path / "large.csv").write_bytes(b"0" * 300_000)
     with pytest.raises(NoWay, match=rf"{remedy}.*keep the code below 200 KB in 32 text files"):
         client.apply({**manifest, "spec": {**spec, "source": {"path": str(tmp_path)}}})
+
+
+def test_an_imported_model_is_listed(client: ultramarine.Client, store: Storage, tmp_path: Path) -> None:
+    """The first version makes its Model, which `models list` shows before any alias exists."""
+    (tmp_path / "model.skops").write_bytes(b"model")
+    version = client.models.add(tmp_path / "model.skops", "churn", "sklearn")
+
+    assert version["metadata"]["name"] == "churn-1"
+    assert [model["metadata"]["name"] for model in client.list("models")] == ["churn"]
