@@ -168,6 +168,17 @@ class Models:
         """
         return self._series.download(reference, folder, progress)
 
+    def check_unused(self, model: str) -> None:
+        """Raise InUse if an endpoint follows an alias of a Model, which would be lost with the Model."""
+        for endpoint in self._cluster.list(ONLINE_ENDPOINT):
+            for deployment in endpoint["spec"]["deployments"]:
+                name, _, selected = str(deployment.get("model") or "").partition("@")
+                if name == model and selected in self.aliases(model):
+                    raise InUse(
+                        f"endpoint {endpoint['metadata']['name']} follows {model}@{selected}, an alias that would be"
+                        " deleted too. Deploy a version by its number there first."
+                    )
+
     def delete(self, reference: str) -> str:
         """Delete a version, and return its name. Raises InUse if an alias or an endpoint names it.
 

@@ -141,3 +141,27 @@ def test_the_arguments_of_a_script_are_not_the_commands(user: User) -> None:
     ended = user.run("submit", "absent.py", "--", "--debug", code=1)
 
     assert ended.stderr == "Error: absent.py does not exist. Correct the path.\n"
+
+
+def test_delete_spares_models_that_are_in_use(user: User, api: Api) -> None:
+    """A version under an alias stays, as with `models delete`, and a Model whose alias an endpoint follows."""
+    version = {
+        "model": "churn",
+        "version": "1",
+        "uri": "s3://lake/m/",
+        "digest": f"sha256:{'a' * 64}",
+        "format": {"name": "sklearn"},
+    }
+    serving = {"deployments": [{"name": "blue", "model": "churn@champion"}]}
+    for kind, name, spec in (
+        ("Model", "churn", {"aliases": {"champion": "1"}}),
+        ("ModelVersion", "churn-1", version),
+        ("OnlineEndpoint", "shop", serving),
+    ):
+        api.apply({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
+
+    assert "alias champion of model churn leads to churn-1" in user.run("delete", "mv", "churn-1", code=1).stderr
+    assert "endpoint shop follows churn@champion" in user.run("delete", "mdl", "churn", code=1).stderr
+    user.run("delete", "oe", "shop")
+    user.run("delete", "mdl", "churn")
+    assert user.run("delete", "mv", "churn-1").stdout == "modelversions/churn-1 deleted\n"

@@ -559,7 +559,9 @@ def test_a_run_says_that_it_waits_for_a_better_pipeline():
     """A mistake in the Pipeline is named with it, and corrected it starts the run."""
     run = run_read(stored("PipelineRun", "nightly", {"pipeline": "churn"}))
     faulty = stored("Pipeline", "churn", pipeline([step("a", job={"nodess": 2})]))
-    with pytest.raises(InvalidSpec, match="Pipeline churn: step a: nodess: .*; correct the Pipeline, and the run begins"):
+    with pytest.raises(
+        InvalidSpec, match="Pipeline churn: step a: nodess: .*; correct the Pipeline, and the run begins"
+    ):
         planned(run, related=[faulty])
     assert kinds_of(planned(run, related=[stored("Pipeline", "churn", pipeline([step("a")]))]).apply)
 

@@ -165,8 +165,8 @@ def delete(
     kind: _KIND,
     names: Annotated[list[str] | None, typer.Argument(help="Names.", show_default=False)] = None,
 ) -> None:
-    """Delete objects and what belongs to them."""
-    from ultramarine_contract.meta import ONLINE_ENDPOINT
+    """Delete objects and what belongs to them, except models that an alias or an endpoint names."""
+    from .deleting import delete_object
 
     session = session_of(context)
     kind, slash, rest = kind.partition("/")
@@ -175,19 +175,10 @@ def delete(
         raise typer.BadParameter("name at least one object, as in `ultramarine delete tj churn`")
     resource = session.client.kinds.named(kind)
     for name in chosen:
-        stays = _keys_left(session, name) if resource == ONLINE_ENDPOINT else ""
-        session.cluster.delete(resource, name)
+        note = delete_object(session, resource, name)
         typer.echo(f"{resource.plural}/{name} deleted")
-        if stays:
-            session.note(stays)
-
-
-def _keys_left(session: Session, endpoint: str) -> str:
-    from ultramarine_contract.meta import ONLINE_ENDPOINT
-
-    from ultramarine.serving.keys import left_by
-
-    return left_by(session.cluster, session.cluster.get(ONLINE_ENDPOINT, endpoint))
+        if note:
+            session.note(note)
 
 
 def describe(
