@@ -165,3 +165,18 @@ def test_delete_spares_models_that_are_in_use(user: User, api: Api) -> None:
     user.run("delete", "oe", "shop")
     user.run("delete", "mdl", "churn")
     assert user.run("delete", "mv", "churn-1").stdout == "modelversions/churn-1 deleted\n"
+
+
+def test_delete_says_what_stays_and_what_goes_along(user: User, api: Api) -> None:
+    """The versions of a Dataset stay, and the jobs of a PipelineRun do not."""
+    content = {"uri": "s3://lake/d/", "digest": f"sha256:{'a' * 64}"}
+    for kind, name, spec in (
+        ("Dataset", "churn", {}),
+        ("DatasetVersion", "churn-1", {"dataset": "churn", "version": "1", **content}),
+        ("PipelineRun", "nightly", {"pipeline": "churn"}),
+    ):
+        api.apply({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
+    api.status("plr", "nightly", {"steps": [{"name": "clean", "state": "Succeeded", "child": "nightly-clean"}]})
+
+    assert "Its versions stay: churn-1. Delete one by" in user.run("delete", "dset", "churn").stderr
+    assert "such as TrainingJobs, are deleted with it" in user.run("delete", "plr", "nightly").stderr

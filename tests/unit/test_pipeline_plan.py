@@ -560,7 +560,7 @@ def test_a_run_says_that_it_waits_for_a_better_pipeline():
     run = run_read(stored("PipelineRun", "nightly", {"pipeline": "churn"}))
     faulty = stored("Pipeline", "churn", pipeline([step("a", job={"nodess": 2})]))
     with pytest.raises(
-        InvalidSpec, match="Pipeline churn: step a: nodess: .*; correct the Pipeline, and the run begins"
+        InvalidSpec, match=r"Pipeline churn: step a: nodess: .*; correct the Pipeline, and the run begins"
     ):
         planned(run, related=[faulty])
     assert kinds_of(planned(run, related=[stored("Pipeline", "churn", pipeline([step("a")]))]).apply)
