@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import ultramarine
 import yaml
 from materials import MATERIALS
+from ultramarine import errors
 from ultramarine.objects import Object
 from ultramarine.resources.base import Resources
 from ultramarine_contract.errors import InvalidSpec
@@ -159,3 +161,12 @@ def test_yaml_is_plain() -> None:
     """The text has no tags of Python."""
     assert "!" not in job(source={"path": Path("x")}).to_yaml()
     assert yaml.safe_load(job().to_yaml()) == job().manifest()
+
+
+def test_documented_errors_can_be_imported() -> None:
+    """The table of docs/sdk.md names the errors of ultramarine.errors, and all of them but their root."""
+    page = (Path(__file__).parents[2] / "docs" / "sdk.md").read_text().partition("\n## Errors\n")[2]
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    names = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert names == {*errors.__all__} - {"UltramarineError"}
+    assert all(issubclass(getattr(errors, name), errors.UltramarineError) for name in names)

@@ -1,0 +1,33 @@
+"""Errors of the SDK in one place, for `except` clauses."""
+
+from __future__ import annotations
+
+from ultramarine_contract.errors import InvalidSpec, StorageError, UltramarineError
+
+from .endpoints import NotReady
+from .kube.config import NoAccess
+from .kube.errors import Exists, Forbidden, NotFound, Rejected
+from .kube.platform import NoPlatform
+from .runs import RunFailed
+from .serving.route import EndpointError
+from .serving.signature import DataInvalid
+from .serving.trust import CertificateRefused
+from .storage.work import FileInvalid
+
+__all__ = [
+    "CertificateRefused",
+    "DataInvalid",
+    "EndpointError",
+    "Exists",
+    "FileInvalid",
+    "Forbidden",
+    "InvalidSpec",
+    "NoAccess",
+    "NoPlatform",
+    "NotFound",
+    "NotReady",
+    "Rejected",
+    "RunFailed",
+    "StorageError",
+    "UltramarineError",
+]
