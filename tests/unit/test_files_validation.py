@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, indent
 
 import pytest
 from ultramarine.files.reading import read
@@ -220,3 +220,19 @@ def test_rules_mean_what_they_mean_to_the_server(expression: str, names: Manifes
         assert not is_supported(expression)
     else:
         assert evaluate(parsed(expression), names) == value
+
+
+@pytest.mark.parametrize("kind", ["Pipeline", "PipelineRun"])
+def test_references_between_steps_are_checked(tmp_path: Path, kind: str) -> None:
+    """An output that no step has is named at its step, without a cluster."""
+    steps = dedent("""\
+        steps:
+        - {name: clean, trainingJob: {command: [clean], outputs: {table: {}}}}
+        - name: train
+          trainingJob: {command: [train], inputs: {table: {uri: $(steps.clean.outputs.tabel)}}}
+        """)
+    head = f"apiVersion: ultramarine.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: churn}}\nspec:\n"
+    own = "" if kind == "Pipeline" else "  pipelineSpec:\n"
+    [problem] = problems(tmp_path, head + own + indent(steps, "    "))
+    assert "step train: inputs.table: step clean has no output 'tabel' (it has: table)" in problem
+    assert not problems(tmp_path, head + own + indent(steps.replace("tabel", "table"), "    "))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ultramarine_contract.meta import (
     API_VERSION,
     DATASET,
     MODEL_VERSION,
+    PIPELINE,
+    PIPELINE_RUN,
     SCHEDULE,
     SWEEP,
     TRAINING_JOB,
@@ -26,6 +29,9 @@ from .reading import STDIN, Document, Problem, doubles
 from .references import reference_faults
 from .rules import broken
 from .schemas import Keys, Kind, Schema, kinds
+
+if TYPE_CHECKING:
+    from ultramarine.resources.pipeline import PipelineSpec
 
 DIGEST = "sha256:" + "0" * 64
 ARCHIVE = "s3://bucket/source.tar.gz"  # in place of a local path, which an upload replaces by such a URI
@@ -177,8 +183,24 @@ def _model_faults(kind: Kind, spec: Manifest) -> Iterator[Fault]:
 
     module, _, name = kind.model.partition(":")
     try:
-        getattr(import_module(module), name).model_validate(spec)
+        read = getattr(import_module(module), name).model_validate(spec)
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=False):
             if detail["type"] == "value_error":  # of a validator; the schema has all limits
                 yield Fault(("spec", *detail["loc"]), detail["msg"].removeprefix("Value error, "))
+        return
+    if kind.name == PIPELINE.kind:
+        yield from _pipeline_faults(read, ("spec",))
+    elif kind.name == PIPELINE_RUN.kind and read.pipeline_spec is not None:
+        yield from _pipeline_faults(read.pipeline_spec, ("spec", "pipelineSpec"))
+
+
+def _pipeline_faults(spec: PipelineSpec, at: Keys) -> Iterator[Fault]:
+    """Yield the faults of steps and their references, each at its step."""
+    from ultramarine.resources.pipeline_checks import pipeline_faults
+
+    steps = {step.name: ("steps", index) for index, step in enumerate(spec.steps)}
+    steps |= {step.name: ("finally", index) for index, step in enumerate(spec.finally_)}
+    for message in dict.fromkeys(pipeline_faults(spec)):
+        step = re.match(r"step ([a-z0-9-]+): ", message)
+        yield Fault((*at, *steps.get(step[1] if step else "", ())), message)
