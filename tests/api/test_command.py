@@ -180,3 +180,15 @@ def test_delete_says_what_stays_and_what_goes_along(user: User, api: Api) -> Non
 
     assert "Its versions stay: churn-1. Delete one by" in user.run("delete", "dset", "churn").stderr
     assert "such as TrainingJobs, are deleted with it" in user.run("delete", "plr", "nightly").stderr
+
+
+def test_apply_refuses_a_schedule_whose_runs_would_be_refused(user: User, api: Api) -> None:
+    """Every fault of the template is named, and nothing is created."""
+    spec = {"cron": "0 3 * * *", "template": {"kind": "TrainingJob", "spec": {"comand": ["a"], "nodes": "2"}}}
+    manifest = {"apiVersion": API_VERSION, "kind": "Schedule", "metadata": {"name": "nightly"}, "spec": spec}
+    (user.folder / "nightly.yaml").write_text(yaml.safe_dump(manifest))
+
+    refused = user.run("apply", "nightly.yaml", code=1).stderr
+    assert "spec.template.spec.comand: unknown field; did you mean command?" in refused
+    assert "spec.template.spec.nodes: must be a whole number" in refused
+    assert json.loads(user.run("get", "schedules", "-o", "json").stdout)["items"] == []

@@ -236,3 +236,20 @@ def test_references_between_steps_are_checked(tmp_path: Path, kind: str) -> None
     [problem] = problems(tmp_path, head + own + indent(steps, "    "))
     assert "step train: inputs.table: step clean has no output 'tabel' (it has: table)" in problem
     assert not problems(tmp_path, head + own + indent(steps.replace("tabel", "table"), "    "))
+
+
+def test_a_schedule_and_its_template_are_checked_at_once(tmp_path: Path) -> None:
+    """A fault of the Schedule does not hide those of the run that it would create."""
+    text = dedent("""\
+        apiVersion: ultramarine.dev/v1alpha1
+        kind: Schedule
+        metadata: {name: nightly}
+        spec:
+          cron: "0 25 * * *"
+          suspended: true
+          template: {kind: TrainingJob, spec: {comand: [a], nodes: "2"}}
+        """)
+    fields = [problem.split(": ")[2] for problem in problems(tmp_path, text)]
+    template = ["spec.template.spec.command", "spec.template.spec.comand", "spec.template.spec.nodes"]
+    assert [field for field in fields if "template" in field] == template
+    assert "spec.suspended" in fields

@@ -315,4 +315,5 @@ def _refused(manifest: Manifest, error: ApiError) -> Exception:
 def _first_error(error: ValidationError) -> str:
     """Name the field and the fault of the first error; the API server's schema lets few come here."""
     first: Mapping[str, Any] = error.errors()[0]
-    return f"spec.{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    place = ".".join(str(part) for part in ("spec", *first["loc"]))
+    return f"{place}: {str(first['msg']).removeprefix('Value error, ')}"

@@ -139,9 +139,12 @@ def apply(
 ) -> None:
     """Create or change objects; local paths in them are uploaded.
 
-    All files are read before the first object is changed.
+    All files are read, and the templates of Schedules checked, before the first object is changed.
     """
-    from ultramarine.files.reading import load
+    from ultramarine_contract.meta import SCHEDULE
+
+    from ultramarine.files.reading import InvalidFiles, load
+    from ultramarine.files.validation import validate
     from ultramarine.storage.uploads import upload_local_paths
 
     from .bars import transfer_bar
@@ -151,7 +154,11 @@ def apply(
     chosen = [*(files or []), *(filename or [])]
     if not chosen:
         raise typer.BadParameter("name at least one file, as in `ultramarine apply job.yaml`")
-    for document in load(chosen):
+    documents = load(chosen)
+    schedules = [document for document in documents if document.manifest.get("kind") == SCHEDULE.kind]
+    if problems := validate(schedules).problems:  # the API server does not check the template of a Schedule
+        raise InvalidFiles(problems)
+    for document in documents:
         folder = Path(document.file).parent
         with transfer_bar(session, "Uploading") as progress:
             manifest = upload_local_paths(client.platform, document.manifest, dry_run, folder, session.note, progress)

@@ -91,9 +91,14 @@ def faults(manifest: Manifest, folder: Path | None = None) -> list[Fault]:
         check.faults += reference_faults(kind.name, spec)
     if not check.faults:
         check.faults += _model_faults(kind, stored["spec"])
-    if not check.faults and kind.name == SCHEDULE.kind:
+    if kind.name == SCHEDULE.kind and not any(_touches_template(fault) for fault in check.faults):
         check.faults += _template_faults(manifest)
     return check.faults
+
+
+def _touches_template(fault: Fault) -> bool:
+    """True for a fault of the template, or of an object that may have none."""
+    return fault.path[:2] == ("spec", "template") or len(fault.path) < 2
 
 
 def _template_faults(manifest: Manifest) -> Iterator[Fault]:
