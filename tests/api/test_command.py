@@ -192,3 +192,11 @@ def test_apply_refuses_a_schedule_whose_runs_would_be_refused(user: User, api: A
     assert "spec.template.spec.comand: unknown field; did you mean command?" in refused
     assert "spec.template.spec.nodes: must be a whole number" in refused
     assert json.loads(user.run("get", "schedules", "-o", "json").stdout)["items"] == []
+
+
+def test_delete_goes_on_after_a_missing_name(user: User, api: Api) -> None:
+    """The others are deleted, the missing one is named, and the exit code is 1."""
+    api.apply(job("a"), job("c"))
+    done = user.run("delete", "tj", "a", "b", "c", code=1)
+    assert done.stdout == "trainingjobs/a deleted\ntrainingjobs/c deleted\n"
+    assert "/b does not exist" in done.stderr

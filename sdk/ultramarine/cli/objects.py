@@ -173,6 +173,8 @@ def delete(
     names: Annotated[list[str] | None, typer.Argument(help="Names.", show_default=False)] = None,
 ) -> None:
     """Delete objects and what belongs to them, except models that an alias or an endpoint names."""
+    from ultramarine.kube.errors import NotFound
+
     from .deleting import delete_object
 
     session = session_of(context)
@@ -181,11 +183,19 @@ def delete(
     if not chosen:
         raise typer.BadParameter("name at least one object, as in `ultramarine delete tj churn`")
     resource = session.client.kinds.named(kind)
+    missing = False
     for name in chosen:
-        note = delete_object(session, resource, name)
+        try:
+            note = delete_object(session, resource, name)
+        except NotFound as error:
+            missing = True
+            session.note(f"Error: {error.message}")
+            continue
         typer.echo(f"{resource.plural}/{name} deleted")
         if note:
             session.note(note)
+    if missing:
+        raise typer.Exit(1)
 
 
 def describe(
