@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .client import Client
 
 _CHECK_SECONDS = 600.0  # for which the requirements on a new version may be checked
+PROFILING = "Profiling"  # reason of the condition Profiled while the profile is made
 _ENDED = ("Ready", "Quarantined", "Refused", "Invalid")  # states
 
 
@@ -99,12 +100,19 @@ class Datasets:
         return self._series.download(reference, folder, progress)
 
     def profile(self, version: Manifest) -> dict[str, Any]:
-        """Return the profile of a table: rows, and the figures of each column. Raises NotUsable if it has none."""
+        """Return the profile of a table, once it is made: rows, and the figures of each column.
+
+        Raises NotUsable if the version gets none.
+        """
         name = version["metadata"]["name"]
+        if _profiling(version).get("reason") == PROFILING:
+            for event in self._cluster.watch(DATASET_VERSION, name, seconds=_CHECK_SECONDS):
+                version = event.object
+                if event.type == "DELETED" or _profiling(version).get("reason") != PROFILING:
+                    break
         uri = ((version.get("status") or {}).get("profile") or {}).get("uri")
         if not uri:
-            conditions = (version.get("status") or {}).get("conditions") or []
-            text = next((entry["message"] for entry in conditions if entry["type"] == "Profiled"), "it is not a table")
+            text = _profiling(version).get("message", "it is not a table")
             raise NotUsable(f"DatasetVersion {name} has no profile: {text}")
         document: dict[str, Any] = json.loads(self._client.storage.read(f"{uri}{PROFILE_JSON}", limit=1 << 28))
         return document
@@ -151,6 +159,12 @@ def _files(path: Path) -> dict[str, Path]:
     if MANIFEST_NAME in files:
         raise FileInvalid(f"{path} has a file {MANIFEST_NAME}, the name of the list of files. Rename it.")
     return files
+
+
+def _profiling(version: Manifest) -> dict[str, Any]:
+    """Return the condition of a version's profile; empty without one."""
+    conditions = (version.get("status") or {}).get("conditions") or []
+    return next((entry for entry in conditions if entry["type"] == "Profiled"), {})
 
 
 def state_of(version: Manifest) -> str:

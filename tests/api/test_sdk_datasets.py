@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,23 @@ def test_a_version_without_a_profile_has_no_difference(
     client.datasets.add(user.folder / "a.bin", "churn")
     message = user.run("data", "diff", "churn@1", "churn@3", code=1).stderr
     assert "DatasetVersion churn-3 has no profile: it is not a table" in message
+
+
+def test_a_profile_that_is_being_made_is_awaited(
+    client: ultramarine.Client, api: Api, store: Storage, tmp_path: Path, tables: list[Manifest]
+) -> None:
+    """Right after the upload, a comparison waits for the profile's TrainingJob."""
+    (tmp_path / "churn.csv").write_text(OLD.replace("free", "pro"))
+    version = client.datasets.add(tmp_path / "churn.csv", "churn").version
+    name, now = version["metadata"]["name"], version["metadata"]["creationTimestamp"]
+    working = {"type": "Profiled", "status": "False", "reason": "Profiling", "message": "", "lastTransitionTime": now}
+    api.status("dsv", name, {"state": "Ready", "conditions": [working]})
+    early = client.get("datasetversion", name)
+
+    with ThreadPoolExecutor() as pool:
+        profile = pool.submit(client.datasets.profile, early)
+        profiled(api, store, version, tmp_path / "profiles", OLD.replace("free", "pro"))
+        assert profile.result(60)["rows"] == 100
 
 
 def test_metadata_have_each_file_and_column(user: User, tables: list[Manifest]) -> None:  # noqa: F811
