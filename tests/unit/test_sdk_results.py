@@ -14,6 +14,7 @@ from ultramarine.display.terminal import chart
 from ultramarine.results import METRIC_COLUMNS, metric_rows, table
 from ultramarine.runs import duration_of, explanation
 from ultramarine.runs.repro import locked
+from ultramarine.storage.work import FileInvalid
 from ultramarine.sweeps import Trial, bests_so_far, row_of, trials_of
 from ultramarine_contract.storage import Storage
 from ultramarine_operator.generate import reference
@@ -255,6 +256,11 @@ def test_an_output_is_fetched_with_its_digest(storage: Storage, bucket: str, tmp
 
     into = Output("model", record.uri, record.digest, _storage=lambda: storage).download(tmp_path / "copy")
 
-    assert (into / "weights.txt").read_text() == "1 2 3"
+    assert {path.name: path.read_text() for path in into.iterdir()} == {"weights.txt": "1 2 3"}
+    again = Output("model", record.uri, record.digest, _storage=lambda: storage)
+    assert again.download(tmp_path / "copy") == into
+    (into / "weights.txt").write_text("1 2 4")
+    with pytest.raises(FileInvalid, match="exists with other content"):
+        again.download(tmp_path / "copy")
     with pytest.raises(StorageError, match="digest"):
         Output("model", record.uri, "sha256:" + "0" * 64, _storage=lambda: storage).download(tmp_path / "other")

@@ -15,11 +15,11 @@ from ultramarine_contract.common import (
     FileEntry,
 )
 from ultramarine_contract.errors import StorageError, UltramarineError, listed
-from ultramarine_contract.locations import unsafe
+from ultramarine_contract.locations import files_below, unsafe
 from ultramarine_contract.storage import Progress, Storage
 
 from .fetching import Incoming, fetch
-from .work import FileInvalid
+from .work import FileInvalid, sha256_of
 
 if TYPE_CHECKING:
     from ultramarine.runs import Run
@@ -112,6 +112,17 @@ def _manifest(storage: Storage, uri: str) -> ArtifactManifest:
         raise StorageError(f"{uri}{MANIFEST_NAME} is unusable: {error}", "ManifestInvalid") from error
 
 
+def _has(folder: Path, manifest: ArtifactManifest) -> bool:
+    """True if a folder has exactly the files of a list, by their digests."""
+    if not folder.is_dir():
+        return False
+    files = dict(files_below(folder))
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    return sizes == {entry.path: entry.bytes for entry in manifest.files} and all(
+        sha256_of(files[entry.path]) == entry.sha256 for entry in manifest.files
+    )
+
+
 def download(storage: Storage, artifact: Artifact, folder: Path, progress: Progress | None = None) -> ArtifactManifest:
     """Fetch an artifact into a folder, which appears when all files have the digests of its list.
 
@@ -125,8 +136,7 @@ def download(storage: Storage, artifact: Artifact, folder: Path, progress: Progr
     for entry in manifest.files:
         if problem := unsafe(entry.path):
             raise StorageError(f"{artifact.uri} lists a file {entry.path!r}: {problem}", "InvalidKey")
-    present = folder / MANIFEST_NAME
-    if present.is_file() and present.read_bytes() == manifest.to_json():
+    if _has(folder, manifest):
         return manifest
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileInvalid(f"{folder} exists with other content. Remove it, or choose another folder.")
@@ -135,7 +145,7 @@ def download(storage: Storage, artifact: Artifact, folder: Path, progress: Progr
         Incoming(artifact.uri + entry.path, part / entry.path, entry.bytes, entry.sha256) for entry in manifest.files
     ]
     fetch(storage, incoming, progress)
-    (part / MANIFEST_NAME).write_bytes(manifest.to_json())
+    part.mkdir(parents=True, exist_ok=True)  # without a file, nothing has made it
     if folder.exists():
         shutil.rmtree(folder)  # empty
     part.replace(folder)
