@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -173,11 +174,15 @@ def _owner(manifest: Manifest) -> Part | None:
     return None
 
 
+_PLATFORM_IMAGE = "ultramarine-trainer"  # if neither the spec nor the node names one
+_OPERATOR = re.compile("system:serviceaccount:[^:]+:ultramarine-operator")
+
+
 def _image(spec: Manifest, record: Manifest) -> Part | None:
     ran = str(record.get("imageDigest", ""))
     name, at, digest = ran.rpartition("@")
-    image = name or str(spec.get("image") or "")
-    return Part(image, "image", digest if at else "") if image else None
+    image = name or str(spec.get("image") or "") or (_PLATFORM_IMAGE if ran else "")
+    return Part(image, "image", digest if at or digest.startswith("sha256:") else "") if image else None
 
 
 def _source(source: Manifest, record: Manifest) -> Part | None:
@@ -202,7 +207,7 @@ def _version(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[F
     ready: Manifest = next((c for c in status.get("conditions") or [] if c.get("type") == "Ready"), {})
     if ready.get("status") != "True":
         return
-    lineage = spec.get("lineage") or {}
+    lineage, by = spec.get("lineage") or {}, str(status.get("requestedBy") or "")
     origins = [
         Part(reference(kind, str(lineage[field])))
         for field, kind in (("trainingJob", "TrainingJob"), ("sweep", "Sweep"), ("pipelineRun", "PipelineRun"))
@@ -216,6 +221,7 @@ def _version(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[F
         time=str(ready.get("lastTransitionTime", "")),
         used=_parts(*origins, Part(str(spec.get("uri", "")), "files", digest)),
         made=_parts(Part(reference(manifest["kind"], manifest["metadata"]["name"]), digest=digest)),
+        by=str(lineage.get("requestedBy") or by) if _OPERATOR.fullmatch(by) else by,
         details={
             "model": spec.get("model"),
             "dataset": spec.get("dataset"),

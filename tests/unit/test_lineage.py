@@ -287,3 +287,31 @@ def test_an_event_has_the_outcome_of_its_run(state, type):
     (event,) = Lineage("TrainingJob/churn", Graph(facts(manifest)), "team-a").events()
     assert event["eventType"] == type
     official(event)
+
+
+def test_a_tree_has_no_empty_branch(graph):
+    """Nothing comes from an endpoint, so nothing is said about its users."""
+    text = Lineage("OnlineEndpoint/churn", graph, "team-a").tree()
+    assert "comes from" in text
+    assert "used by" not in text
+
+
+def test_the_platforms_own_image_is_named():
+    """A node that has loaded the image from an archive knows its digest alone."""
+    manifest = job()
+    manifest["status"]["provenance"]["imageDigest"] = DIGEST
+    [fact] = facts(manifest)
+    images = [part for part in fact.used if part.name == "image"]
+    assert [(part.uri, part.digest) for part in images] == [("ultramarine-trainer", DIGEST)]
+
+
+@pytest.mark.parametrize(
+    ("creator", "user"), [("system:serviceaccount:ultramarine:ultramarine-operator", "ada"), ("bob", "bob")]
+)
+def test_a_version_is_of_the_user_who_asked_for_its_run(creator, user):
+    """The operator registers in her name; any other creator speaks only for itself."""
+    manifest = version()
+    manifest["spec"]["lineage"]["requestedBy"] = "ada"
+    manifest["status"]["requestedBy"] = creator
+    [fact] = facts(manifest)
+    assert fact.by == user
