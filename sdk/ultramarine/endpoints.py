@@ -201,7 +201,7 @@ class Endpoint:
     # ---- Requests
 
     def predict(self, data: Any, deployment: str = "", model: str = "") -> Any:
-        """Return the model's first output, with a value for each row of `data`.
+        """Return the model's first output, with a value for each row of `data`; infer() has a classifier's others.
 
         Rows are a data frame, an array, a list of lists or objects, columns by name, or one row as an object. Answers
         are arrays for data frames and arrays, and lists otherwise. `deployment` is asked whatever its traffic is;
@@ -214,7 +214,7 @@ class Endpoint:
         return next(iter(answers.values())) if isinstance(answers, asking.Answers) else answers
 
     def infer(self, data: Any, deployment: str = "", model: str = "") -> Any:
-        """Return all outputs by name; otherwise as predict()."""
+        """Return all outputs by name, such as `predict` and `predict_proba`; otherwise as predict()."""
         signature = self.signature(deployment, model)
         with self._signatures_checked():
             if signature is None:
