@@ -14,6 +14,7 @@ import yaml
 from bare import Api
 from ultramarine_cluster.cluster import Cluster
 from ultramarine_contract.meta import API_VERSION, Manifest
+from ultramarine_contract.storage import Storage
 
 COMMAND = Path(sys.executable).parent / "ultramarine"
 
@@ -200,3 +201,16 @@ def test_delete_goes_on_after_a_missing_name(user: User, api: Api) -> None:
     done = user.run("delete", "tj", "a", "b", "c", code=1)
     assert done.stdout == "trainingjobs/a deleted\ntrainingjobs/c deleted\n"
     assert "/b does not exist" in done.stderr
+
+
+def test_the_logs_of_two_attempts_are_told_apart(user: User, api: Api, store: Storage) -> None:
+    """A line beside the output names the pod that wrote what follows."""
+    base = "s3://lake/trainingjobs/churn/logs/"
+    for pod in ("churn-0-aaaaa", "churn-0-bbbbb"):
+        store.write(f"{base}{pod}/000.log", b"KeyError: 'age'\n")
+    api.apply(job("churn"))
+    api.status("tj", "churn", {"state": "Failed", "logs": {"uri": base}})
+
+    done = user.run("logs", "churn")
+    assert done.stdout == "KeyError: 'age'\n" * 2
+    assert done.stderr == "Pod churn-0-bbbbb:\n"

@@ -171,7 +171,11 @@ def logs(
         follow(session, chosen)
         return
     count = 0
+    last = ""
     for update in chosen.logs():
+        if last and update.pod != last:
+            session.note(f"Pod {update.pod}:")  # another attempt, or another node
+        last = update.pod
         typer.echo(update.text)
         count += 1
     if not count:
