@@ -214,3 +214,21 @@ def test_the_logs_of_two_attempts_are_told_apart(user: User, api: Api, store: St
     done = user.run("logs", "churn")
     assert done.stdout == "KeyError: 'age'\n" * 2
     assert done.stderr == "Pod churn-0-bbbbb:\n"
+
+
+def test_an_environment_that_does_not_exist_starts_no_job(user: User, api: Api, store: Storage) -> None:
+    """The nearest name is offered, or those that exist are listed."""
+    api.apply(
+        {
+            "apiVersion": API_VERSION,
+            "kind": "Environment",
+            "metadata": {"name": "tables"},
+            "spec": {"requirements": ["pandas==3.0.0"]},
+        }
+    )
+    (user.folder / "train.py").write_text("")
+    near = user.run("submit", "train.py", "--env", "table", code=1).stderr
+    far = user.run("submit", "train.py", "--env", "nosuchenv", code=1).stderr
+    assert "no Environment is named table. Did you mean tables?" in near
+    assert "no Environment is named nosuchenv. Environments: tables;" in far
+    assert json.loads(user.run("get", "tj", "-o", "json").stdout)["items"] == []

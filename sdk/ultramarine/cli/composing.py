@@ -6,7 +6,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +20,7 @@ from ultramarine.files.writing import yaml_text
 
 if TYPE_CHECKING:
     from ultramarine.azureml import Conversion
+    from ultramarine.client import Client
 
 RUNS = ("TrainingJob", "Sweep", "PipelineRun")
 _INTERPRETERS = {".py": ["python"], ".sh": ["sh"], ".R": ["Rscript"], ".r": ["Rscript"]}
@@ -232,6 +233,24 @@ def environment_of(text: str) -> Manifest:
             raise InvalidSpec(f"--env {text} does not exist. Give a requirements.txt, or the name of an Environment.")
         return {"name": text}
     return {"requirements": _requirements(path)}
+
+
+def check_environment(client: Client, environment: Manifest, manifests: Sequence[Manifest] = ()) -> None:
+    """Raise NotFound if the Environment that `--env` names neither exists nor is among the manifests of the file."""
+    from ultramarine_contract.errors import listed
+    from ultramarine_contract.meta import ENVIRONMENT
+
+    from ultramarine.kube.errors import NotFound
+    from ultramarine.suggestions import suggest
+
+    name = str(environment.get("name") or "")
+    names = [str(m["metadata"].get("name")) for m in manifests if m.get("kind") == ENVIRONMENT.kind]
+    if not name or name in names:
+        return
+    names += [str(item["metadata"]["name"]) for item in client.cluster.list(ENVIRONMENT)]
+    if name not in names:
+        existing = f"Environments: {listed(sorted(names)) or 'none'}; a path such as requirements.txt works as well."
+        raise NotFound(f"no Environment is named {name}. {suggest(name, names, existing)}")
 
 
 def assign(manifest: Manifest, item: str) -> None:

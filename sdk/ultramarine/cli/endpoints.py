@@ -72,7 +72,7 @@ def deploy(
     from ultramarine.kube.errors import NotFound
     from ultramarine.serving import deploying
 
-    from .composing import environment_of, show, without_noise
+    from .composing import check_environment, environment_of, show, without_noise
 
     session = session_of(context)
     client = session.client
@@ -85,6 +85,7 @@ def deploy(
         replicas or 0,
         _resources(cpu, memory, gpu),
     )
+    check_environment(client, content.environment or {})
     name = name or reference.partition("@")[0]
     endpoint = _endpoint(session, name)
     try:

@@ -72,6 +72,8 @@ def submit(
         return
     client = session.client
     manifests = composing.manifests_of(file, options, session.note, lambda: client.platform.prefix)
+    if env:
+        composing.check_environment(client, composing.environment_of(env), manifests)
     run: Run | None = None
     for manifest in manifests:
         with transfer_bar(session, "Uploading") as progress:
