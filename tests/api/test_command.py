@@ -232,3 +232,24 @@ def test_an_environment_that_does_not_exist_starts_no_job(user: User, api: Api, 
     assert "no Environment is named table. Did you mean tables?" in near
     assert "no Environment is named nosuchenv. Environments: tables;" in far
     assert json.loads(user.run("get", "tj", "-o", "json").stdout)["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("format", "is_served", "words"),
+    [
+        ("sklearn", False, "deploy the version to see it"),
+        ("sklearn", True, "not shown by endpoint shop"),
+        ("custom", False, "known to the scoring script alone"),
+    ],
+)
+def test_a_missing_signature_is_explained(user: User, api: Api, format: str, is_served: bool, words: str) -> None:
+    """To deploy a version is no advice for one that is served, or that has none."""
+    content = {"uri": "s3://lake/m/", "digest": f"sha256:{'a' * 64}", "format": {"name": format}}
+    spec = {"model": "churn", "version": "1", **content}
+    api.apply({"apiVersion": API_VERSION, "kind": "ModelVersion", "metadata": {"name": "churn-1"}, "spec": spec})
+    if is_served:
+        serving = {"deployments": [{"name": "blue", "model": "churn@1"}]}
+        api.apply({"apiVersion": API_VERSION, "kind": "OnlineEndpoint", "metadata": {"name": "shop"}, "spec": serving})
+        api.status("oe", "shop", {"deployments": [{"name": "blue", "modelVersion": "churn-1", "state": "Pending"}]})
+
+    assert words in user.run("models", "show", "churn@1").stdout

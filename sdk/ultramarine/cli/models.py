@@ -69,11 +69,11 @@ def show(context: typer.Context, reference: _REFERENCE) -> None:
     spec, status = version["spec"], version.get("status") or {}
     lineage = dict(spec.get("lineage") or {})
     metrics = lineage.pop("metrics", {})
-    aliases = models.aliases(spec["model"])
+    aliases, users = models.aliases(spec["model"]), models.users(version)
     details: dict[str, Any] = {
         "state": "Ready" if is_ready(version) else f"{status.get('state') or 'Waiting'}: {why(version)}",
         "aliases": ", ".join(sorted(alias for alias, target in aliases.items() if target == spec["version"])),
-        "endpoints": ", ".join(models.users(version)),
+        "endpoints": ", ".join(users),
         "created": version["metadata"]["creationTimestamp"],
         "format": spec["format"]["name"],
         "bytes": status.get("bytes"),
@@ -82,13 +82,24 @@ def show(context: typer.Context, reference: _REFERENCE) -> None:
         "compiled": status.get("compiled"),
         "codeExecution": status.get("codeExecution"),
         "files": _files(session, version),
-        "signature": models.signature(version) or "inferred by the server; deploy the version to see it",
+        "signature": models.signature(version) or _no_signature(spec["format"]["name"], users),
         "metrics": metrics,
         "lineage": lineage,
     }
     typer.echo(f"ModelVersion {session.client.namespace}/{version['metadata']['name']}")
     shown = {key: value for key, value in details.items() if value not in (None, "", {}, [])}
     typer.echo(yaml_text(shown), nl=False)
+
+
+def _no_signature(format: str, users: list[str]) -> str:
+    """Return why no signature is shown, and what to do for one."""
+    from ultramarine_contract.formats import CUSTOM
+
+    if format == CUSTOM:
+        return "known to the scoring script alone, as the format is custom"
+    if users:
+        return f"not shown by endpoint {users[0]}: it is not ready, serves a script, or you lack its key"
+    return "inferred by the server; deploy the version to see it"
 
 
 def _files(session: Session, version: Manifest) -> dict[str, str]:
