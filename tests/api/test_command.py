@@ -223,7 +223,7 @@ def test_an_environment_that_does_not_exist_starts_no_job(user: User, api: Api, 
             "apiVersion": API_VERSION,
             "kind": "Environment",
             "metadata": {"name": "tables"},
-            "spec": {"requirements": ["pandas==3.0.0"]},
+            "spec": {"python": {"requirements": ["pandas==3.0.0"]}},
         }
     )
     (user.folder / "train.py").write_text("")
@@ -253,3 +253,15 @@ def test_a_missing_signature_is_explained(user: User, api: Api, format: str, is_
         api.status("oe", "shop", {"deployments": [{"name": "blue", "modelVersion": "churn-1", "state": "Pending"}]})
 
     assert words in user.run("models", "show", "churn@1").stdout
+
+
+def test_a_schedule_is_held_and_continued(user: User, api: Api) -> None:
+    """`schedule suspend` and `schedule resume` set spec.suspend."""
+    spec = {"cron": "0 3 * * *", "template": {"kind": "TrainingJob", "spec": {"command": ["a"]}}}
+    api.apply({"apiVersion": API_VERSION, "kind": "Schedule", "metadata": {"name": "nightly"}, "spec": spec})
+
+    assert "ultramarine schedule resume nightly" in user.run("schedule", "suspend", "nightly").stderr
+    assert api.get("schedules", "nightly")["spec"]["suspend"] is True
+    assert user.run("schedule", "resume", "nightly").stderr == "nightly continues.\n"
+    assert api.get("schedules", "nightly")["spec"]["suspend"] is False
+    assert "does not exist" in user.run("schedule", "suspend", "absent", code=1).stderr

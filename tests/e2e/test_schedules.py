@@ -30,4 +30,7 @@ def test_a_schedule_runs_and_its_run_has_a_record(platform, ada):
     status = platform.wait("schedule", NAME, lambda status: status.get("lastSuccessfulTime"))
     assert (status["lastRun"], status["lastRunState"]) == (run, "Succeeded")
     assert NAME in ada.run("schedule", "list").stdout
+    ada.run("schedule", "suspend", NAME)
+    assert platform.wait("schedule", NAME, lambda status: status.get("state") == "Suspended")
+    ada.run("schedule", "resume", NAME)
     assert f"started by: Schedule/{NAME}" in ada.run("lineage", "trainingjob", run).stdout

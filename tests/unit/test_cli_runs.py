@@ -199,3 +199,12 @@ def test_a_record_for_the_operator_is_not_shown() -> None:
         "Completed",
         "ImagePullBackOff not found",
     ]
+
+
+def test_times_of_a_schedule_are_in_its_zone() -> None:
+    """Its messages are, too; without a zone they are UTC."""
+    status = {"nextScheduleTime": "2030-01-01T02:00:00Z"}
+    assert dict(details("Schedule", {"timeZone": "Europe/Berlin"}, status)) == {
+        "Next time": "2030-01-01T03:00:00+01:00"
+    }
+    assert dict(details("Schedule", {}, status)) == {"Next time": "2030-01-01T02:00:00+00:00"}

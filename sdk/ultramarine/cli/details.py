@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 from ultramarine_contract.errors import counted
@@ -144,12 +145,21 @@ def _environment(spec: Status, status: Status) -> Lines:
 
 
 def _schedule(spec: Status, status: Status) -> Lines:
+    from ultramarine.resources.cron import zone_of
+
+    zone = zone_of(spec.get("timeZone") or "")
+
+    def local(field: str) -> str:
+        """Return a time in the zone of the Schedule, as its messages have it."""
+        moment = status.get(field)
+        return datetime.fromisoformat(moment).astimezone(zone).isoformat() if moment else ""
+
     yield "Template", (spec.get("template") or {}).get("kind", "")
-    yield "Next time", status.get("nextScheduleTime") or ""
-    yield "Last time", status.get("lastScheduleTime") or ""
+    yield "Next time", local("nextScheduleTime")
+    yield "Last time", local("lastScheduleTime")
     yield "Last run", " ".join(filter(None, (status.get("lastRun"), status.get("lastRunState"))))
-    yield "Last success", status.get("lastSuccessfulTime") or ""
-    yield "Missed", status.get("lastMissedTime") or ""
+    yield "Last success", local("lastSuccessfulTime")
+    yield "Missed", local("lastMissedTime")
     yield "Active", [f"{run['kind']} {run['name']}" for run in status.get("active") or []]
 
 
