@@ -59,9 +59,9 @@ class Lineage:
             ("comes from", self.graph.makers, lambda fact: fact.used),
             ("used by", users, lambda fact: fact.made),
         )
-        branches = tuple(branch for branch in branches if any(fact.value for fact in branch[1](self.uri)))
-        for place, (title, at, ways) in enumerate(branches):
-            is_last = place == len(branches) - 1
+        shown = [branch for branch in branches if any(fact.value for fact in branch[1](self.uri))]
+        for place, (title, at, ways) in enumerate(shown):
+            is_last = place == len(shown) - 1
             lines.append(f"{'└─' if is_last else '├─'} {title}")
             lines += _branch(self.uri, at, ways, "   " if is_last else "│  ", {self.uri})
         return "\n".join(lines)
