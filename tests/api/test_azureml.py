@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import yaml
 from bare import eventually
 from stories import status
 from test_command import COMMAND
@@ -72,3 +73,28 @@ def test_a_pipeline_job_is_submitted_as_it_is_and_followed(api, bare, operator, 
     assert command.returncode == 0, notes
     for line in (f"PipelineRun {name} created", "fit: Running", "fit: Succeeded", "score: Succeeded", "Succeeded"):
         assert line in notes, notes
+
+
+def test_a_second_deployment_joins_the_first(api, bare, tmp_path):
+    """Blue keeps all traffic; the dry run before shows the same two deployments, and changes nothing."""
+    for color in ("blue", "green"):
+        image = (
+            "environment: {image: 'registry.example/score:1', inference_config: {scoring_route: {port: 80, path: /}}}"
+        )
+        (tmp_path / f"{color}.yml").write_text(f"name: {color}\nendpoint_name: churn\ntype: kubernetes\n{image}\n")
+
+    def submit(*words: str) -> str:
+        argv = [str(COMMAND), "--kubeconfig", str(bare.kubeconfig), "-n", api.namespace, "submit", *words]
+        return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    def names(spec: dict) -> list[str]:
+        return [entry["name"] for entry in spec["deployments"]]
+
+    submit("blue.yml")
+    (shown,) = [m for m in yaml.safe_load_all(submit("green.yml", "--dry-run")) if m["kind"] == "OnlineEndpoint"]
+    assert names(api.get("oe", "churn")["spec"]) == ["blue"]
+    submit("green.yml")
+    spec = api.get("oe", "churn")["spec"]
+
+    assert names(spec) == names(shown["spec"]) == ["blue", "green"]
+    assert spec["traffic"] == shown["spec"]["traffic"] == {"blue": 100}

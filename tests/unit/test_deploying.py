@@ -42,6 +42,19 @@ def test_a_new_deployment_gets_no_traffic() -> None:
     assert changed["traffic"] == {"blue": 100}
 
 
+def test_a_file_of_azure_joins_the_deployments_of_its_endpoint() -> None:
+    """A new deployment gets nothing, one of the same name is replaced, and stated traffic holds."""
+    green = {"deployments": [{"name": "green", "model": "churn@9"}], "traffic": {"green": 100}}
+    blue = {"deployments": [{"name": "blue", "model": "churn@9"}]}
+    split = {**LIVE, "spec": {**LIVE["spec"], "traffic": {"blue": 100}}}  # type: ignore[dict-item]
+
+    added = deploying.joined_spec(LIVE, green, turns_traffic=False)
+    assert [entry["name"] for entry in added["deployments"]] == ["blue", "green"]
+    assert added["traffic"] == {"blue": 100}
+    assert deploying.joined_spec(LIVE, blue, turns_traffic=False)["deployments"] == blue["deployments"]
+    assert deploying.joined_spec(split, green, turns_traffic=True)["traffic"] == {"blue": None, "green": 100}
+
+
 def test_choices_that_are_not_clear_are_refused() -> None:
     """Several deployments, a pool and a container."""
     two = {"metadata": {"name": "churn"}, "spec": {"deployments": [{"name": "blue"}, {"name": "green"}]}}

@@ -2,7 +2,7 @@
 
 from ultramarine.azureml.compute import Compute, read_table
 from ultramarine.azureml.conversion import LOCATION, convert
-from ultramarine.azureml.recognition import is_azureml
+from ultramarine.azureml.recognition import is_azureml, turns_traffic
 from ultramarine.azureml.report import Conversion, ConvertedFile, Loss, Place, Upload
 from ultramarine.azureml.sources import inlined
 
@@ -18,4 +18,5 @@ __all__ = [
     "inlined",
     "is_azureml",
     "read_table",
+    "turns_traffic",
 ]

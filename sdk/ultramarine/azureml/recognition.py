@@ -116,6 +116,18 @@ def is_azureml(path: Path) -> bool:
     return any(schema in CONVERTED or NO_RESOURCE in schema for schema in schemas)
 
 
+def turns_traffic(path: Path) -> bool | None:
+    """Return whether a file of online deployments has their endpoint's traffic too; None for another file."""
+    try:
+        documents = read(path)
+    except Unreadable:
+        return None
+    endpoints = [document.value for document in documents if schema_of(document.value) == ENDPOINT]
+    if not endpoints and all(schema_of(document.value) != DEPLOYMENT for document in documents):
+        return None
+    return any(endpoint.get("traffic") for endpoint in endpoints)
+
+
 def _declared(value: dict[str, Any]) -> str:
     last = str(value.get("$schema") or "").rstrip("/").rpartition("/")[2]
     return re.sub(r"(\.schema)?\.(json|ya?ml)$", "", last).lower()

@@ -55,6 +55,7 @@ def submit(
     from ultramarine.storage.uploads import upload_local_paths
 
     from . import composing
+    from .applying import apply_file
     from .bars import transfer_bar
     from .local import BUCKET, run_here
 
@@ -78,14 +79,15 @@ def submit(
     for manifest in manifests:
         with transfer_bar(session, "Uploading") as progress:
             manifest = upload_local_paths(client.platform, manifest, dry_run, file.parent, session.note, progress)
-        if dry_run:
-            made = client.cluster.create(client.kinds.of(manifest), manifest, dry_run=True)
-            composing.show(composing.without_noise(made))
-            continue
         resource = client.kinds.of(manifest)
         if not composing.is_run(resource.kind):
-            client.apply(manifest, note=session.note)
-            session.note(f"{resource.kind} {manifest['metadata']['name']} applied.")
+            made = apply_file(client, manifest, file, session.note, dry_run=dry_run)
+            if dry_run:
+                composing.show(composing.without_noise(made))
+            continue
+        if dry_run:
+            made = client.cluster.create(resource, manifest, dry_run=True)
+            composing.show(composing.without_noise(made))
             continue
         client.platform.check()
         made = client.cluster.create(resource, manifest)

@@ -60,6 +60,22 @@ def changed_spec(manifest: Manifest, deployment: str, content: Content) -> Manif
     return {"deployments": [*deployments, {"name": deployment, **content.fields()}], "traffic": traffic}
 
 
+def joined_spec(manifest: Manifest, spec: Manifest, *, turns_traffic: bool) -> Manifest:
+    """Return the fields to merge into an endpoint's spec, so that it has the deployments of another spec too.
+
+    A deployment of the same name is replaced, a new one gets no requests. With `turns_traffic` the shares of the other
+    spec hold.
+    """
+    live = manifest["spec"]
+    entries = {entry["name"]: entry for entry in copy.deepcopy([*live["deployments"], *spec["deployments"]])}
+    change = {key: copy.deepcopy(value) for key, value in spec.items() if turns_traffic or key != "traffic"}
+    change["deployments"] = list(entries.values())
+    change.setdefault("traffic", dict(live.get("traffic") or {live["deployments"][0]["name"]: 100}))
+    # A merge keeps what it does not name, so shares that end are named.
+    change["traffic"] = {**dict.fromkeys(live.get("traffic") or {}), **change["traffic"]}
+    return change
+
+
 def parse_traffic(items: list[str]) -> dict[str, int]:
     """Return the shares of `blue=90 green=10`. Raises InvalidSpec."""
     shares = {}

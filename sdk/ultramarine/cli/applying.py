@@ -1,0 +1,52 @@
+"""Objects of `submit` other than runs: applied, or joined to an endpoint that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ultramarine_contract.meta import ONLINE_ENDPOINT
+
+if TYPE_CHECKING:
+    from ultramarine_contract.meta import Manifest
+
+    from ultramarine.client import Client
+
+
+def apply_file(
+    client: Client, manifest: Manifest, file: Path, note: Callable[[str], None], *, dry_run: bool = False
+) -> Manifest:
+    """Apply an object of a file, and return it. Deployments of an Azure ML file join those of their endpoint."""
+    from ultramarine.azureml import turns_traffic
+    from ultramarine.kube.errors import NotFound
+    from ultramarine.serving.deploying import joined_spec
+
+    resource, name = client.kinds.of(manifest), str(manifest["metadata"]["name"])
+    turns = turns_traffic(file) if resource == ONLINE_ENDPOINT else None
+    if turns is not None:
+        try:
+            live = client.cluster.get(resource, name)
+        except NotFound:
+            pass
+        else:
+            spec = joined_spec(live, manifest["spec"], turns_traffic=turns)
+            if dry_run:
+                return client.cluster.patch(resource, name, {"spec": spec}, dry_run=True)
+            made = client.endpoint(name).change(
+                lambda current: joined_spec(current, manifest["spec"], turns_traffic=turns)
+            )
+            note(f"OnlineEndpoint {name} changed; its traffic: {shares_of(made)}.")
+            return made
+    made = client.apply(manifest, dry_run, note=note)
+    if not dry_run:
+        note(f"{resource.kind} {name} applied.")
+    return made
+
+
+def shares_of(endpoint: Manifest) -> str:
+    """Return the traffic of an endpoint's deployments as a text, such as blue 100 %, green 0 %."""
+    spec = endpoint["spec"]
+    names = [entry["name"] for entry in spec["deployments"]]
+    traffic = spec.get("traffic") or {names[0]: 100}
+    return ", ".join(f"{name} {traffic.get(name, 0)} %" for name in names)
