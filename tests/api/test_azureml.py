@@ -83,17 +83,17 @@ def test_a_second_deployment_joins_the_first(api, bare, tmp_path):
         )
         (tmp_path / f"{color}.yml").write_text(f"name: {color}\nendpoint_name: churn\ntype: kubernetes\n{image}\n")
 
-    def submit(*words: str) -> str:
+    def submit(*words: str) -> subprocess.CompletedProcess[str]:
         argv = [str(COMMAND), "--kubeconfig", str(bare.kubeconfig), "-n", api.namespace, "submit", *words]
-        return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True).stdout
+        return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
 
     def names(spec: dict) -> list[str]:
         return [entry["name"] for entry in spec["deployments"]]
 
     submit("blue.yml")
-    (shown,) = [m for m in yaml.safe_load_all(submit("green.yml", "--dry-run")) if m["kind"] == "OnlineEndpoint"]
+    (shown,) = [m for m in yaml.safe_load_all(submit("green.yml", "--dry-run").stdout) if m["kind"] == "OnlineEndpoint"]
     assert names(api.get("oe", "churn")["spec"]) == ["blue"]
-    submit("green.yml")
+    assert "ultramarine endpoints test churn" in submit("green.yml").stderr
     spec = api.get("oe", "churn")["spec"]
 
     assert names(spec) == names(shown["spec"]) == ["blue", "green"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ultramarine.cli import composing
+from ultramarine.cli import applying, composing
 from ultramarine_contract.errors import counted
 
 PLAIN = composing.Options("", [], "", "", "", "", "", 0, [], [])
@@ -65,3 +65,11 @@ def test_a_script_alone_has_the_packages_of_the_image(script: Path, content: str
 def test_a_count_has_the_right_plural(number: int, text: str) -> None:
     """One has no s."""
     assert counted(number, "file") == text
+
+
+def test_an_applied_endpoint_has_next_commands() -> None:
+    """One shows when it is ready, another one asks it; each deployment has its share."""
+    assert "`ultramarine describe oe churn`" in applying.next_commands("churn")
+    assert "`ultramarine endpoints test churn`" in applying.next_commands("churn")
+    spec = {"deployments": [{"name": "blue"}, {"name": "green"}], "traffic": {"blue": 100}}
+    assert applying.shares_of({"spec": spec}) == "blue 100 %, green 0 %"

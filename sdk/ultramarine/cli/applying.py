@@ -36,12 +36,19 @@ def apply_file(
             made = client.endpoint(name).change(
                 lambda current: joined_spec(current, manifest["spec"], turns_traffic=turns)
             )
-            note(f"OnlineEndpoint {name} changed; its traffic: {shares_of(made)}.")
+            note(f"OnlineEndpoint {name} changed; its traffic: {shares_of(made)}. {next_commands(name)}")
             return made
     made = client.apply(manifest, dry_run, note=note)
     if not dry_run:
-        note(f"{resource.kind} {name} applied.")
+        note(f"{resource.kind} {name} applied. {next_commands(name) if resource == ONLINE_ENDPOINT else ''}".rstrip())
     return made
+
+
+def next_commands(endpoint: str) -> str:
+    """Return a sentence with the commands that show when an endpoint is ready, and ask it then."""
+    return (
+        f"See when it is ready: `ultramarine describe oe {endpoint}`; then run `ultramarine endpoints test {endpoint}`."
+    )
 
 
 def shares_of(endpoint: Manifest) -> str:
