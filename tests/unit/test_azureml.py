@@ -577,6 +577,21 @@ def submitted(file: Path, *data: str) -> tuple[list[Manifest], list[str]]:
     return composing.manifests_of(file, options, notes.append, lambda: "s3://lake/ada/"), notes
 
 
+def test_a_model_that_a_job_of_the_conversion_registers_is_no_loss(tmp_path):
+    """The job's output has the name of the deployment's model; without the job, a cluster may have it."""
+    (tmp_path / "job.yml").write_text(
+        "{type: command, command: 'fit ${{outputs.model}}', environment: {image: a},"
+        " outputs: {model: {type: mlflow_model, name: azchurn}}}"
+    )
+    (tmp_path / "blue.yml").write_text("{name: blue, endpoint_name: churn, model: 'azureml:azchurn@latest'}")
+
+    alone, both = convert([tmp_path / "blue.yml"]), checked(convert([tmp_path]))
+    assert only(both, "OnlineEndpoint", "churn")["deployments"][0]["model"] == "azchurn@latest"
+    assert "model" not in losses(both, "blue.yml")
+    (loss,) = [loss for loss in alone.losses if loss.place.field == "model"]
+    assert loss.remedy.startswith("Unless the namespace has model azchurn, ")
+
+
 def test_submit_takes_a_job_as_it_is():
     """Local code and data are paths that `submit` uploads, each submission has a name of its own, losses are noted."""
     ((environment, job), notes) = submitted(FILES / "churn/job.yml")

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ultramarine_contract.meta import Manifest
 
@@ -146,8 +146,17 @@ def model_of(context: Context, fields: Fields, name: str) -> ModelTarget | None:
         return asset.target
     model, version = object_name(named[0]), named[1]
     label = version if re.fullmatch(r"[1-9][0-9]{0,8}", version) else object_name(version)
-    remedy = f"Convert its file too, or register {model} (docs/importing.md)"
+    if any(_registers(manifest, model) for manifest in context.manifests):
+        return ModelTarget(f"{model}@{label}", folder=file_name(named[0]))
+    remedy = f"Unless the namespace has model {model}, convert its file too, or register it (docs/importing.md)"
     if command := registry_command(text):
         remedy = f"Run `{command}`, then `ultramarine models import PATH --as {model}`"
     fields.lose("model", f"no file of this conversion defines model {named[0]}", remedy)
     return ModelTarget(f"{model}@{label}", folder=file_name(named[0]))
+
+
+def _registers(value: Any, model: str) -> bool:
+    """True if a run in a manifest registers an output as this model."""
+    if isinstance(value, dict):
+        return value.get("registerAs") == model or any(_registers(child, model) for child in value.values())
+    return isinstance(value, list) and any(_registers(child, model) for child in value)
