@@ -196,7 +196,7 @@ class Endpoint:
         if not self._given and not self._key:
             keys = self.keys
             self._key = keys.get("primary") or keys.get("secondary") or ""
-        return {"Authorization": f"Bearer {self._given or self._key}"}
+        return _bearer(self._given or self._key)
 
     # ---- Requests
 
@@ -271,11 +271,15 @@ class Endpoint:
         """
         pin = {PIN_HEADER: deployment} if deployment else {}
         whole = {"Content-Type": "application/json", **(headers or {}), **pin}
-        former = self._key
-        answer = self._route.send(method, path, body, whole | self._credential(), self._recent(), repeat=repeat)
-        if answer.status == 401 and former:  # read before the keys were exchanged
-            self._key = ""
-            answer = self._route.send(method, path, body, whole | self._credential(), self._recent(), repeat=repeat)
+
+        def send(credential: Mapping[str, str]) -> Answer:
+            return self._route.send(method, path, body, whole | credential, self._recent(), repeat=repeat)
+
+        credential = self._credential()
+        if self._key:
+            self._key, answer = key_store.answered(self._key, lambda: self.keys, lambda key: send(_bearer(key)))
+        else:
+            answer = send(credential)
         if answer.status >= 400:
             self._seen_at = 0.0
             raise failure(self.name, answer)
@@ -336,6 +340,10 @@ def progress_of(manifest: Manifest) -> tuple[str, bool, bool]:
     waits = any(_condition(manifest, type).get("status") == "True" for type in ("Reconciling", "Stalled"))
     is_ready = ready.get("status") == "True" and not waits
     return str(ready.get("message") or "waiting for the operator"), is_ready, bool(_condition(manifest, "Stalled"))
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _condition(manifest: Manifest, type: str) -> dict[str, Any]:

@@ -93,6 +93,16 @@ def test_kept_keys_are_the_users_alone(tmp_path: Path, monkeypatch: pytest.Monke
         keys.keep(first, "churn-keys", {})
 
 
+@pytest.mark.parametrize(("valid", "status", "key"), [("s", 200, "s"), ("p", 200, "p"), ("x", 401, "old")])
+def test_the_secondary_key_opens_an_endpoint_as_long_as_the_primary_is_new(valid: str, status: int, key: str) -> None:
+    """The fresh primary key comes first; a refusal of all keys is the answer to the first."""
+    fresh = {"primary": "p", "secondary": "s"}
+    refused, accepted = Answer(401, {}, b""), Answer(200, {}, b"")
+
+    chosen, answer = keys.answered("old", lambda: fresh, lambda sent: accepted if sent == valid else refused)
+    assert (chosen, answer.status) == (key, status)
+
+
 @pytest.mark.parametrize(
     ("status", "words", "sentence"),
     [

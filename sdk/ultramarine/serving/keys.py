@@ -14,13 +14,18 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import ANNOTATION_KEYS, KEYS_OF_AUTHOR, ONLINE_ENDPOINT, SECRET, Manifest
 
 from ..kube.client import Cluster
 from ..kube.errors import Exists, Forbidden, NotFound
+
+if TYPE_CHECKING:
+    from .route import Answer
 
 ENV_KEY = "ULTRAMARINE_KEY"
 NAMES = ("primary", "secondary")
@@ -131,6 +136,19 @@ def rotate(cluster: Cluster, secret: str, keys: dict[str, str]) -> dict[str, str
     cluster.patch(SECRET, secret, {"data": data})
     keep(cluster, secret, renewed)
     return renewed
+
+
+def answered(key: str, fresh: Callable[[], dict[str, str]], send: Callable[[str], Answer]) -> tuple[str, Answer]:
+    """Return the answer to a key, and the key; if it is refused, those of the `fresh` keys.
+
+    A new primary key opens an endpoint after a while, and the secondary one all the time.
+    """
+    answer = send(key)
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        for other in fresh().values():
+            if other != key and (second := send(other)).status != HTTPStatus.UNAUTHORIZED:
+                return other, second
+    return key, answer
 
 
 def keep(cluster: Cluster, secret: str, keys: dict[str, str]) -> None:
