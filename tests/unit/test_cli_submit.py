@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from ultramarine.cli import applying, composing
-from ultramarine_contract.errors import counted
+from ultramarine.files.reading import load
+from ultramarine_contract.errors import InvalidSpec, counted
 
 PLAIN = composing.Options("", [], "", "", "", "", "", 0, [], [])
 
@@ -73,3 +74,15 @@ def test_an_applied_endpoint_has_next_commands() -> None:
     assert "`ultramarine endpoints test churn`" in applying.next_commands("churn")
     spec = {"deployments": [{"name": "blue"}, {"name": "green"}], "traffic": {"blue": 100}}
     assert applying.shares_of({"spec": spec}) == "blue 100 %, green 0 %"
+
+
+def test_apply_names_the_commands_for_an_azure_file(tmp_path: Path) -> None:
+    """The file stands in the sentence, also one that is of nobody."""
+    (tmp_path / "endpoint.yml").write_text("name: churn\nauth_mode: key\n")
+    (tmp_path / "other.yml").write_text("a: 1\n")
+    for name, sentence in (
+        ("endpoint.yml", r"endpoint.yml is an Azure ML file\. Run `ultramarine submit .*`, or convert"),
+        ("other.yml", r"other.yml has no kind\. Give"),
+    ):
+        with pytest.raises(InvalidSpec, match=sentence):
+            applying.check_kinds(load([tmp_path / name]))

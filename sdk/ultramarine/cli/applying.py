@@ -1,17 +1,19 @@
-"""Objects of `submit` other than runs: applied, or joined to an endpoint that exists."""
+"""Objects of files other than runs: applied, or joined to an endpoint that exists."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import ONLINE_ENDPOINT
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
 
     from ultramarine.client import Client
+    from ultramarine.files.reading import Document
 
 
 def apply_file(
@@ -42,6 +44,21 @@ def apply_file(
     if not dry_run:
         note(f"{resource.kind} {name} applied. {next_commands(name) if resource == ONLINE_ENDPOINT else ''}".rstrip())
     return made
+
+
+def check_kinds(documents: Iterable[Document]) -> None:
+    """Refuse documents without a kind, such as those of Azure ML. Raises InvalidSpec."""
+    from ultramarine.azureml import is_azureml
+
+    for document in documents:
+        if "kind" in document.manifest:
+            continue
+        if is_azureml(Path(document.file)):
+            raise InvalidSpec(
+                f"{document.file} is an Azure ML file. Run `ultramarine submit {document.file}`, or convert it by"
+                f" `ultramarine convert azureml {document.file} -o DIR`."
+            )
+        raise InvalidSpec(f"{document.file} has no kind. Give apiVersion, kind, metadata and spec.")
 
 
 def next_commands(endpoint: str) -> str:

@@ -147,6 +147,7 @@ def apply(
     from ultramarine.files.validation import validate
     from ultramarine.storage.uploads import upload_local_paths
 
+    from .applying import check_kinds
     from .bars import transfer_bar
 
     session = session_of(context)
@@ -155,6 +156,7 @@ def apply(
     if not chosen:
         raise typer.BadParameter("name at least one file, as in `ultramarine apply job.yaml`")
     documents = load(chosen)
+    check_kinds(documents)
     schedules = [document for document in documents if document.manifest.get("kind") == SCHEDULE.kind]
     if problems := validate(schedules).problems:  # the API server does not check the template of a Schedule
         raise InvalidFiles(problems)
