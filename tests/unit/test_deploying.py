@@ -55,6 +55,25 @@ def test_a_file_of_azure_joins_the_deployments_of_its_endpoint() -> None:
     assert deploying.joined_spec(split, green, turns_traffic=True)["traffic"] == {"blue": None, "green": 100}
 
 
+def test_a_model_that_no_server_loads_needs_a_script() -> None:
+    """Another format does not, nor a deployment that has a script already."""
+    bare, scripted = (
+        {"name": "blue", "model": "churn@9"},
+        {"name": "blue", "model": "churn@9", "scoring": {"entry": "a"}},
+    )
+    with pytest.raises(InvalidSpec, match=r"churn@9 has the format custom.* --scoring score\.py"):
+        deploying.check_scoring("churn@9", "custom", [bare])
+    deploying.check_scoring("churn@9", "onnx", [bare])
+    deploying.check_scoring("churn@9", "custom", [scripted, {"name": "green", "model": "churn@8"}])
+
+
+def test_a_name_is_refused_in_words() -> None:
+    """With a name that is possible; an option that is not given is right."""
+    with pytest.raises(InvalidSpec, match=r"--name Zz_1: a name has lower-case letters.* Write zz-1\."):
+        deploying.check_name("--name", "Zz_1")
+    deploying.check_name("--name", "")
+
+
 def test_choices_that_are_not_clear_are_refused() -> None:
     """Several deployments, a pool and a container."""
     two = {"metadata": {"name": "churn"}, "spec": {"deployments": [{"name": "blue"}, {"name": "green"}]}}

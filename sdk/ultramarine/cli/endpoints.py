@@ -76,8 +76,10 @@ def deploy(
 
     session = session_of(context)
     client = session.client
+    deploying.check_name("--name", name)
+    deploying.check_name("--deployment", deployment)
     reference = deploying.reference_of(model)
-    client.models.wait(client.models.version(reference))
+    format = client.models.wait(client.models.version(reference))["spec"].get("format", {}).get("name", "")
     content = deploying.Content(
         reference,
         _scoring(session, scoring, dry_run) if scoring else None,
@@ -92,18 +94,18 @@ def deploy(
         live: Manifest | None = client.cluster.get(ONLINE_ENDPOINT, name)
     except NotFound:
         live = None
+    new = deploying.new_endpoint(name, deployment, content)
+    spec = deploying.changed_spec(live, deployment, content) if live else new["spec"]
+    deploying.check_scoring(reference, format, spec["deployments"])
     if dry_run:
         if live is None:
-            made = client.cluster.create(
-                ONLINE_ENDPOINT, deploying.new_endpoint(name, deployment, content), dry_run=True
-            )
+            made = client.cluster.create(ONLINE_ENDPOINT, new, dry_run=True)
         else:
-            spec = deploying.changed_spec(live, deployment, content)
             made = client.cluster.patch(ONLINE_ENDPOINT, name, {"spec": spec}, dry_run=True)
         show(without_noise(made))
         return
     if live is None:
-        _create(session, deploying.new_endpoint(name, deployment, content))
+        _create(session, new)
     else:
         endpoint.change(lambda manifest: deploying.changed_spec(manifest, deployment, content))
         session.note(f"OnlineEndpoint {name} changed.")

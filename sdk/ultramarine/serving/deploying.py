@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any, NamedTuple
 
 from ultramarine_contract.errors import InvalidSpec, listed
 from ultramarine_contract.meta import API_VERSION, Manifest
+
+from ultramarine.resources.base import NAME_PATTERN
 
 FIRST = "blue"  # name of an endpoint's first deployment
 
@@ -58,6 +61,25 @@ def changed_spec(manifest: Manifest, deployment: str, content: Content) -> Manif
         return {"deployments": deployments}
     traffic = dict(spec.get("traffic") or {names[0]: 100})
     return {"deployments": [*deployments, {"name": deployment, **content.fields()}], "traffic": traffic}
+
+
+def check_scoring(reference: str, format: str, deployments: list[Manifest]) -> None:
+    """Refuse a deployment of a model that no server loads by itself, without a script. Raises InvalidSpec."""
+    for entry in deployments:
+        if entry.get("model") == reference and format == "custom" and not entry.get("scoring"):
+            raise InvalidSpec(
+                f"model {reference} has the format custom, which no server loads by itself. Give the script that"
+                " answers with it: --scoring score.py."
+            )
+
+
+def check_name(option: str, name: str) -> None:
+    """Refuse a name that Kubernetes refuses, in words. Raises InvalidSpec."""
+    if name and not re.fullmatch(NAME_PATTERN, name):
+        usable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        raise InvalidSpec(
+            f"{option} {name}: a name has lower-case letters, digits and '-'. Write {usable or 'another name'}."
+        )
 
 
 def joined_spec(manifest: Manifest, spec: Manifest, *, turns_traffic: bool) -> Manifest:
