@@ -86,3 +86,14 @@ def test_apply_names_the_commands_for_an_azure_file(tmp_path: Path) -> None:
     ):
         with pytest.raises(InvalidSpec, match=sentence):
             applying.check_kinds(load([tmp_path / name]))
+
+
+def test_all_faults_are_named_before_an_upload(script: Path) -> None:
+    """An option's and the file's own; another kind of Kubernetes is the server's to check."""
+    [job] = composing.manifests_of(script, PLAIN._replace(register="Churn_Model"), lambda text: None, lambda: "")
+    job["spec"]["comand"] = ["a"]
+    with pytest.raises(InvalidSpec) as caught:
+        composing.check([job, {"apiVersion": "v1", "kind": "Secret"}], script.parent)
+
+    assert "spec.outputs.model.registerAs" in caught.value.message
+    assert "spec.comand: unknown field; did you mean command?" in caught.value.message

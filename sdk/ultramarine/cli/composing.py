@@ -304,13 +304,24 @@ def show(manifest: Manifest) -> None:
     typer.echo(f"---\n{yaml_text(manifest)}", nl=False)
 
 
-def show_offline(manifests: list[Manifest], folder: Path) -> None:
-    """Print manifests that no server has seen, if they are valid. Raises InvalidSpec with the first fault."""
+def check(manifests: list[Manifest], folder: Path) -> None:
+    """Refuse manifests of our kinds that are not valid. Raises InvalidSpec with all faults."""
+    from ultramarine.files.metadata import is_foreign
     from ultramarine.files.reading import dotted
     from ultramarine.files.validation import faults
 
-    for manifest in manifests:
-        for fault in faults(manifest, folder):
-            raise InvalidSpec(f"{manifest['kind']}: {dotted(fault.path)}: {fault.message}")
+    lines = [
+        f"{manifest['kind']}: {dotted(fault.path)}: {fault.message}"
+        for manifest in manifests
+        if not is_foreign(manifest)
+        for fault in faults(manifest, folder)
+    ]
+    if lines:
+        raise InvalidSpec("\n".join(lines))
+
+
+def show_offline(manifests: list[Manifest], folder: Path) -> None:
+    """Print manifests that no server has seen, if they are valid. Raises InvalidSpec."""
+    check(manifests, folder)
     for manifest in manifests:
         show(manifest)

@@ -75,6 +75,7 @@ def submit(
     manifests = composing.manifests_of(file, options, session.note, lambda: client.platform.prefix)
     if env:
         composing.check_environment(client, composing.environment_of(env), manifests)
+    composing.check(manifests, file.parent)
     run: Run | None = None
     for manifest in manifests:
         with transfer_bar(session, "Uploading") as progress:
@@ -175,11 +176,7 @@ def logs(
         follow(session, chosen)
         return
     count = 0
-    last = ""
     for update in chosen.logs():
-        if last and update.pod != last:
-            session.note(f"Pod {update.pod}:")  # another attempt, or another node
-        last = update.pod
         typer.echo(update.text)
         count += 1
     if not count:
