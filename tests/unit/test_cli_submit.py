@@ -97,3 +97,16 @@ def test_all_faults_are_named_before_an_upload(script: Path) -> None:
 
     assert "spec.outputs.model.registerAs" in caught.value.message
     assert "spec.comand: unknown field; did you mean command?" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "sentence"),
+    [
+        ("cpu", "two", r"^--cpu two is not a quantity\. Write a number such as 2 or 500m\.$"),
+        ("memory", "4GB", r"^--memory 4GB is not a quantity\. Write a number such as 4Gi or 500M\.$"),
+    ],
+)
+def test_a_wrong_quantity_is_refused_by_its_option(script: Path, option: str, text: str, sentence: str) -> None:
+    """In one sentence, instead of those of the fields that it becomes."""
+    with pytest.raises(InvalidSpec, match=sentence):
+        spec_of(script, **{option: text})

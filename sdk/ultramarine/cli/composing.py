@@ -17,6 +17,7 @@ from ultramarine_contract.meta import API_VERSION, Manifest
 from ultramarine.files.nodes import SyntaxFault, nodes
 from ultramarine.files.reading import load
 from ultramarine.files.writing import yaml_text
+from ultramarine.resources.base import QUANTITY_PATTERN
 
 if TYPE_CHECKING:
     from ultramarine.azureml import Conversion
@@ -185,6 +186,8 @@ def _change(run: Manifest, options: Options, file: Path) -> None:
         trial["environment"] = environment_of(options.env)
     if options.image:
         trial["image"] = options.image
+    _check_quantity("--cpu", options.cpu, "2 or 500m")
+    _check_quantity("--memory", options.memory, "4Gi or 500M")
     resources = trial.setdefault("resources", {}) if options.cpu or options.memory or options.gpu else {}
     if options.cpu:
         resources.setdefault("requests", {})["cpu"] = options.cpu
@@ -197,6 +200,12 @@ def _change(run: Manifest, options: Options, file: Path) -> None:
         trial["args"] = [*trial.get("args", []), *options.arguments]
     for item in options.set:
         assign(run, item)
+
+
+def _check_quantity(option: str, text: str, example: str) -> None:
+    """Refuse a quantity that Kubernetes does not read. Raises InvalidSpec."""
+    if text and not re.fullmatch(QUANTITY_PATTERN, text):
+        raise InvalidSpec(f"{option} {text} is not a quantity. Write a number such as {example}.")
 
 
 def _environment_beside(script: Path) -> Manifest:

@@ -11,6 +11,7 @@ from ultramarine_contract.parameters import as_text
 # A DNS label: a name in a path, a mount or a label of Kubernetes.
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 URI_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\s\\%]*$"
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 
 
@@ -88,7 +89,7 @@ Quantity = Annotated[
             "x-kubernetes-int-or-string": True,
             "maxLength": 20,
             "minimum": 0,
-            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$",
+            "pattern": QUANTITY_PATTERN,
             **says("must be a quantity such as 2, 500m or 4Gi"),
         }
     ),
