@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -265,3 +266,24 @@ def test_documents_of_the_protocol_go_as_they_are(mixed: Served, named: Served) 
     assert path_of({"data": [[1, "a", 1]]}, mixed.signature) == "/score"
     assert path_of({"age": [1], "plan": ["a"], "children": [1]}, mixed.signature) == ""
     assert path_of(json.loads("[[1, 2, 3]]"), named.signature) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("rows.csv", r"rows.csv has semicolons between its columns\. Save it with commas, or tabs as \.tsv\."),
+        ("rows.xlsx", r"rows.xlsx is a spreadsheet\. Save it as \.csv"),
+    ],
+)
+def test_tables_of_spreadsheets_are_refused_with_what_to_save(tmp_path: Path, name: str, sentence: str) -> None:
+    """By the first line of a .csv, and by the suffix of another file."""
+    (tmp_path / name).write_text("radius;texture\n1;2\n")
+    with pytest.raises(DataInvalid, match=sentence):
+        read_data(f"@{tmp_path / name}", None)
+
+
+def test_standard_input_is_json_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CSV there is refused in these words."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("radius,texture\n1,2\n"))
+    with pytest.raises(DataInvalid, match="standard input, which takes no CSV, is not JSON"):
+        read_data("@-", None)

@@ -26,7 +26,7 @@ def read_data(text: str, signature: Signature | None) -> Any:
     if not text.startswith("@"):
         return _json(text, "--data")
     if text == "@-":
-        return _json(sys.stdin.read(), "standard input")
+        return _json(sys.stdin.read(), "standard input, which takes no CSV,")
     path = Path(text[1:])
     if not path.is_file():
         raise DataInvalid(f"--data {text}: the file does not exist. Correct the path.")
@@ -34,6 +34,8 @@ def read_data(text: str, signature: Signature | None) -> Any:
         match path.suffix.lower():
             case ".csv" | ".tsv":
                 return _csv(path, signature)
+            case ".xlsx" | ".xls" | ".ods":
+                raise DataInvalid(f"{path} is a spreadsheet. Save it as .csv, and give that file.")
             case ".parquet":
                 return _parquet(path)
             case ".jsonl" | ".ndjson":
@@ -74,6 +76,8 @@ def _csv(path: Path, signature: Signature | None) -> Columns:
         columns = Columns({name: [] for name in names})
         if not names or len(columns) < len(names):
             raise DataInvalid(f"{path} needs a first line with different names of its columns. Correct it.")
+        if len(names) == 1 and ";" in names[0]:
+            raise DataInvalid(f"{path} has semicolons between its columns. Save it with commas, or tabs as .tsv.")
         types = _types(names, signature)
         for row in reader:
             if not row:
