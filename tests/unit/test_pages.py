@@ -56,6 +56,14 @@ def test_the_readme_shows_the_first_tutorials_commands() -> None:
         assert {(block.language, line) for line in block.text.splitlines()} <= tutorial
 
 
+def test_pages_say_where_data_is_and_what_a_local_run_needs() -> None:
+    """The README names the variable of its own example's input, and the page of local runs installs uv."""
+    readme = (ROOT / README).read_text()
+    (name,) = set(re.findall(r"submit train.py --data (\w+)=", readme))
+    assert f"`AZURE_ML_INPUT_{name}`" in readme
+    assert "`pip install uv`" in (ROOT / "docs/local.md").read_text()
+
+
 def test_output_is_compared_without_ages(tmp_path: Path) -> None:
     """A shown line has to be printed by the commands before it; words with digits and spaces may differ."""
     page = tmp_path / "page.md"
