@@ -110,3 +110,10 @@ def test_a_wrong_quantity_is_refused_by_its_option(script: Path, option: str, te
     """In one sentence, instead of those of the fields that it becomes."""
     with pytest.raises(InvalidSpec, match=sentence):
         spec_of(script, **{option: text})
+
+
+def test_an_argument_of_a_script_makes_its_output(script: Path) -> None:
+    """It is registered only with --register."""
+    arguments = ["--out", "$(outputs.model)"]
+    assert spec_of(script, arguments=arguments)[0]["outputs"] == {"model": {}}
+    assert spec_of(script, arguments=arguments, register="churn")[0]["outputs"] == {"model": {"registerAs": "churn"}}

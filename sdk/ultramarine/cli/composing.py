@@ -198,6 +198,9 @@ def _change(run: Manifest, options: Options, file: Path) -> None:
         resources.setdefault("limits", {})["nvidia.com/gpu"] = options.gpu
     if options.arguments:
         trial["args"] = [*trial.get("args", []), *options.arguments]
+    if file.suffix in _INTERPRETERS:  # a manifest has its outputs
+        for output in re.findall(r"\$\(outputs\.([^)]+)\)", " ".join(options.arguments)):
+            trial.setdefault("outputs", {}).setdefault(output, {})
     for item in options.set:
         assign(run, item)
 
