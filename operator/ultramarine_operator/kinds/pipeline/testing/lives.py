@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ultramarine_contract.meta import Manifest
 
-from ....shared.testing import Life, World, applied, until_state, until_true
+from ....shared.testing import Life, World, applied, until_message, until_state, until_true
+from ...model.testing.samples import model, version
 from .samples import applied_run, pipeline
 
 KIND, NAME = "PipelineRun", "nightly"
@@ -78,10 +79,31 @@ async def _follows_a_pipeline(world: World) -> None:
     await _succeeds(world)
 
 
+async def _publishes(world: World) -> None:
+    """The alias waits for the files of the new version, moves to it, and does not move back."""
+    world.decide(f"{NAME}-s0", "succeeds")
+    await until_message(world, "ModelVersion", "churn-2", "Ready", "2.onnx")
+    await world.store("2.onnx")
+    await until_state(world, KIND, NAME, "Succeeded")
+    aliases = (world.get("Model", "churn") or {}).get("spec", {}).get("aliases")
+    assert aliases == {"champion": "2"}, f"the alias does not lead to the published version: {aliases}"
+    states = {step["name"]: step["state"] for step in world.status(KIND, NAME)["steps"]}
+    assert states == {"s0": "Succeeded", "publish": "Succeeded", "back": "Skipped"}
+
+
+def _alias(version: str) -> Manifest:
+    return {"model": "churn", "version": version, "alias": "champion"}
+
+
 _FAILING = {
     "steps": _uncached([{**step, "trainingJob": {**step["trainingJob"], "backoffLimit": 0}} for step in _chain(3)]),
     "finally": [{"name": "last", "cache": False, "trainingJob": _job("last")}],
 }
+_PUBLISHING = [
+    *_uncached(_chain(1)),
+    {"name": "publish", "after": ["s0"], "publish": _alias("2")},
+    {"name": "back", "after": ["publish"], "publish": _alias("1")},
+]
 PIPELINE_LIVES = (
     Life(
         "is checked",
@@ -107,5 +129,11 @@ LIVES = (
         "follows a pipeline",
         (applied("Pipeline", "churn", {"steps": _uncached(_chain(3))}), applied(KIND, NAME, {"pipeline": "churn"})),
         _follows_a_pipeline,
+    ),
+    Life(
+        "publishes",
+        (model(champion="1"), version(1), version(2), applied_run(NAME, _PUBLISHING)),
+        _publishes,
+        ("1.onnx",),
     ),
 )
