@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.errors import InvalidSpec, StorageError
 from ultramarine_contract.meta import Manifest
 from ultramarine_operator.kinds.pipeline.plan import plan_pipeline, plan_run, questions_run
+from ultramarine_operator.kinds.pipeline.room import MAX_BYTES
 from ultramarine_operator.kinds.pipeline.testing.samples import (
     STEPS,
     after,
@@ -413,14 +415,65 @@ def test_a_step_whose_version_is_not_ready_has_no_key():
 
 
 def test_a_thousand_repetitions_fit_into_a_run():
-    """The state of an ended repetition takes at most 480 bytes: 1,000 of them stay below 512 KiB."""
+    """The state of an ended repetition takes at most 380 bytes: 1,000 of them stay below 512 KiB."""
     entries = {"items": ["a"], "parallel": 1}
     run = run_of([{"name": "part-of-a-thousand", "forEach": entries, "trainingJob": {**STEPS[0]["trainingJob"]}}])
     first = planned(run)
     ended = planned(after(run, first), done(run, first.apply[0]))
     part = state(ended, "part-of-a-thousand-0")
     assert (part["state"], part["missReason"]) == ("Succeeded", "no record of this step exists")
-    assert len(json.dumps(part, separators=(",", ":"))) <= 480
+    assert len(json.dumps(part, separators=(",", ":"))) <= 380
+    assert "digest" not in part["outputs"]["table"]
+
+
+def fan(count: int, outputs: int, **fields: Any) -> Manifest:
+    """A step for each of so many entries, each of which has so many outputs."""
+    places = {f"table-{number}": {} for number in range(outputs)}
+    entries = {"items": list(range(count)), "parallel": 100}
+    return step("part", forEach=entries, job={"command": ["$(item)"], "outputs": places}, **fields)
+
+
+def test_a_fan_out_with_three_outputs_fits_into_etcd():
+    """A run with 1,000 ended entries of three outputs stays below MAX_BYTES, which etcd's limit exceeds by half."""
+    story = Story(run_of([fan(1000, 3)]))
+    for _ in range(11):
+        plan = story.look()
+        for name, made in list(story.children.items()):
+            if made.get("status", {}).get("state") != "Succeeded":
+                story.end(name)
+    assert plan.status["state"] == "Succeeded"
+    assert len(json.dumps(story.run.manifest, separators=(",", ":"))) < MAX_BYTES
+
+
+def test_a_fan_out_that_does_not_fit_is_refused_before_it_starts():
+    """The message has the step, the number of entries and the remedy; fewer entries run."""
+    refused = planned(run_of([fan(1000, 16)]))
+    assert (refused.apply, states(refused)) == ((), {"part": "Failed"})
+    message = refused.status["failure"]["message"]
+    assert message.startswith("step part failed: forEach: 1000 entries of about ")
+    most = int(re.search(r"use at most (\d+) entries, or fewer outputs or metrics$", message)[1])
+    assert len(planned(run_of([fan(most, 16)])).apply) == 100
+    assert states(planned(run_of([fan(most + 100, 16)]))) == {"part": "Failed"}
+
+
+def test_a_fan_out_that_grows_by_its_metrics_begins_no_more_entries():
+    """The first entry that ends shows the size of all; those that run end, and then the step fails."""
+    story = Story(run_of([fan(1000, 1)]))
+    story.look()
+    story.end("nightly-part-0", metrics={"latest": {f"a-long-name-of-a-metric-{n}": n / 7 for n in range(20)}})
+    stopped = story.look()
+    assert (stopped.apply, state(stopped, "part")["state"]) == ((), "Running")
+    for name in story.children:
+        story.end(name)
+    assert "1000 entries of about" in state(story.look(), "part")["message"]
+
+
+def test_rounds_that_do_not_fit_are_refused():
+    """maxIterations counts, since the number of rounds shows at their end."""
+    rounds = {"condition": "steps.a.metrics.auc > 0.1", "maxIterations": 1000}
+    job = {"outputs": {f"table-{number}": {} for number in range(16)}}
+    refused = planned(run_of([step("a", job=job, **{"while": rounds})]))
+    assert "while: 1000 rounds of about" in refused.status["failure"]["message"]
 
 
 def test_an_own_job_is_not_taken_for_a_reused_one():

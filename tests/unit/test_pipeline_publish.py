@@ -15,7 +15,7 @@ from ultramarine_operator.shared.plan import Edit, Obj, Plan
 from ultramarine_operator.shared.testing import child, stored
 
 FIT = {"command": ["fit"], "outputs": {"model": {"registerAs": "churn"}}}
-FITTED = f"s3://lake/team-a/trainingjobs/nightly-fit/uid/model/{'0' * 16}/"
+FITTED = f"s3://lake/team-a/trainingjobs/nightly-fit/uid/model/{'a' * 16}/"
 READY = {"conditions": [{"type": "Ready", "status": "True", "message": ""}]}
 ALIAS = {"model": "churn", "version": "$(steps.fit.outputs.model)", "alias": "champion"}
 DEPLOYMENT = {"model": "churn", "version": "8", "endpoint": "churn", "deployment": "green"}

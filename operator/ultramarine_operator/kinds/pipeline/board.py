@@ -336,9 +336,9 @@ class Board:
         )
 
     def end(self, name: str, state: StepState, message: str = "", **fields: Any) -> None:
-        """End a step. The key of a repetition stays with its object, so that 1,000 of them fit into a run."""
-        if name not in self.steps and fields.get("child"):
-            fields.pop("key", None)
+        """End a step, or a repetition, of which less is kept so that 1,000 of them fit into a run."""
+        if name not in self.steps:
+            message, fields = results.shortened(message, fields)
         self.put(name, state, message, completion_time=timestamp(self.now), **fields)
         if state == "Failed":
             self.failed.append(name)

@@ -14,7 +14,7 @@ from ultramarine_contract.errors import UltramarineError
 from ...shared.conditions import ENDED as ENDED_RUNS
 from ...shared.conditions import state_of, timestamp
 from ...shared.questions import ReadText
-from . import results
+from . import results, room
 from .board import RETRY, Board
 from .graph import Node
 from .results import ENDED, Unresolved, may_pass
@@ -37,6 +37,9 @@ def repeat(board: Board, node: Node) -> None:
     if len(board.states) + count - (state.items or 0) > MAX_STATES:
         raise Unresolved(f"the run would have more than {MAX_STATES} steps; use fewer entries")
     if state.items is None or state.state == "Waiting":
+        most = step.while_.max_iterations if step.while_ is not None else count
+        if fault := room.fault_of(board, step, most, room.expected_bytes(board, node)):
+            raise Unresolved(fault)
         board.put(step.name, "Running", items=count, start_time=timestamp(board.now))
     if items is not None and step.for_each is not None:
         _advance_entries(board, node, items, 0 if follows else step.for_each.parallel)
@@ -96,6 +99,8 @@ def _advance_entries(board: Board, node: Node, items: list[Any], parallel: int) 
     own = set(names)
     halting = [name for name in board.failed if name in own or not is_final]
     stops = (halting and not board.spec.continue_on_step_failure) or (board.run.spec.cancel and not is_final)
+    fault = _lack_of_room(board, step, names) if parallel and not stops else ""
+    stops = stops or bool(fault)
     for name, item in zip(names, items, strict=True):
         if live >= parallel or stops or board.run.spec.suspend:
             break
@@ -112,8 +117,16 @@ def _advance_entries(board: Board, node: Node, items: list[Any], parallel: int) 
     elif len(begun) == len(items):
         board.end(step.name, "Succeeded", **board.kept(board.states[step.name]))
     elif stops:
-        why = f"step {halting[0]} failed" if halting else "the run was cancelled"
+        why = fault or (f"step {halting[0]} failed" if halting else "the run was cancelled")
         board.end(step.name, "Failed", why, **board.kept(board.states[step.name]))
+
+
+def _lack_of_room(board: Board, step: Step, names: list[str]) -> str:
+    """Return why the entries that have not begun do not fit, by the size of the first that has ended."""
+    if names[-1:] and names[-1] in board.states:
+        return ""
+    ended = next((part for name in names if (part := board.states.get(name)) and part.state == "Succeeded"), None)
+    return room.fault_of(board, step, len(names), room.bytes_of(ended)) if ended is not None else ""
 
 
 def _advance_rounds(board: Board, node: Node) -> None:

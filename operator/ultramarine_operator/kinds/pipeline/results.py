@@ -16,6 +16,7 @@ from ultramarine_contract.meta import SWEEP, TRAINING_JOB, Manifest
 from ...shared.conditions import find
 
 MAX_OUTPUTS, MAX_URI, MAX_MESSAGE = 16, 2048, 500
+MAX_PART_MESSAGE = 200  # characters of a repetition's message, and of its reason to run
 ENDED = ("Succeeded", "Failed", "Skipped")
 _FOLDER = re.compile(r"/([0-9a-f]{16})/$")  # an artifact's, named by its digest
 
@@ -48,6 +49,23 @@ def _outputs(outputs: Iterable[tuple[str, str, str]]) -> dict[str, StepOutput]:
         name: StepOutput(uri=uri, **({"digest": digest} if digest else {}))
         for name, uri, digest in fitting[:MAX_OUTPUTS]
     }
+
+
+def shortened(message: str, fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return message and fields of a repetition that has ended, without what its object or its URIs say too.
+
+    The key stays with the object. The folder of an output has the first digits of the digest in its name.
+    """
+    kept = {name: value for name, value in fields.items() if name != "key" or not fields.get("child")}
+    kept["outputs"] = {name: _named_by_digest(output) for name, output in (fields.get("outputs") or {}).items()}
+    kept["miss_reason"] = (fields.get("miss_reason") or "")[:MAX_PART_MESSAGE]
+    return message[:MAX_PART_MESSAGE], kept
+
+
+def _named_by_digest(output: StepOutput) -> StepOutput:
+    folder = _FOLDER.search(output.uri)
+    is_named = folder is not None and output.digest.startswith(f"sha256:{folder[1]}")
+    return StepOutput(uri=output.uri) if is_named else output
 
 
 def metrics_of(child: Manifest) -> dict[str, float]:

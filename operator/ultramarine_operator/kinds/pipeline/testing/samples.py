@@ -74,7 +74,7 @@ def done(run: Obj[Any], made: Manifest, state: str = "Succeeded", **status: Any)
     name = made["metadata"]["name"]
     outputs = {
         output: {
-            "uri": f"s3://lake/team-a/trainingjobs/{name}/uid/{output}/{'0' * 16}/",
+            "uri": f"s3://lake/team-a/trainingjobs/{name}/uid/{output}/{'a' * 16}/",
             "digest": f"sha256:{'a' * 64}",
         }
         for output in made["spec"].get("outputs") or {}
