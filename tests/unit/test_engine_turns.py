@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from builders import NOW, PLATFORM, child, endpoint, ours, read, seen, version
@@ -22,6 +22,8 @@ from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kinds.model.plan import plan_model
 from ultramarine_operator.kube.apply import with_hash
 from ultramarine_operator.kube.client import ApiError
+from ultramarine_operator.shared.plan import Obj, Plan, Seen
+from ultramarine_operator.shared.questions import Clients, Question
 
 COUNT = 500
 
@@ -255,3 +257,39 @@ async def test_old_answers_are_not_kept_for_later_questions(engine):
 
     await led(engine, lambda: engine._done is not None)
     assert answers == {}
+
+
+@dataclass(frozen=True)
+class Asked(Question):
+    """A question whose answer is its own text."""
+
+    text: str
+
+    @property
+    def source(self) -> str:
+        return "test"
+
+    async def ask(self, clients: Clients) -> str:
+        return self.text
+
+
+async def test_questions_that_follow_from_answers_are_answered_in_one_pass(engine):
+    """The plan is made when a look asks for nothing more; it has all answers, which are forgotten then."""
+    reconciler, key, nobody = engine._reconciler, Key("Model", "team-a", "m-0"), cast("Any", None)
+    engine._inquiries._clients = Clients(nobody, nobody, nobody, nobody)
+    plans: list[list[str]] = []
+
+    def questions(_: object, seen: Seen) -> tuple[Question, ...]:
+        return (Asked("list"), *(Asked(f"entry of {text}") for text in seen.answers.values() if text == "list"))
+
+    def plan(obj: Obj[Any], seen: Seen, _: object) -> Plan:
+        plans.append(sorted(seen.answers.values()))
+        return Plan(dict(obj.status))
+
+    reconciler._kinds["Model"] = replace(reconciler._kinds["Model"], plan=plan, questions=questions)
+    engine.tell(MODEL, model(0))
+    while not plans:
+        await reconciler.reconcile(key)
+        await asyncio.sleep(0)
+    assert plans == [["entry of list", "list"]]
+    assert engine._inquiries.so_far(key) == {}

@@ -1,7 +1,7 @@
 """Questions that the mirror cannot answer, asked beside the passes: a source that does not answer holds up no worker.
 
 A pass whose questions are not answered yet ends without a write, and its key is rung when the answers are in. They
-serve that one next pass, and are forgotten.
+serve the next pass that asks for nothing more, and are forgotten.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class Inquiries:
         self._asking: dict[Key, asyncio.Task[None]] = {}
         self._answers: dict[Key, Answers] = {}
         self._away: dict[str, tuple[float, str, UltramarineError]] = {}  # by source: until when, whose subject, error
+
+    def so_far(self, key: Key) -> Answers:
+        """Return the answers that wait for the pass of a key: some of its questions may follow from them."""
+        return self._answers.get(key, {})
 
     def answers(self, key: Key, questions: tuple[Question, ...]) -> Answers | None:
         """Return the answers to these questions, once; None while they are asked, and `key` is rung afterwards."""

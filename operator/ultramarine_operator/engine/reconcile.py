@@ -124,7 +124,7 @@ class Reconciler:
             report=report,
             look=lambda of, name: self._mirror.get(Key(of, key.namespace, name)),
         )
-        questions = kind.questions(obj, seen)
+        questions = kind.questions(obj, replace(seen, answers=self._inquiries.so_far(key)))
         if not questions:
             self._inquiries.forget(key)  # an answer that no pass has used gets old
             return seen
