@@ -12,6 +12,7 @@ from hands import task_of
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.meta import Manifest
+from ultramarine_contract.partitions import partitions_of
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import WantedTrial
 from ultramarine_operator.kinds.dataset.testing import stored_version
@@ -116,6 +117,22 @@ def test_changed_bytes_are_named_at_the_read(storage: Storage, bucket: str, tmp_
     file = record.uri if change == "all" else "sub/b.csv"
     with pytest.raises(StorageError, match=re.escape(file)) as caught:
         fetch_folder(storage, "data", record.uri, tmp_path / "two", lines.append, record.digest)
+    assert caught.value.reason == "DataChanged"
+
+
+def test_a_partition_is_verified_by_the_digest_of_its_files(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """Its folder has no list of files; a changed file is noticed, and the other partition still read."""
+    folder = tmp_path / "data"
+    for month in ("2026-01", "2026-02"):
+        (folder / f"month={month}").mkdir(parents=True)
+        (folder / f"month={month}/part-0.csv").write_text(f"a\n{month}\n")
+    record = storage.upload_folder(folder, f"s3://{bucket}/orders/")
+    first, second = partitions_of(storage.manifest(record.uri))
+    storage.write(f"{record.uri}month=2026-02/part-0.csv", b"a\nother\n")
+    got = fetch_folder(storage, "data", f"{record.uri}{first.key}/", tmp_path / "one", print, first.digest)
+    assert (got.digest, (tmp_path / "one/part-0.csv").read_text()) == (first.digest, "a\n2026-01\n")
+    with pytest.raises(StorageError, match="month=2026-02") as caught:
+        fetch_folder(storage, "data", f"{record.uri}{second.key}/", tmp_path / "two", print, second.digest)
     assert caught.value.reason == "DataChanged"
 
 

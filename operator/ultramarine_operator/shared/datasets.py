@@ -91,17 +91,17 @@ def resolve(reference: str, seen: Seen) -> DatasetPin | NotReady:
     return NotReady(f"{leads}{_why(version)}", is_final=not leads and state in (REFUSED, INVALID))
 
 
-def look_up(reference: str, seen: Seen) -> DatasetPin | None:
-    """Return the ready version of DATASET@REFERENCE, looked up by name: `seen.related` needs no Dataset."""
+def look_up(reference: str, seen: Seen) -> DatasetPin | NotReady:
+    """Find the version that DATASET@REFERENCE names, looked up by name: `seen.related` needs no Dataset."""
     dataset, _, selected = reference.partition("@")
     owner = seen.look(DATASET.kind, dataset) or {}
     if selected == LATEST:
-        number = (owner.get("status") or {}).get("latestReadyVersion")
+        status = owner.get("status") or {}
+        number = status.get("latestReadyVersion") or status.get("latestVersion")
     else:
         number = selected if selected.isdigit() else ((owner.get("spec") or {}).get("aliases") or {}).get(selected)
     version = seen.look(DATASET_VERSION.kind, version_name(dataset, str(number))) if number else None
-    pin = resolve(reference, replace(seen, related=tuple(manifest for manifest in (owner, version) if manifest)))
-    return pin if isinstance(pin, DatasetPin) else None
+    return resolve(reference, replace(seen, related=tuple(manifest for manifest in (owner, version) if manifest)))
 
 
 def _pin(version: Manifest) -> DatasetPin:

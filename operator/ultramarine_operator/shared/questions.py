@@ -20,6 +20,7 @@ from ultramarine_contract.common import ArtifactManifest
 from ultramarine_contract.dataset_records import table_format
 from ultramarine_contract.errors import GatewayError, StorageError, UltramarineError
 from ultramarine_contract.meta import Manifest
+from ultramarine_contract.partitions import Partition, partitions_of
 from ultramarine_contract.routes import RouteState
 
 from .metrics import GATEWAY_QUESTIONS, STORAGE_QUESTION_SECONDS, STORAGE_QUESTIONS
@@ -211,6 +212,25 @@ class CheckData(CheckArtifact):
                 return DataFacts(manifest.digest, manifest.bytes, len(paths), bool(table_format(paths)))
 
         return await clients.in_thread(check)
+
+
+@dataclass(frozen=True)
+class ReadPartitions(_StorageQuestion):
+    """Partitions of a dataset's version. The error DataChanged says that its list of files has another digest."""
+
+    uri: str
+    digest: str
+
+    async def ask(self, clients: Clients) -> tuple[Partition, ...]:
+        def read() -> tuple[Partition, ...]:
+            with _counted(STORAGE_QUESTIONS), STORAGE_QUESTION_SECONDS.time():
+                manifest = clients.storage.manifest(self.uri)
+                if manifest.digest != self.digest:
+                    message = f"{self.uri} has changed since its version was made; register its files as a new version"
+                    raise StorageError(message, "DataChanged")
+                return partitions_of(manifest)
+
+        return await clients.in_thread(read)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from .base import (
     Status,
     rule,
     rules,
+    says,
 )
+from .dataset import DATASET_REFERENCE
 from .environment import EnvironmentReference
 from .pods import PodTemplate
 
@@ -70,12 +72,32 @@ class PipelineDefaults(Schema):
     pod_template: PodTemplate | None = Field(default=None, description="Scheduling and identity of the pods.")
 
 
+PartitionsReference = Annotated[
+    str,
+    Field(
+        pattern=rf"{DATASET_REFERENCE}|^\$\(params\.[A-Za-z_][A-Za-z0-9_-]*\)$",
+        max_length=81,
+        json_schema_extra=says("must be DATASET@VERSION, DATASET@ALIAS, DATASET@latest or $(params.NAME)"),
+    ),
+]
+
+
 class ForEach(Schema):
-    """Repetition of a step for each entry of a list; $(item) stands for the entry."""
+    """Repetition of a step for each entry of a list, or for each partition of a dataset; $(item) stands for the entry.
+
+    No rule of the API server can see `items`, whose type is open: `pipeline_checks` looks for one of both.
+    """
 
     items: ListOrText = Field(
+        default=None,
         description="List, or a text: a JSON list, $(params.NAME) of type list, or $(steps.STEP.outputs.NAME), whose "
-        f"folder has the list in items.json. At most {MAX_ITEMS} entries."
+        f"folder has the list in items.json. At most {MAX_ITEMS} entries.",
+    )
+    partitions: PartitionsReference | None = Field(
+        default=None,
+        description="Version of a Dataset, or $(params.NAME) of type dataset, instead of items. Each entry is a folder "
+        "such as month=2026-01 with $(item.uri), $(item.digest), $(item.key) and $(item.values.COLUMN). The version is "
+        "resolved once, when the step begins.",
     )
     parallel: int = Field(default=10, ge=1, le=MAX_ITEMS, description="Maximum number of entries that run at a time.")
 
@@ -317,6 +339,15 @@ class Published(Schema):
     deployment: str = Field(default="", max_length=253, description="Deployment whose model is set.")
 
 
+class PartitionsPin(Schema):
+    """Version of a Dataset whose partitions a step runs for, resolved once."""
+
+    dataset: str = Field(max_length=81, description="Reference to the version, as the step has it.")
+    version: str = Field(default="", max_length=253, description="DatasetVersion; empty while none is ready.")
+    uri: str = Field(default="", max_length=1024, description="Folder of the version.")
+    digest: str = Field(default="", max_length=71, description="SHA-256 over the list of its files.")
+
+
 class StepStatus(Schema):
     """State of a step, or of one of its repetitions."""
 
@@ -347,6 +378,9 @@ class StepStatus(Schema):
     metrics: dict[str, float] = Field(default={}, max_length=20, description="Last value of each metric.")
     items: int | None = Field(default=None, ge=0, description="Number of repetitions of forEach or while.")
     published: Published | None = Field(default=None, description="Version that the step has published.")
+    partitions: PartitionsPin | None = Field(
+        default=None, description="Version of the Dataset in forEach.partitions, as it was resolved."
+    )
 
 
 class PipelinePin(Schema):

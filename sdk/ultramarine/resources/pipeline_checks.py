@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from ultramarine_contract.errors import InvalidSpec, listed
 
 from . import pipeline_conditions as conditions
-from .pipeline import PipelineParameter, PipelineSpec, Publish, Step
+from .pipeline import ForEach, PipelineParameter, PipelineSpec, Publish, Step
 from .pipeline_conditions import ConditionError
 from .pipeline_references import Place, Reference, filled, references, whole
 from .pipeline_steps import document_of, ordered, runnable_of
@@ -120,7 +120,7 @@ class _Scope:
             if expression:
                 yield from (f"{field}: {fault}" for fault in self._condition_faults(expression, field))
         if step.for_each is not None:
-            yield from self._list_faults(step.for_each.items)
+            yield from self._entry_faults(step.for_each)
         document = document_of(step, self._spec.defaults)
         places: dict[Place, Reference] = {}
         sound = True
@@ -157,6 +157,18 @@ class _Scope:
     def _no_parameter(self, name: str) -> str:
         return f"the pipeline has no parameter {name!r} (it has: {listed(sorted(self._spec.parameters)) or 'none'})"
 
+    def _entry_faults(self, for_each: ForEach) -> Iterator[str]:
+        if (for_each.items is None) == (for_each.partitions is None):
+            yield "forEach: give one of items and partitions"
+        elif for_each.partitions is None:
+            yield from self._list_faults(for_each.items)
+        elif (reference := whole(for_each.partitions)) is not None:
+            fault = self._reference_fault(reference)
+            if not fault and self._type_of(reference) not in ("dataset", "string"):
+                fault = f"expected dataset, got {self._type_of(reference)}"
+            if fault:
+                yield f"forEach.partitions: {fault}"
+
     def _list_faults(self, items: Any) -> Iterator[str]:
         if isinstance(items, list):
             return
@@ -175,8 +187,11 @@ class _Scope:
         match reference.root, reference.path:
             case "params", (name,):
                 return "" if name in self._spec.parameters else self._no_parameter(name)
-            case "item", _:
+            case "item", path:
                 repeats = self._step.for_each or self._step.while_
+                if self._step.for_each is not None and self._step.for_each.partitions and not _is_of_partition(path):
+                    has = "$(item.uri), $(item.digest), $(item.key) and $(item.values.COLUMN)"
+                    return f"{reference.text} is not a field of a partition, which has {has}"
                 return "" if repeats else "$(item) needs forEach or while; add one of them"
             case "steps", (name, "outputs" | "metrics", _) | (name, "state"):
                 if name not in self._steps or name == self._step.name:
@@ -255,6 +270,11 @@ class _Scope:
                     yield f"{_field(place)}: expected {expected}, got {got}"
                 else:
                     yield f"{_field(place)}: {detail['msg']}"
+
+
+def _is_of_partition(path: tuple[str, ...]) -> bool:
+    """True for the path of a text in the entry of a partition."""
+    return path in (("uri",), ("digest",), ("key",)) or (len(path) == 2 and path[0] == "values")
 
 
 def _output_fault(reference: Reference, steps: Mapping[str, Step], spec: PipelineSpec) -> str:

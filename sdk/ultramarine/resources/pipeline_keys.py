@@ -63,10 +63,10 @@ def parts_of(runnable: Runnable, spec: Document, salt: str, image: str, environm
     for name, source in sorted((spec.get("inputs") or {}).items()):
         if "dataset" in source:
             return Parts(problem=f"inputs.{name}: {source['dataset']} is not resolved to a version")
-        uri = str(source.get("uri", ""))
-        if uri.startswith("s3://"):
+        uri, digest = str(source.get("uri", "")), str(source.get("digest") or "")
+        if uri.startswith("s3://") and not digest:
             contents[f"inputs.{name}"] = uri
-        values[f"inputs.{name}"] = uri or str(source.get("digest") or _text(source))
+        values[f"inputs.{name}"] = digest or uri or _text(source)
     for variable in spec.get("env") or []:
         values[f"env.{variable.get('name')}"] = f"sha256:{content_hash(variable)}"
     if spec.get("envFrom"):

@@ -56,9 +56,19 @@ def fetch_folder(
 def _verified(storage: Storage, uri: str, digest: str, folder: Path, progress: Progress) -> list[FileEntry]:
     """Fetch an artifact or an object with this digest; the list of its files is not among them."""
     with _unchanged(digest):
+        if uri.endswith("/") and not storage.exists(f"{uri}{MANIFEST_NAME}"):
+            return _part(storage, uri, digest, folder, progress)
         files = storage.fetch_artifact(uri, digest, folder, progress).files
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
     return list(files)
+
+
+def _part(storage: Storage, uri: str, digest: str, folder: Path, progress: Progress) -> list[FileEntry]:
+    """Fetch a folder of an artifact, such as a partition; it has no list of files, and its digest is over them."""
+    files = storage.download(uri, folder, progress)
+    if (got := ArtifactManifest(tuple(files)).digest) != digest:
+        raise StorageError(f"the files of {uri} have the digest {got}, and not {digest}", "DigestMismatch")
+    return files
 
 
 @contextmanager

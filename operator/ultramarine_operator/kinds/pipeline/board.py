@@ -140,7 +140,7 @@ class Board:
         """Take over the results of an earlier run."""
         assert self.run.spec.rerun is not None
         origin = former.cached or CachedFrom(run=self.run.spec.rerun.of, job=former.child)
-        fields = ("items", "outputs", "metrics", "published")
+        fields = ("items", "outputs", "metrics", "published", "partitions")
         kept: dict[str, Any] = {name: getattr(former, name) for name in fields}
         self.end(name, "Succeeded", cached=origin, key=former.key, **kept)
         for number in range(former.items or 0):
@@ -325,7 +325,7 @@ class Board:
     @staticmethod
     def kept(state: StepStatus) -> dict[str, Any]:
         """Return the fields of a state that its end keeps."""
-        kept = ("child", "kind", "attempt", "start_time", "key", "miss_reason", "items", "published")
+        kept = ("child", "kind", "attempt", "start_time", "key", "miss_reason", "items", "published", "partitions")
         return {name: value for name in kept if (value := getattr(state, name))}
 
     def put(self, name: str, state: StepState, message: str = "", **fields: Any) -> None:

@@ -14,7 +14,7 @@ from ultramarine_contract.errors import UltramarineError
 from ...shared.conditions import ENDED as ENDED_RUNS
 from ...shared.conditions import state_of, timestamp
 from ...shared.questions import ReadText
-from . import results, room
+from . import partitions, results, room
 from .board import RETRY, Board
 from .graph import Node
 from .results import ENDED, Unresolved, may_pass
@@ -40,7 +40,8 @@ def repeat(board: Board, node: Node) -> None:
         most = step.while_.max_iterations if step.while_ is not None else count
         if fault := room.fault_of(board, step, most, room.expected_bytes(board, node)):
             raise Unresolved(fault)
-        board.put(step.name, "Running", items=count, start_time=timestamp(board.now))
+        pin = board.states[step.name].partitions
+        board.put(step.name, "Running", items=count, start_time=timestamp(board.now), partitions=pin)
     if items is not None and step.for_each is not None:
         _advance_entries(board, node, items, 0 if follows else step.for_each.parallel)
     else:
@@ -51,7 +52,11 @@ def _items(board: Board, step: Step) -> list[Any] | None:
     """Return the entries of a step; None while they are being read."""
     assert step.for_each is not None
     items: Any = step.for_each.items
-    if (reference := whole(items)) is not None:
+    if step.for_each.partitions is not None:
+        items = partitions.entries_of(board, step.name, step.for_each.partitions)
+        if items is None:
+            return None
+    elif (reference := whole(items)) is not None:
         items = board.values.resolve(reference, None)
         if reference.is_output and isinstance(items, str):
             answer = board.answer(ReadText(f"{items.rstrip('/')}/{ITEMS_NAME}"))
@@ -64,7 +69,7 @@ def _items(board: Board, step: Step) -> list[Any] | None:
     elif isinstance(items, str):
         items = results.items_of(items)
     if len(items) > MAX_ITEMS:
-        raise Unresolved(f"forEach.items has {len(items)} entries; use at most {MAX_ITEMS}")
+        raise Unresolved(f"forEach has {len(items)} entries; use at most {MAX_ITEMS}")
     return list(items)
 
 

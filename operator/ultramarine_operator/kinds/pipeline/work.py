@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ultramarine.resources import pipeline_keys
+from ultramarine.resources.dataset import DatasetPin
 from ultramarine.resources.pipeline import PipelineRunSpec, Step
 from ultramarine.resources.pipeline_keys import Parts
 from ultramarine.resources.pipeline_steps import Runnable
@@ -70,7 +71,7 @@ def pinned(spec: Manifest, identity: Manifest, seen: Seen) -> tuple[Manifest, Ma
     """
     inputs, contents = dict(spec.get("inputs") or {}), dict(identity.get("inputs") or {})
     for name, reference in references_in({"spec": spec}).items():
-        if (pin := look_up(reference, seen)) is not None:
+        if isinstance(pin := look_up(reference, seen), DatasetPin):
             dataset = reference.partition("@")[0]
             number = pin.version.removeprefix(f"{dataset}-")
             inputs[name] = {**inputs[name], "dataset": f"{dataset}@{number}"}

@@ -54,6 +54,14 @@ PIPELINE_MATERIAL = Material(
         ),
         *(
             rule(
+                "must be DATASET@VERSION, DATASET@ALIAS, DATASET@latest or $(params.NAME)",
+                {"steps": [{"name": "a", **_JOB, "forEach": {"partitions": partitions}}]},
+                {"steps": [{"name": "a", **_JOB, "forEach": {"partitions": broken}}]},
+            )
+            for partitions, broken in (("orders@latest", "orders"), ("$(params.raw)", "$(steps.a.outputs.raw)"))
+        ),
+        *(
+            rule(
                 "each key must be letters, digits, '_' and '-'",
                 {field: {"a_b-1": value}},
                 {field: {"a b": value}},

@@ -129,6 +129,14 @@ WHOLE_PIPELINE: Manifest = {
             "trainingJob": {"command": ["true"]},
         },
         {
+            "name": "months",
+            "forEach": {"partitions": "orders@latest", "parallel": 4},
+            "trainingJob": {
+                "command": ["true", "$(item.values.month)"],
+                "inputs": {"orders": {"uri": "$(item.uri)", "digest": "$(item.digest)"}},
+            },
+        },
+        {
             "name": "publish",
             "publish": {"model": "churn", "version": "1", "endpoint": "churn", "deployment": "green", "wait": True},
         },
@@ -169,6 +177,10 @@ def complete(_: Manifest, spec: Manifest) -> None:
                 del step[name]
         if "forEach" in step:
             step.pop("while", None)
+            entries = step["forEach"]
+            if ("items" in entries) == ("partitions" in entries):
+                entries.pop("partitions", None)
+                entries["items"] = ["a"]
         if "publish" in step:
             step["publish"] = {"model": "churn", "version": "1", "alias": "champion"}
     if defaults := spec.get("defaults"):
