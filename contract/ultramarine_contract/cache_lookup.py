@@ -63,8 +63,9 @@ def _record(storage: Storage, place: Place, key: str) -> tuple[CacheRecord | Non
     if record is None or record.key != key:
         return None, ""
     for name, output in record.outputs.items():
-        if not output.uri.startswith(f"s3://{place.bucket}/{place.namespace}/trainingjobs/"):
-            return None, f"output {name} of the record is not in the folder of the namespace's jobs"
+        own = f"s3://{place.bucket}/{place.namespace}"
+        if not output.uri.startswith((f"{own}/trainingjobs/", f"{own}/sweeps/")):
+            return None, f"output {name} of the record is not in a folder of the namespace's jobs and sweeps"
         try:
             digest, _, _ = storage.artifact_digest(output.uri)
         except StorageError as error:

@@ -1,17 +1,18 @@
-"""Records of steps that succeeded, by the cache key of their work: a trainer writes them, and a run looks them up."""
+"""Records of steps that succeeded, by the cache key of their work: pods write them, and runs look them up."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from msgspec import field
 
 from .common import Document, OutputRecord
 from .meta import GROUP, content_hash
 
-ANNOTATION_CACHE = f"{GROUP}/cache"  # of a step's TrainingJob: its CacheTask
+ANNOTATION_CACHE = f"{GROUP}/cache"  # of a step's TrainingJob or Sweep: its CacheTask
 CACHE_NAME = "cache"  # below a namespace's prefix: KEY/record.json, and steps/PIPELINE/STEP/record.json
 RECORD_NAME = "record.json"
 MAX_SHOWN = 80  # characters of a part's value
@@ -37,6 +38,20 @@ class CacheTask(Document, frozen=True):
 
     def to_json(self) -> str:
         return json.dumps(self.document(), sort_keys=True)
+
+    def outcome(self, outputs: Mapping[str, OutputRecord], metrics: Mapping[str, float], job: str) -> CacheRecord:
+        """Return the record of the work, which has ended now: `job` is the TrainingJob or the Sweep that did it."""
+        return CacheRecord(
+            key=self.key,
+            parts=self.parts,
+            outputs=dict(outputs),
+            metrics=dict(metrics),
+            pipeline=self.pipeline,
+            step=self.step,
+            run=self.run,
+            job=job,
+            time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
 
 
 class CacheRecord(Document, frozen=True):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, field
 
+from .cache_records import CacheTask
 from .common import AUTO, LARGEST, Amount, Count, Document, OutputRecord, Task, without_empty
 from .parameters import MOST_PODS
 
@@ -46,7 +47,8 @@ class SweepTask(Task, frozen=True):
     `max_failed_trials`, `trial_timeout_seconds`, `deadline_seconds`, `cpu_hours` and `gpu_hours` have no limit if 0;
     a trial takes `trial_cpus` and `trial_gpus`. `progress` is the URL to which a SweepSummary is posted,
     and `mlflow` the URI of a tracking server; both may be empty. `mlflow_tags` are those of all runs of the sweep.
-    With `pod_per_trial` the operator starts a TrainingJob for each trial that the summary wants.
+    With `pod_per_trial` the operator starts a TrainingJob for each trial that the summary wants. `cache` is the step of
+    a pipeline whose work the sweep does: its best trial is recorded there.
     """
 
     NOUN = "the task of a coordinator"
@@ -73,6 +75,7 @@ class SweepTask(Task, frozen=True):
     mlflow: str = ""
     mlflow_tags: dict[str, str] = field(default_factory=dict)
     pod_per_trial: bool = False
+    cache: CacheTask | None = None
 
     def to_json(self) -> str:
         return json.dumps({name: value for name, value in self.document().items() if value}, sort_keys=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ultramarine_contract.cache_records import CacheRecord, CacheTask, key_of, latest_uri, record_uri
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Storage
+from ultramarine_contract.sweep_records import BestTrial, SweepSummary, SweepTask
 from ultramarine_operator.shared.questions import CacheAnswer, Clients, LookUpStep
+from ultramarine_sweep.service.caching import store_records
 from unit.test_trainer_run import Pod, pod  # noqa: F401  the fixture
 
 PARTS = {"code": "sha256:1", "command": '["clean"]', "parameters.rate": "0.1"}
@@ -54,6 +57,32 @@ def test_a_success_is_recorded_and_found(pod, storage, bucket):  # noqa: F811
     assert ask(storage, bucket, PARTS, reuses=False).record is None
 
 
+def search(storage: Storage, bucket: str, folder: Path, outcome: str) -> SweepTask:
+    """Let a coordinator store the outcome of a sweep with one trial."""
+    (folder / "model.txt").write_text("model")
+    prefix = f"s3://{bucket}/team-a/sweeps/tune/uid/"
+    output = storage.upload_folder(folder, f"{prefix}trials/3/model/")
+    cache = CacheTask(key_of(PARTS), PARTS, "churn", "clean", "run-a")
+    objectives = ({"metric": "auc", "goal": "maximize"},)
+    task = SweepTask("team-a/tune", "uid", prefix, objectives, {"lr": {"uniform": {"min": 0, "max": 1}}}, cache=cache)
+    task = SweepTask.from_json(task.to_json())
+    best = BestTrial(3, (0.9,), {"lr": 0.1}, {"model": output})
+    store_records(storage, task, SweepSummary(outcome, best=(best,)))
+    return task
+
+
+def test_the_best_trial_of_a_sweep_is_recorded_and_found(storage, bucket, tmp_path):
+    """A coordinator records outputs and objective of the best trial; a failed sweep is no record."""
+    search(storage, bucket, tmp_path, "Failed")
+    assert ask(storage, bucket, PARTS).record is None
+    search(storage, bucket, tmp_path, "Succeeded")
+    record = ask(storage, bucket, PARTS).record
+    assert (record.run, record.job, record.metrics) == ("run-a", "tune", {"auc": 0.9})
+    assert storage.read(record.outputs["model"].uri + "model.txt") == b"model"
+    storage.delete_artifact(record.outputs["model"].uri)
+    assert "output model of run run-a is gone" in ask(storage, bucket, PARTS).miss
+
+
 def test_a_miss_names_the_part_that_differs(pod, storage, bucket):  # noqa: F811
     """The latest record of the step is compared: the first part that differs, with both values and its run."""
     train(pod, bucket, PARTS)
@@ -79,7 +108,7 @@ def test_a_record_whose_outputs_are_not_there_is_not_reused(pod, storage, bucket
         document = record.document()
         document["outputs"]["table"]["uri"] = f"s3://{bucket}/team-b/x/"
         storage.write(uri, json.dumps(document).encode())
-        words = "not in the folder of the namespace's jobs"
+        words = "not in a folder of the namespace's jobs"
     else:
         storage.write(uri, b"{")
     answer = ask(storage, bucket, PARTS)

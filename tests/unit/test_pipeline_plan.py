@@ -645,24 +645,104 @@ def test_a_nested_pipeline_is_a_run_of_its_own():
         planned(run_read(circle), related=(circle,))
 
 
+SWEEP: Manifest = {
+    "objective": {"metric": "auc", "goal": "maximize"},
+    "searchSpace": {"lr": {"uniform": {"min": 0, "max": 1}}},
+    "limits": {"maxTrials": 2},
+    "trialTemplate": {"spec": {"command": ["tune", "$(params.lr)", "$(params.rate)"], "outputs": {"model": {}}}},
+}
+FOUND = "s3://lake/team-a/sweeps/x/uid/trials/1/model/0123456789abcdef/"
+FIT = {"name": "fit", "trainingJob": {"command": ["fit"], "inputs": {"m": {"uri": "$(steps.tune.outputs.model)"}}}}
+
+
+def tuned(**changes: Any) -> Manifest:
+    """The Sweep of a step with these changes of its spec."""
+    (made,) = planned(run_of([{"name": "tune", "sweep": {**SWEEP, **changes}}])).apply
+    return made
+
+
 def test_a_sweep_is_a_step():
     """The best trial of a Sweep gives outputs and metrics."""
-    sweep = {
-        "objective": {"metric": "auc", "goal": "maximize"},
-        "searchSpace": {"lr": {"uniform": {"min": 0, "max": 1}}},
-        "limits": {"maxTrials": 2},
-        "trialTemplate": {"spec": {"command": ["tune", "$(params.lr)", "$(params.rate)"], "outputs": {"model": {}}}},
-    }
-    story = Story(run_of([{"name": "tune", "sweep": sweep}], outputs={"model": "$(steps.tune.outputs.model)"}))
+    story = Story(run_of([{"name": "tune", "sweep": SWEEP}], outputs={"model": "$(steps.tune.outputs.model)"}))
     (made,) = story.look().apply
     assert made["spec"]["trialTemplate"]["spec"]["command"] == ["tune", "$(params.lr)", "0.1"]
-    best = {"trial": 1, "values": {"auc": 0.8}, "outputs": {"model": "s3://lake/team-a/sweeps/x/"}}
-    story.children["nightly-tune"] = child(
-        "Sweep", "nightly-tune", story.run, made["spec"], {"state": "Succeeded", "best": [best]}
-    )
+    best = {"trial": 1, "values": {"auc": 0.8}, "outputs": {"model": FOUND}}
+    name = made["metadata"]["name"]
+    story.children[name] = child("Sweep", name, story.run, made["spec"], {"state": "Succeeded", "best": [best]})
     last = story.look()
-    assert last.status["outputs"]["model"]["uri"] == "s3://lake/team-a/sweeps/x/"
+    assert last.status["outputs"]["model"]["uri"] == FOUND
     assert state(last, "tune")["metrics"] == {"auc": 0.8}
+
+
+def test_a_sweep_in_the_cache_starts_nothing():
+    """A hit has the best trial's outputs and metrics, and the next step the same key as after the sweep itself."""
+    task = task_of(tuned())
+    outputs = {"model": OutputRecord(FOUND, f"sha256:0123456789abcdef{'0' * 48}", 1)}
+    record = CacheRecord(task.key, task.parts, outputs, {"auc": 0.8}, task.pipeline, task.step, "earlier", "tune-old")
+    reply = {"tune": CacheAnswer(task.key, tuple(task.parts.items()), record)}
+    run = run_of([{"name": "tune", "sweep": SWEEP}, FIT])
+    hit = planned(run, answers=reply)
+    assert not hit.apply
+    assert state(hit, "tune")["cached"] == {"run": "earlier", "job": "tune-old"}
+    assert (state(hit, "tune")["outputs"], state(hit, "tune")["metrics"]) == ({"model": {"uri": FOUND}}, {"auc": 0.8})
+    (reused,) = planned(after(run, hit)).apply
+
+    first = planned(run)
+    best = {"trial": 1, "values": {"auc": 0.8}, "outputs": {"model": FOUND}}
+    made = first.apply[0]
+    ended = child("Sweep", made["metadata"]["name"], run, made["spec"], {"state": "Succeeded", "best": [best]})
+    (searched,) = planned(after(run, first), ended).apply
+    assert task_of(reused).key == task_of(searched).key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"objective": {"metric": "auc", "goal": "minimize"}},
+        {"algorithm": {"seed": 7}},
+        {"algorithm": {"type": "random"}},
+        {"searchSpace": {"lr": {"uniform": {"min": 0, "max": 2}}}},
+        {"limits": {"maxTrials": 3}},
+        {"limits": {"maxTrials": 2, "trialTimeoutSeconds": 60}},
+        {"earlyTermination": {"type": "median"}},
+        {"registerBest": "churn"},
+        {"trialTemplate": {"spec": {"command": ["tune", "$(params.lr)"], "outputs": {"model": {}}}}},
+        {"trialTemplate": {"spec": {**SWEEP["trialTemplate"]["spec"], "inputs": {"x": {"uri": "s3://lake/x"}}}}},
+    ],
+)
+def test_each_part_of_a_search_is_in_its_key(change):
+    """Objective, algorithm with its seed, space, limits and trials decide about the key."""
+    assert task_of(tuned(**change)).key != task_of(tuned()).key
+
+
+def test_what_does_not_decide_about_a_search_is_not_in_its_key():
+    """The default seed is a seed; parallel trials and resources may differ."""
+    key = task_of(tuned()).key
+    assert task_of(tuned(algorithm={"type": "tpe", "seed": 0})).key == key
+    assert task_of(tuned(limits={"maxTrials": 2, "parallelTrials": 2})).key == key
+
+
+def test_a_sweep_that_learns_from_others_is_not_reused():
+    """Their trials are not in the key; the step says so."""
+    warm = {**SWEEP, "algorithm": {"warmStartFrom": ["hpo"]}}
+    plan = planned(run_of([{"name": "tune", "sweep": warm}]))
+    assert ANNOTATION_CACHE not in plan.apply[0]["metadata"].get("annotations", {})
+    assert "warmStartFrom may grow" in state(plan, "tune")["missReason"]
+
+
+def test_a_search_reads_the_version_that_its_key_is_about():
+    """An alias of a dataset in the trials is pinned, and the key has the content."""
+    spec = {"dataset": "churn", "version": "2", "uri": "s3://lake/churn/2/", "digest": DIGEST}
+    status = {"state": "Ready", "conditions": [{"type": "Ready", "status": "True"}]}
+    related = (
+        stored("Dataset", "churn", {}, {"latestReadyVersion": "2"}),
+        stored("DatasetVersion", "churn-2", spec, status),
+    )
+    trial = {**SWEEP["trialTemplate"]["spec"], "inputs": {"raw": {"dataset": "churn@latest"}}}
+    run = run_of([{"name": "tune", "sweep": {**SWEEP, "trialTemplate": {"spec": trial}}}])
+    (made,) = planned(run, related=related).apply
+    assert made["spec"]["trialTemplate"]["spec"]["inputs"] == {"raw": {"dataset": "churn@2"}}
+    assert task_of(made).parts["inputs.raw"] == DIGEST
 
 
 def test_a_resumed_run_takes_over_what_succeeded():

@@ -24,6 +24,7 @@ from msgspec import structs
 from ultramarine.resources.sweep import SweepSpec
 from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_contract import common as contract
+from ultramarine_contract.cache_records import ANNOTATION_CACHE, CacheTask
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.sweep_records import (
@@ -174,6 +175,22 @@ def test_the_coordinator_is_told_the_search_as_it_was_written():
     assert (task.max_trials, task.max_failed_trials, task.cpu_hours) == (50, 4, 3.0)
     assert (task.trial_cpus, task.trial_gpus) == (1.5, 2.0)
     assert (task.sweep, task.prefix) == ("team-a/hpo", "s3://lake/team-a/sweeps/hpo/Sweep-hpo-uid/")
+
+
+def test_the_coordinator_of_a_step_gets_its_cache_key():
+    """It records the best trial under the key; a sweep with an annotation that is none gets nothing."""
+    cache = CacheTask("a" * 64, {"command": '["a", "$(params.lr)"]'}, "churn", "tune", "run")
+
+    def task_with(text: str) -> SweepTask:
+        hpo = sweep()
+        hpo.manifest["metadata"]["annotations"] = {ANNOTATION_CACHE: text}
+        value = env(applied(plan(hpo, seen(), NOW), "hpo-coordinator"))[contract.ENV_SWEEP]
+        assert "$" not in value, "Kubernetes would fill it in"
+        return SweepTask.from_json(value)
+
+    assert task_with(cache.to_json()).cache == cache
+    assert task_with(structs.replace(cache, key="../x").to_json()).cache is None
+    assert task_with("{").cache is None
 
 
 def test_workers_get_the_command_with_the_parameters_left_to_fill_in():

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from ultramarine_contract.cache_records import CacheRecord, CacheTask, record_uri
 from ultramarine_contract.common import EXIT_TRY_AGAIN, STREAM_PORT, TERMINATION_LIMIT
 from ultramarine_contract.parameters import fill
 from ultramarine_contract.storage import Storage
@@ -53,6 +54,20 @@ def test_a_sweep_from_its_first_trial_to_its_last_words(fleet: Fleet, storage: S
     lines = (fleet.base / "ran").read_text().splitlines()
     assert sorted(lines) == sorted(f"got {n} {n / 7!r} --kind=plain" for n in range(1, 13))
     assert TerminationRecord.from_json((fleet.base / "w0/log").read_text()) == TerminationRecord()
+
+
+def test_a_sweep_of_a_step_records_its_best_trial(fleet: Fleet, storage: Storage, bucket: str) -> None:
+    """The record is under the key before the operator learns of the end, with the folder of the output."""
+    cache = CacheTask("a" * 64, {"command": "[]"}, "churn", "tune", "run")
+    coordinator = fleet.coordinate(max_trials=2, outputs=("model",), cache=cache)
+    script = "echo $0 > ../outputs/model/model.txt; echo loss=$0"
+    worker = fleet.work("w0", "sh", "-c", script, "$(params.x)", outputs={"model": ""})
+
+    assert over(coordinator, worker) == [0, 0], fleet.said("coordinator")
+    record = CacheRecord.from_json(storage.read(record_uri(bucket, "sweeps", cache.key)))
+    assert (record.job, record.run, record.metrics) == ("hpo", "run", {"loss": 1.0})
+    best = fleet.last_words().best[0]
+    assert (record.outputs, list(record.outputs)) == (best.outputs, ["model"])
 
 
 @pytest.mark.slow

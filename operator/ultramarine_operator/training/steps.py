@@ -1,4 +1,4 @@
-"""Cache task of a TrainingJob that does the work of a pipeline's step."""
+"""Cache task of a TrainingJob or a Sweep that does the work of a pipeline's step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ultramarine_contract.meta import Manifest
 
 
 def cache_task_of(job: Manifest) -> CacheTask | None:
-    """Return the key and the step under which a TrainingJob records its outcome; None without any.
+    """Return the key and the step under which a TrainingJob or a Sweep records its outcome; None without any.
 
     Any author may write the annotation: its names become paths below the namespace's own prefix alone.
     """

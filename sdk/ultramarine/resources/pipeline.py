@@ -324,7 +324,7 @@ class CachedFrom(Schema):
     """Origin of reused results."""
 
     run: str = Field(default="", max_length=253, description="PipelineRun that made them.")
-    job: str = Field(default="", max_length=253, description="TrainingJob that made them.")
+    job: str = Field(default="", max_length=253, description="TrainingJob or Sweep that made them.")
 
 
 class Published(Schema):

@@ -9,13 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ultramarine_contract.cache_records import shown
-from ultramarine_contract.meta import TRAINING_JOB, content_hash
+from ultramarine_contract.meta import SWEEP, TRAINING_JOB, content_hash
 
 from .environment import EnvironmentReference
 from .pipeline_steps import Document, Runnable
+from .sweep import Algorithm
 
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+_FOLDER = re.compile(r"/([0-9a-f]{16})/$")  # an artifact's, named by its digest
 _FIELDS = ("framework", "nodes", "processesPerNode", "elastic")  # beside code, data and parameters
+_SWEEP_FIELDS = ("objective", "objectives", "earlyTermination", "budget", "registerBest")
+_SWEEP_LIMITS = ("maxTrials", "trialTimeoutSeconds")
+_ALGORITHM = Algorithm().model_dump(by_alias=True, include={"type", "seed"})  # defaults: a seed of 0 is one, too
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,48 @@ class Parts:
     problem: str = ""
 
 
+def identity_of(uri: str, digest: str = "") -> str:
+    """Return what identifies the content of an output: its digest, or the first digits of it in the folder's name."""
+    folder = _FOLDER.search(uri)
+    return digest or (f"digest:{folder[1]}" if folder else uri)
+
+
 def parts_of(runnable: Runnable, spec: Document, salt: str, image: str, environment: Callable[[str], str]) -> Parts:
     """Return the parts of the cache key of a step's work.
 
     `spec` is that of its object, with digests in place of outputs. `image` is the platform's, and `environment` returns
     the digest of a named Environment.
     """
-    if runnable.resource != TRAINING_JOB:
-        return Parts(problem=f"a {runnable.made.kind} is not reused as a whole")
+    if runnable.resource == SWEEP:
+        parts = _of_sweep(spec, image, environment)
+    elif runnable.resource == TRAINING_JOB:
+        parts = _of_job(spec, image, environment)
+    else:
+        parts = Parts(problem=f"a {runnable.made.kind} is not reused as a whole")
+    if parts.problem:
+        return parts
+    values = parts.values | ({"cacheSalt": salt} if salt else {})
+    return Parts({name: shown(value) for name, value in values.items()}, parts.contents)
+
+
+def _of_sweep(spec: Document, image: str, environment: Callable[[str], str]) -> Parts:
+    """Return the parts of a Sweep: those of its trials, and all that decides about which trials it runs.
+
+    The number of parallel trials is left out, since it may change while the sweep runs.
+    """
+    algorithm = {**_ALGORITHM, **(spec.get("algorithm") or {})}
+    if algorithm.get("warmStartFrom"):
+        return Parts(problem="the trials of algorithm.warmStartFrom may grow; leave it out to reuse the step")
+    trial = _of_job((spec.get("trialTemplate") or {}).get("spec") or {}, image, environment)
+    values = {f"algorithm.{name}": _text(value) for name, value in sorted(algorithm.items())}
+    values |= {name: _text(spec[name]) for name in _SWEEP_FIELDS if name in spec}
+    values |= {f"searchSpace.{name}": _text(value) for name, value in sorted((spec.get("searchSpace") or {}).items())}
+    limits = spec.get("limits") or {}
+    values |= {f"limits.{name}": _text(limits[name]) for name in _SWEEP_LIMITS if name in limits}
+    return Parts(trial.values | values, trial.contents, trial.problem)
+
+
+def _of_job(spec: Document, image: str, environment: Callable[[str], str]) -> Parts:
     contents = dict[str, str]()
     values = {"code": "", "image": str(spec.get("image") or image)}
     source = spec.get("source") or {}
@@ -73,9 +112,7 @@ def parts_of(runnable: Runnable, spec: Document, salt: str, image: str, environm
         values["envFrom"] = _text(spec["envFrom"])
     values |= {f"outputs.{name}": _text(output) for name, output in sorted((spec.get("outputs") or {}).items())}
     values |= {name: _text(spec[name]) for name in _FIELDS if name in spec}
-    if salt:
-        values["cacheSalt"] = salt
-    return Parts({name: shown(value) for name, value in values.items()}, contents)
+    return Parts(values, contents)
 
 
 def _text(value: Any) -> str:

@@ -13,7 +13,7 @@ from ultramarine_contract.meta import Manifest
 from ultramarine.resources import pipeline_conditions as conditions
 from ultramarine.resources.pipeline import PipelineSpec, Step
 from ultramarine.resources.pipeline_conditions import ConditionError
-from ultramarine.resources.pipeline_keys import Parts, parts_of
+from ultramarine.resources.pipeline_keys import Parts, identity_of, parts_of
 from ultramarine.resources.pipeline_references import Reference, filled, references
 from ultramarine.resources.pipeline_steps import Document, document_of, ordered, runnable_of
 
@@ -60,6 +60,7 @@ class Forecaster:
         self._environment, self._image, self._history = environment, image, history
         self._records: dict[str, CacheRecord] = {}
         self._skipped: set[str] = set()
+        self._sweeps = {step.name for step in (*spec.steps, *spec.finally_) if step.sweep is not None}
 
     def steps(self) -> Iterator[StepForecast]:
         """Yield the forecast of each step, in an order in which each follows those that it depends on."""
@@ -144,7 +145,8 @@ class Forecaster:
         if record is not None and reference.path[1:] == ("state",):
             return "Succeeded"
         if record is not None and reference.is_output and reference.path[2] in record.outputs:
-            return record.outputs[reference.path[2]].digest
+            output, is_sweep = record.outputs[reference.path[2]], reference.step in self._sweeps
+            return identity_of(output.uri, "" if is_sweep else output.digest)  # as the run's status has it
         if record is not None and reference.is_metric and reference.path[2] in record.metrics:
             return record.metrics[reference.path[2]]
         raise _Open(f"{reference.text} is not known yet")

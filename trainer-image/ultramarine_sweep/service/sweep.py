@@ -29,6 +29,7 @@ from ultramarine_contract.sweep_records import SweepSummary, SweepTask
 from ultramarine_trainer.tracking.api import account_in
 
 from ultramarine_sweep.service import recording
+from ultramarine_sweep.service.caching import store_records
 from ultramarine_sweep.service.coordinator import Coordinator, Times
 from ultramarine_sweep.service.pods import PodCoordinator
 from ultramarine_sweep.service.recording import Recorder
@@ -100,6 +101,7 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
             return EXIT_TRY_AGAIN
         summary = lived
         _patiently(lambda: storage.write(task.prefix + contract.SUMMARY_NAME, summary.to_json()))
+        _patiently(lambda: store_records(storage, task, summary))
     except Fenced as fenced:
         say(f"{fenced}; this one leaves")
         return EXIT_TRY_AGAIN

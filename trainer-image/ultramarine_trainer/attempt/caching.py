@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
-from ultramarine_contract.cache_records import CacheRecord, record_uris
+from ultramarine_contract.cache_records import record_uris
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import TerminationRecord, TrainingContext
 
@@ -14,16 +12,6 @@ def store_records(storage: Storage, prefix: str, context: TrainingContext, recor
     cache = context.cache
     if cache is None:
         return
-    outcome = CacheRecord(
-        key=cache.key,
-        parts=cache.parts,
-        outputs=record.outputs,
-        metrics=record.metrics,
-        pipeline=cache.pipeline,
-        step=cache.step,
-        run=cache.run,
-        job=context.job.rpartition("/")[2],
-        time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    )
+    outcome = cache.outcome(record.outputs, record.metrics, context.job.rpartition("/")[2])
     for uri in record_uris(prefix, cache):
         storage.write(uri, outcome.to_json())

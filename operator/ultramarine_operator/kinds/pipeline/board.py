@@ -17,7 +17,7 @@ from ultramarine.resources.pipeline_references import Reference, filled, whole
 from ultramarine.resources.pipeline_steps import RUNNABLES
 from ultramarine_contract.cache_records import CacheRecord
 from ultramarine_contract.errors import UltramarineError
-from ultramarine_contract.meta import PIPELINE_RUN, TRAINING_JOB, Manifest, Ref, controller_uid
+from ultramarine_contract.meta import PIPELINE_RUN, SWEEP, TRAINING_JOB, Manifest, Ref, controller_uid
 
 from ...shared.conditions import ENDED as ENDED_RUNS
 from ...shared.conditions import parse_timestamp, timestamp
@@ -181,7 +181,7 @@ class Board:
             return self.values.resolve(reference, item, digests=True)
 
         spec, identity = filled(document, value, own), filled(document, digest, own)
-        if node.runnable.resource == TRAINING_JOB:
+        if node.runnable.resource in (TRAINING_JOB, SWEEP):
             spec, identity = pinned(spec, identity, self.seen)
         return Work(name, node.step, node.runnable, spec, identity)
 
@@ -214,7 +214,7 @@ class Board:
         is_own = other is not None and controller_uid(other) == self.run.uid
         if record is not None and not is_own:  # an own one ended before the status had its name
             origin = CachedFrom(run=record.run, job=record.job)
-            outputs = results.recorded_outputs(record.outputs)
+            outputs = results.recorded_outputs(work.runnable.made.kind, record.outputs)
             self.end(work.name, "Succeeded", key=key, cached=origin, outputs=outputs, metrics=record.metrics)
             return
         if other is not None and not is_own and key:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ultramarine.resources.pipeline import StepOutput, StepStatus
+from ultramarine.resources.pipeline_keys import identity_of
 from ultramarine.resources.pipeline_references import Reference, entry
 from ultramarine_contract.common import METRIC_LIMIT, OutputRecord
 from ultramarine_contract.errors import StorageError, UltramarineError, listed
@@ -18,7 +18,6 @@ from ...shared.conditions import find
 MAX_OUTPUTS, MAX_URI, MAX_MESSAGE = 16, 2048, 500
 MAX_PART_MESSAGE = 200  # characters of a repetition's message, and of its reason to run
 ENDED = ("Succeeded", "Failed", "Skipped")
-_FOLDER = re.compile(r"/([0-9a-f]{16})/$")  # an artifact's, named by its digest
 
 
 class Unresolved(Exception):
@@ -38,9 +37,10 @@ def outputs_of(child: Manifest) -> dict[str, StepOutput]:
     return _outputs((name, str(uri), str(digest)) for name, (uri, digest) in places.items())
 
 
-def recorded_outputs(outputs: Mapping[str, OutputRecord]) -> dict[str, StepOutput]:
-    """Return the outputs of a cache record."""
-    return _outputs((name, output.uri, output.digest) for name, output in outputs.items())
+def recorded_outputs(kind: str, outputs: Mapping[str, OutputRecord]) -> dict[str, StepOutput]:
+    """Return the outputs of a cache record as those of an object of the kind, so that later steps have the same key."""
+    has_digest = kind != SWEEP.kind
+    return _outputs((name, output.uri, output.digest if has_digest else "") for name, output in outputs.items())
 
 
 def _outputs(outputs: Iterable[tuple[str, str, str]]) -> dict[str, StepOutput]:
@@ -63,9 +63,8 @@ def shortened(message: str, fields: Mapping[str, Any]) -> tuple[str, dict[str, A
 
 
 def _named_by_digest(output: StepOutput) -> StepOutput:
-    folder = _FOLDER.search(output.uri)
-    is_named = folder is not None and output.digest.startswith(f"sha256:{folder[1]}")
-    return StepOutput(uri=output.uri) if is_named else output
+    digits = identity_of(output.uri).removeprefix("digest:")
+    return StepOutput(uri=output.uri) if output.digest.startswith(f"sha256:{digits}") else output
 
 
 def metrics_of(child: Manifest) -> dict[str, float]:
@@ -153,9 +152,7 @@ def _uri(part: StepStatus, name: str) -> str:
 
 def _identity(part: StepStatus, name: str) -> str:
     """Return what identifies the content of an output."""
-    uri = _uri(part, name)
-    folder = _FOLDER.search(uri)
-    return part.outputs[name].digest or (f"digest:{folder[1]}" if folder else uri)
+    return identity_of(_uri(part, name), part.outputs[name].digest)
 
 
 def _metric(part: StepStatus, name: str) -> float:

@@ -65,10 +65,16 @@ def parts_of(work: Work, seen: Seen) -> Parts:
 
 
 def pinned(spec: Manifest, identity: Manifest, seen: Seen) -> tuple[Manifest, Manifest]:
-    """Return both with the numbers of datasets' versions, or with their digests, in place of aliases.
+    """Return the spec of a TrainingJob or a Sweep, and its identity, with what aliases of datasets lead to.
 
-    An input whose version is not ready stays as it is: its job waits.
+    The spec gets numbers of versions, and the identity digests. An input whose version is not ready stays as it is: its
+    job waits.
     """
+    if "trialTemplate" in spec:
+        template, alike = spec["trialTemplate"], identity["trialTemplate"]
+        inner, inner_identity = pinned(template.get("spec") or {}, alike.get("spec") or {}, seen)
+        with_inner = {**spec, "trialTemplate": {**template, "spec": inner}}
+        return with_inner, {**identity, "trialTemplate": {**alike, "spec": inner_identity}}
     inputs, contents = dict(spec.get("inputs") or {}), dict(identity.get("inputs") or {})
     for name, reference in references_in({"spec": spec}).items():
         if isinstance(pin := look_up(reference, seen), DatasetPin):

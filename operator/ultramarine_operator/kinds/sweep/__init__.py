@@ -27,6 +27,7 @@ from ultramarine_contract.parameters import MOST_PODS
 from ...shared import datasets
 from ...shared.environments import topics_of
 from ...shared.kind import MLFLOW, OPERATOR, SERVICE_NAME, Column, Kind, Peer, PodGroup
+from ...training.steps import cache_task_of, topic_of_key
 from ...training.trials import trial_name
 from .plan import plan, questions
 from .report import REPORTING
@@ -35,11 +36,12 @@ ROOM_FOR_TRIAL = len(trial_name("", MOST_PODS - 1))
 
 
 def _topics(sweep: Manifest) -> frozenset[str]:
-    """Return its Model, itself, the sweeps that it learns from, its Environment and its Datasets."""
+    """Return its Model, itself, the sweeps that it learns from, its Environment, its Datasets and its cache key."""
     spec = sweep["spec"]
     others = (spec.get("algorithm") or {}).get("warmStartFrom") or []
     model = {str(spec["registerBest"])} if spec.get("registerBest") else set()
-    own = {*model, *topics_of(sweep), *datasets.topics_of(sweep)}
+    task = cache_task_of(sweep)
+    own = {*model, *topics_of(sweep), *datasets.topics_of(sweep), *({topic_of_key(task.key)} if task else ())}
     return frozenset({*own, *(f"sweep {name}" for name in (sweep["metadata"]["name"], *others))})
 
 

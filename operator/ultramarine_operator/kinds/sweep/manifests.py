@@ -36,6 +36,7 @@ from ...training import pods as training
 from ...training import trials
 from ...training.datasets import pins_of
 from ...training.environment import archive_of, image_of
+from ...training.steps import cache_task_of
 
 Sweep = Obj[SweepSpec]
 Trial = Obj[TrainingJobSpec]
@@ -184,6 +185,7 @@ def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence
         mlflow=platform.mlflow_uri,
         mlflow_tags=_mlflow_tags(sweep, platform) if platform.mlflow_uri else {},
         pod_per_trial=has_pod_per_trial(sweep),
+        cache=cache_task_of(sweep.manifest),
     )
 
 

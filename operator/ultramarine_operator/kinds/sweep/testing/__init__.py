@@ -1,5 +1,7 @@
 """Test material of Sweep."""
 
+from ultramarine_contract.cache_records import ANNOTATION_CACHE
+
 from ....shared.testing import Material, Neighbour, applied
 from ..registration import LABEL_SWEEP_UID
 from .lives import LIVES
@@ -40,4 +42,5 @@ MATERIAL = Material(
     ),
     final=("Succeeded", "Failed", "Cancelled", "Stopped"),
     labels=(LABEL_SWEEP_UID,),
+    annotations=(ANNOTATION_CACHE,),
 )
