@@ -56,6 +56,8 @@ def test_why_names_the_reason():
     assert "It was not reused: code is b, and was a in run churn-0." in text
     assert "Its object is train-1." in text
     assert "auc=0.9" in text
+    months = run(step("months", partitions={"dataset": "orders@latest", "version": "orders-3"}))
+    assert "It runs for each partition of DatasetVersion orders-3." in list(reason_of(months, "months"))
     with pytest.raises(InvalidSpec, match=r"has no step tune\. Its steps: train"):
         list(reason_of(ran, "tune"))
 

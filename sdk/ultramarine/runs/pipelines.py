@@ -108,6 +108,8 @@ def reason_of(run: Manifest, name: str) -> Iterator[str]:
         yield f"It was not reused: {reason}."
     if message := step.get("message"):
         yield f"{message}."
+    if version := (step.get("partitions") or {}).get("version"):
+        yield f"It runs for each partition of DatasetVersion {version}."
     if step.get("child"):
         yield f"Its object is {step['child']}."
     if step.get("attempt"):
