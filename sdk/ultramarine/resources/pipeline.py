@@ -18,26 +18,21 @@ from .base import (
     Status,
     rule,
     rules,
-    says,
 )
-from .dataset import DATASET_REFERENCE
 from .environment import EnvironmentReference
+from .pipeline_repetition import MAX_ITEMS, OPEN, Expression, ForEach, While
 from .pods import PodTemplate
 
 MAX_STEPS = 1000
 MAX_FINALLY = 20
-MAX_ITEMS = 1000  # entries of forEach, and rounds of while
 MAX_STATES = 2000  # entries of status.steps
 MAX_STEP_NAME = 40
 
 ParameterType = Literal["string", "integer", "number", "boolean", "list", "uri", "dataset", "model"]
 StepState = Literal["Waiting", "Running", "Succeeded", "Failed", "Skipped"]
 
-_OPEN: Extra = {"x-kubernetes-preserve-unknown-fields": True}
-Json = Annotated[Any, WithJsonSchema({**_OPEN, "maxLength": 65536, "maxItems": MAX_ITEMS, "maxProperties": 100})]
-ListOrText = Annotated[Any, WithJsonSchema({**_OPEN, "maxLength": 65536, "maxItems": MAX_ITEMS, "maxProperties": 0})]
-OpenSpec = Annotated[dict[str, Any], WithJsonSchema({"type": "object", **_OPEN, "maxProperties": 100})]
-Expression = Annotated[str, Field(min_length=1, max_length=1000)]
+Json = Annotated[Any, WithJsonSchema({**OPEN, "maxLength": 65536, "maxItems": MAX_ITEMS, "maxProperties": 100})]
+OpenSpec = Annotated[dict[str, Any], WithJsonSchema({"type": "object", **OPEN, "maxProperties": 100})]
 StepName = Annotated[str, Field(min_length=1, max_length=MAX_STEP_NAME)]  # one that must exist
 
 _IDENTIFIERS = rules(
@@ -70,45 +65,6 @@ class PipelineDefaults(Schema):
     environment: EnvironmentReference | None = Field(default=None, description="Python packages of the command.")
     resources: Resources | None = Field(default=None, description="Resources of each pod's container.")
     pod_template: PodTemplate | None = Field(default=None, description="Scheduling and identity of the pods.")
-
-
-PartitionsReference = Annotated[
-    str,
-    Field(
-        pattern=rf"{DATASET_REFERENCE}|^\$\(params\.[A-Za-z_][A-Za-z0-9_-]*\)$",
-        max_length=81,
-        json_schema_extra=says("must be DATASET@VERSION, DATASET@ALIAS, DATASET@latest or $(params.NAME)"),
-    ),
-]
-
-
-class ForEach(Schema):
-    """Repetition of a step for each entry of a list, or for each partition of a dataset; $(item) stands for the entry.
-
-    No rule of the API server can see `items`, whose type is open: `pipeline_checks` looks for one of both.
-    """
-
-    items: ListOrText = Field(
-        default=None,
-        description="List, or a text: a JSON list, $(params.NAME) of type list, or $(steps.STEP.outputs.NAME), whose "
-        f"folder has the list in items.json. At most {MAX_ITEMS} entries.",
-    )
-    partitions: PartitionsReference | None = Field(
-        default=None,
-        description="Version of a Dataset, or $(params.NAME) of type dataset, instead of items. Each entry is a folder "
-        "such as month=2026-01 with $(item.uri), $(item.digest), $(item.key) and $(item.values.COLUMN). The version is "
-        "resolved once, when the step begins.",
-    )
-    parallel: int = Field(default=10, ge=1, le=MAX_ITEMS, description="Maximum number of entries that run at a time.")
-
-
-class While(Schema):
-    """Repetition of a step while a condition holds; $(item) stands for the number of the round, from 0."""
-
-    condition: Expression = Field(
-        description="CEL expression that is evaluated after each round; steps.NAME is the step's last round."
-    )
-    max_iterations: int = Field(ge=1, le=MAX_ITEMS, description="Maximum number of rounds.")
 
 
 class PipelineCall(Schema):

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 from ultramarine_contract.errors import InvalidSpec, listed
 
 from . import pipeline_conditions as conditions
-from .pipeline import ForEach, PipelineParameter, PipelineSpec, Publish, Step
+from .pipeline import PipelineParameter, PipelineSpec, Publish, Step
 from .pipeline_conditions import ConditionError
 from .pipeline_references import Place, Reference, filled, references, whole
+from .pipeline_repetition import ForEach
 from .pipeline_steps import document_of, ordered, runnable_of
 
 SAMPLE_URI = "s3://bucket/sample/"

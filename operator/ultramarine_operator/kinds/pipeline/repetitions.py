@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 from ultramarine.resources import pipeline_conditions as conditions
-from ultramarine.resources.pipeline import MAX_ITEMS, MAX_STATES, Step
+from ultramarine.resources.pipeline import MAX_STATES, Step
 from ultramarine.resources.pipeline_conditions import ConditionError
 from ultramarine.resources.pipeline_references import whole
+from ultramarine.resources.pipeline_repetition import MAX_ITEMS
 from ultramarine_contract.errors import UltramarineError
 
 from ...shared.conditions import ENDED as ENDED_RUNS
