@@ -10,9 +10,10 @@
     def churn(raw: In, rate: float = 0.1):
         return {"model": train(table=clean(raw=raw, rate=rate).table).model}
 
-    churn.submit(Client(), raw="s3://lake/raw/", rate=0.2)  # or churn.run(raw="raw/") on this machine
+    churn.submit(Client(), raw="s3://lake/raw/", rate=0.2)  # or churn.run(local=True, raw="raw/") on this machine
 
 Outside a pipeline a step is the function that it was. An Out is the path of an empty folder; callers leave it out.
+`publish` in a pipeline is a step, too: it moves an alias or a deployment to a registered output.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ try:
 except ImportError:
     package, steps = types.ModuleType("ultramarine"), types.ModuleType("ultramarine.steps")
     steps.step = steps.pipeline = lambda function=None, **options: function or (lambda function: function)
+    steps.publish = None
     steps.In = steps.Out = pathlib.Path
     package.steps = steps
     sys.modules |= {"ultramarine": package, "ultramarine.steps": steps}
@@ -136,13 +138,25 @@ class PipelineFunction:
         client.apply(self.manifest())
         return client.submit(run_manifest(self.name, "", values))
 
-    def run(self, folder: Path | None = None, **values: Any) -> dict[str, Any]:
-        """Call the steps one after another on this machine, and return the outputs.
+    def run(
+        self,
+        client: Client | None = None,
+        /,
+        *,
+        local: bool = False,
+        folder: str | Path | None = None,
+        **values: Any,
+    ) -> dict[str, Any]:
+        """Run the pipeline to its end, and return its outputs. Raises RunFailed.
 
-        Outputs of steps are folders below `folder`, by default a temporary one. Caching, retries and conditions are the
-        cluster's.
+        `local` calls the steps one after another on this machine. Their outputs are then folders below `folder`, by
+        default a temporary one. Caching, retries, conditions and publishing are the cluster's.
         """
-        worker = _Worker(folder or Path(tempfile.mkdtemp(prefix=f"{self.name}-")))
+        if not local:
+            from .client import Client
+
+            return dict(self.submit(client or Client(), **values).wait().outputs)
+        worker = _Worker(Path(folder or tempfile.mkdtemp(prefix=f"{self.name}-")))
         kinds = _kinds(self.function)
         given = {key: worker.folder_of(value) if kinds.get(key) == _IN else value for key, value in values.items()}
         return dict(_within(worker, self.function, given) or {})
@@ -178,9 +192,22 @@ def pipeline(function: Callable[..., Any] | None = None, *, name: str = "") -> A
     return made(function) if function else made
 
 
+def publish(version: Any, **fields: Any) -> None:
+    """Move an alias or a deployment to a version, such as the registered output of a step; a step of a pipeline.
+
+    `fields` are those of `publish`, such as model and alias, or of the step, such as when. A run on this machine
+    publishes nothing.
+    """
+    calls = _calls.get()
+    if calls is None:
+        raise InvalidSpec("publish is a step. Call it in a function with @pipeline.")
+    calls.publish(version, fields)
+
+
 # ---- Calls of steps
 
 _OF_STEP = ("after", "when", "retries", "timeoutSeconds", "cache", "cacheSalt", "forEach")
+_PUBLISH = "publish"
 
 
 class _Recorder:
@@ -191,12 +218,17 @@ class _Recorder:
 
     def call(self, step: StepFunction, values: Mapping[str, Any]) -> Result:
         function, kinds = step.function, step.kinds
-        name = _free(_dashed(function.__name__), {str(made["name"]) for made in self.steps})
+        name = self._name(_dashed(function.__name__))
         _check(name, kinds, values, function)
         inputs = {_dashed(key): {"uri": str(values[key])} for key, kind in kinds.items() if kind == _IN}
         parameters = {key: values[key] for key, kind in kinds.items() if kind not in (_IN, _OUT) and key in values}
         outputs = [key for key, kind in kinds.items() if kind == _OUT]
         file = Path(inspect.getsourcefile(function) or "")
+        if not file.is_file():
+            raise InvalidSpec(
+                f"step {name}: function {function.__name__} is not in a file, which pods need. "
+                "Begin the notebook's cell with %%writefile NAME.py, and import the function from NAME."
+            )
         job: Manifest = {
             "source": {"path": str(file.resolve().parent)},
             "command": ["python", "-c", LAUNCH, file.stem, function.__name__],
@@ -205,11 +237,21 @@ class _Recorder:
             **({"inputs": inputs} if inputs else {}),
             **({"outputs": {_dashed(output): {} for output in outputs}} if outputs else {}),
         }
-        own = {key: value for key, value in step.fields.items() if key in _OF_STEP}
-        job |= {key: value for key, value in step.fields.items() if key not in _OF_STEP}
-        self.steps.append({"name": name, **own, "trainingJob": job})
+        self._add(name, "trainingJob", job, step.fields)
         references = {output: f"$(steps.{name}.outputs.{_dashed(output)})" for output in outputs}
         return Result(name, references, _Metrics(name))
+
+    def publish(self, version: Any, fields: Mapping[str, Any]) -> None:
+        self._add(self._name(_PUBLISH), _PUBLISH, {"version": str(version)}, fields)
+
+    def _name(self, name: str) -> str:
+        return _free(name, {str(made["name"]) for made in self.steps})
+
+    def _add(self, name: str, work: str, spec: Manifest, fields: Mapping[str, Any]) -> None:
+        """Add a step; `fields` that are not the step's own complete the spec of its work."""
+        own = {key: value for key, value in fields.items() if key in _OF_STEP}
+        spec |= {key: value for key, value in fields.items() if key not in _OF_STEP}
+        self.steps.append({"name": name, **own, work: spec})
 
 
 class _Worker:
@@ -217,6 +259,7 @@ class _Worker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._names: set[str] = set()
 
     def call(self, step: StepFunction, values: Mapping[str, Any]) -> Result:
@@ -226,10 +269,14 @@ class _Worker:
         _check(name, kinds, values, step.function)
         outputs = {key: self.folder / name / _dashed(key) for key, kind in kinds.items() if kind == _OUT}
         for path in outputs.values():
+            shutil.rmtree(path, ignore_errors=True)  # of an earlier run
             path.mkdir(parents=True)
         inputs = {key: Path(values[key]) for key, kind in kinds.items() if kind == _IN}
         metrics = step.function(**{**values, **inputs, **outputs}) or {}
         return Result(name, outputs, metrics)
+
+    def publish(self, version: Any, fields: Mapping[str, Any]) -> None:
+        """Publish nothing: versions are the cluster's."""
 
     def folder_of(self, path: str | Path) -> Path:
         """Return a folder of data, as a pod has it: that of a copy for a single file."""

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from ultramarine.resources.pipeline import PipelineSpec
 from ultramarine.resources.pipeline_checks import pipeline_faults
-from ultramarine.steps import LAUNCH, Out, pipeline, step
+from ultramarine.steps import LAUNCH, In, Out, pipeline, publish, step
 from ultramarine_contract.errors import InvalidSpec
 
 MODULE = """
-from ultramarine.steps import In, Out, pipeline, step
+from ultramarine.steps import In, Out, pipeline, publish, step
 
 @step(retries=2, resources={"requests": {"cpu": "1"}})
 def clean(raw: In, table: Out, rate: float = 0.1, quick: bool = False):
@@ -75,9 +75,12 @@ def test_functions_become_a_pipeline(churn, tmp_path):
 
 def test_the_same_pipeline_runs_on_this_machine(churn, tmp_path):
     """The steps are called one after another, with folders in place of the storage."""
-    outputs = churn.churn_daily.run(tmp_path / "out", raw=tmp_path / "raw", rate=0.5)
+    outputs = churn.churn_daily.run(local=True, folder=tmp_path / "out", raw=tmp_path / "raw" / "raw.csv", rate=0.5)
     assert (outputs["model"] / "model").read_text() == "a b"
     assert outputs["model"] == tmp_path / "out" / "train" / "model-file"
+    (outputs["model"] / "old").touch()
+    churn.churn_daily.run(local=True, folder=tmp_path / "out", raw=tmp_path / "raw")
+    assert [path.name for path in outputs["model"].iterdir()] == ["model"]
 
 
 def test_a_step_outside_a_pipeline_is_its_function(churn, tmp_path):
@@ -131,3 +134,40 @@ def test_an_argument_without_a_type_is_refused(churn):
     for call, words in cases:
         with pytest.raises(InvalidSpec, match=words):
             pipeline(name="p")(call).manifest()
+
+
+def test_a_registered_output_is_published(churn, tmp_path):
+    """`publish` is a step of the pipeline with its own condition; on this machine it does nothing."""
+
+    @pipeline
+    def nightly(raw: In):
+        trained = churn.train.options(outputs={"model-file": {"registerAs": "churn"}})(table=raw)
+        publish(trained.model_file, model="churn", alias="champion", when="steps.train.metrics.auc > 0.8")
+        publish(trained.model_file, model="churn", alias="newest")
+        return {"model": trained.model_file}
+
+    spec = nightly.manifest()["spec"]
+    train, champion, newest = spec["steps"]
+    train["trainingJob"]["source"] = {"uri": "s3://lake/code.tar.gz"}
+    assert champion == {
+        "name": "publish",
+        "when": "steps.train.metrics.auc > 0.8",
+        "publish": {"version": "$(steps.train.outputs.model-file)", "model": "churn", "alias": "champion"},
+    }
+    assert newest["name"] == "publish-2"
+    assert not list(pipeline_faults(PipelineSpec.model_validate(spec)))
+
+    (tmp_path / "raw" / "table.csv").write_text("a")
+    assert (nightly.run(local=True, raw=tmp_path / "raw")["model"] / "model").read_text() == "a"
+    with pytest.raises(InvalidSpec, match="Call it in a function with @pipeline"):
+        publish("1", model="churn", alias="champion")
+
+
+def test_a_function_of_a_notebook_is_refused_with_the_remedy():
+    """A pod gets the folder of the function's file, and a notebook's cell has none."""
+    cell: dict[str, Any] = {"step": step, "pipeline": pipeline}
+    code = "@step\ndef clean(rate: float): ...\n@pipeline\ndef churn(rate: float): clean(rate=rate)\n"
+    exec(compile(code, "/tmp/ipykernel_7/123.py", "exec"), cell)
+    cell["churn"].run(local=True, rate=0.5)
+    with pytest.raises(InvalidSpec, match="step clean: function clean is not in a file.*%%writefile"):
+        cell["churn"].manifest()
