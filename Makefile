@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CONTEXT ?=
+CHAPTER ?=
 RELEASE ?= ultramarine
 TIER ?= full
 SEEDS ?= 200
@@ -22,8 +23,8 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/demo  ## train a model, serve it and ask it; CONTEXT=... uses your own cluster
-	@$(BIN)/python examples/quickstart/demo.py --context "$(CONTEXT)"
+demo: .venv/demo  ## train a model, serve it and ask it; CHAPTER=pipeline, CONTEXT=...
+	@$(BIN)/python examples/quickstart/demo.py --context "$(CONTEXT)" --chapter "$(CHAPTER)"
 
 up: .venv/demo  ## start a Kubernetes on this machine; TIER=bare: only etcd and an API server
 	@$(BIN)/ultramarine-cluster up --tier $(TIER)

@@ -1,7 +1,8 @@
 """Demo of `make demo`: from training to prediction, on a real cluster and real data.
 
 It starts a Kubernetes cluster if none is there, and installs the chart. It puts the breast-cancer data set of
-scikit-learn into the bucket, applies the manifests of this folder, and sends held-out rows to the endpoint.
+scikit-learn into the bucket, applies the manifests of this folder, and sends held-out rows to the endpoint. The
+optional chapter runs the pipeline of examples/pipeline on the same data.
 """
 
 from __future__ import annotations
@@ -12,13 +13,21 @@ import io
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import typer
 from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 from ultramarine import Client
+from ultramarine.cli.graphs import graph
+from ultramarine.cli.pipelines import follow_steps
+from ultramarine.cli.session import Session
+from ultramarine.files.reading import load
+from ultramarine.runs.pipelines import pipeline_in, run_manifest
 from ultramarine_cluster import target as targets
 from ultramarine_cluster.console import minutes, say
 from ultramarine_cluster.errors import ClusterError
@@ -26,6 +35,7 @@ from ultramarine_cluster.target import Target
 from ultramarine_contract.errors import UltramarineError
 
 HERE = Path(__file__).parent
+PIPELINE = "examples/pipeline"
 NAMESPACE = "ultramarine"
 NAME = "breast-cancer"
 BUCKET = "ultramarine"
@@ -48,6 +58,7 @@ def main() -> int:
         "otherwise the embedded cluster",
     )  # fmt: skip
     parser.add_argument("--embedded", action="store_true", help="use the embedded cluster in any case")
+    parser.add_argument("--chapter", default="", choices=["", "pipeline"], help="chapter to go on with")
     chosen = parser.parse_args()
     started = time.monotonic()
     target = None
@@ -58,9 +69,11 @@ def main() -> int:
         target.run("apply", "--server-side", "-f", "-", input=RESTRICTED)
         targets.install(target, NAMESPACE)
         held_out = chapter_data(target)
-        with client_of(target) as client:
+        session = Session(NAMESPACE, **place_of(target))
+        with session.client as client:
             chapter_life(target, client)
             accuracy = chapter_predictions(client, *held_out)
+            run = chapter_pipeline(session) if chosen.chapter else ""
     except (
         ClusterError,
         UltramarineError,
@@ -76,7 +89,7 @@ def main() -> int:
     except KeyboardInterrupt:
         say("\ninterrupted; run `make demo` again to continue, or `make down` to remove the cluster")
         return 130
-    chapter("6. What exists now")
+    chapter(f"{7 if run else 6}. What exists now")
     say(
         f"Done in {minutes(time.monotonic() - started)}; accuracy {accuracy:.4f} on rows that the model had never seen."
     )
@@ -85,10 +98,9 @@ def main() -> int:
     say("Inside the cluster:")
     say(f"  endpoint  http://{NAME}.{NAMESPACE}.svc      keys: Secret {NAME}-keys")
     say(f"  bucket    {BUCKET} at http://ultramarine-storage.{NAMESPACE}.svc:7070  keys: Secret ultramarine-storage")
-    say("\nThree things to try next:")
-    say(f"  ultramarine -n {NAMESPACE} describe tj {NAME}")
-    say(f"  ultramarine -n {NAMESPACE} endpoints test {NAME}")
-    say(f"  ultramarine init tumors && cd tumors && ultramarine -n {NAMESPACE} submit")
+    say("\nTo go on:" if run else "\nThree things to try next:")
+    for command in following(run):
+        say(f"  {command}")
     if target.where == "context":
         say(f"\nTo remove it: helm uninstall ultramarine -n {NAMESPACE}; kubectl delete namespace {NAMESPACE};")
         say("kubectl delete crd trainingjobs.ultramarine.dev sweeps.ultramarine.dev models.ultramarine.dev "
@@ -96,6 +108,23 @@ def main() -> int:
     else:
         say("\n`make down` removes all of it.")
     return 0
+
+
+def following(run: str) -> Sequence[str]:
+    """Return the commands to go on with: those of the chapter on pipelines if it made a run."""
+    command = f"ultramarine -n {NAMESPACE}"
+    if not run:
+        return (
+            f"{command} describe tj {NAME}",
+            f"{command} endpoints test {NAME}",
+            f"ultramarine init tumors && cd tumors && {command} submit",
+        )
+    return (
+        f"{command} run why {run} crown",
+        f"{command} plan {PIPELINE}/pipeline.yaml --set first=true",
+        f"{command} apply -f {PIPELINE}/endpoint.yaml",
+        f"{command} apply -f {PIPELINE}/schedule.yaml",
+    )
 
 
 def what_failed(error: Exception) -> str:
@@ -142,11 +171,10 @@ def csv_table(names: list[str], features: np.ndarray, answers: np.ndarray) -> st
     return lines.getvalue()
 
 
-def client_of(target: Target) -> Client:
-    """Return the SDK's client for the demo's namespace."""
+def place_of(target: Target) -> dict[str, str]:
+    """Return the cluster as the SDK's client takes it."""
     option, value = target.kubectl[-2:]
-    where = {"kubeconfig": value} if option == "--kubeconfig" else {"context": value}
-    return Client(namespace=NAMESPACE, **where)
+    return {"kubeconfig": value} if option == "--kubeconfig" else {"context": value}
 
 
 def chapter_life(target: Target, client: Client) -> None:
@@ -193,6 +221,26 @@ def chapter_predictions(client: Client, rows: np.ndarray, answers: np.ndarray) -
     say(f"  {len(rows)} requests of one row through the Kubernetes API: accuracy {accuracy:.4f},")
     say(f"  latency p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     return accuracy
+
+
+def chapter_pipeline(session: Session) -> str:
+    """Run the example's pipeline to its end, draw it, and return the name of the run. Raises ClusterError."""
+    chapter("6. A pipeline that publishes")
+    say(f"  $ ultramarine run start {PIPELINE}/pipeline.yaml --set first=true")
+    client = session.client
+    pipeline = pipeline_in([document.manifest for document in load([HERE.parents[1] / PIPELINE / "pipeline.yaml"])])
+    client.apply(pipeline)
+    run = client.submit(run_manifest(pipeline["metadata"]["name"], "", {"first": True}))
+    try:
+        follow_steps(session, run.name)
+    except typer.Exit:
+        remedy = f"ultramarine -n {NAMESPACE} run show {run.name}"
+        raise ClusterError(f"PipelineRun {run.name} has not succeeded", remedy, step="pipeline") from None
+    if not session.progress.is_terminal:  # a terminal has shown it
+        Console().print(graph(run.object, pipeline["spec"]))
+    champion = client.models.version("nightly-cancer@champion")
+    say(f"  nightly-cancer@champion is {champion['metadata']['name']}")
+    return run.name
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ class PipelineFunction:
             return dict(self.submit(client or Client(), **values).wait().outputs)
         worker = _Worker(Path(folder or tempfile.mkdtemp(prefix=f"{self.name}-")))
         kinds = _kinds(self.function)
-        given = {key: worker.folder_of(value) if kinds.get(key) == _IN else value for key, value in values.items()}
+        given = {key: worker.folder_of(key, value) if kinds.get(key) == _IN else value for key, value in values.items()}
         return dict(_within(worker, self.function, given) or {})
 
 
@@ -259,7 +259,6 @@ class _Worker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._names: set[str] = set()
 
     def call(self, step: StepFunction, values: Mapping[str, Any]) -> Result:
@@ -267,10 +266,7 @@ class _Worker:
         name = _free(_dashed(step.function.__name__), self._names)
         self._names.add(name)
         _check(name, kinds, values, step.function)
-        outputs = {key: self.folder / name / _dashed(key) for key, kind in kinds.items() if kind == _OUT}
-        for path in outputs.values():
-            shutil.rmtree(path, ignore_errors=True)  # of an earlier run
-            path.mkdir(parents=True)
+        outputs = {key: self._emptied(name, key) for key, kind in kinds.items() if kind == _OUT}
         inputs = {key: Path(values[key]) for key, kind in kinds.items() if kind == _IN}
         metrics = step.function(**{**values, **inputs, **outputs}) or {}
         return Result(name, outputs, metrics)
@@ -278,13 +274,20 @@ class _Worker:
     def publish(self, version: Any, fields: Mapping[str, Any]) -> None:
         """Publish nothing: versions are the cluster's."""
 
-    def folder_of(self, path: str | Path) -> Path:
+    def folder_of(self, name: str, path: str | Path) -> Path:
         """Return a folder of data, as a pod has it: that of a copy for a single file."""
         path = Path(path)
         if not path.is_file():
             return path
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        folder = self._emptied(".inputs", name)
         shutil.copy(path, folder)
+        return folder
+
+    def _emptied(self, step: str, name: str) -> Path:
+        """Return the folder of a step's output without the files of an earlier run."""
+        folder = self.folder / step / _dashed(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         return folder
 
 

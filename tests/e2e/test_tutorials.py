@@ -15,7 +15,8 @@ from ultramarine_cluster import packages, target
 
 FOLDER = ROOT / "docs" / "tutorials"
 TYPED = FOLDER / "from-a-folder.md"
-TUTORIALS = sorted(page for page in FOLDER.glob("*.md") if page != TYPED)
+NIGHTLY = FOLDER / "nightly-pipeline.md"
+TUTORIALS = sorted(page for page in FOLDER.glob("*.md") if page not in (TYPED, NIGHTLY))
 PICTURES = {"train": slice(0, 2), "serve": slice(4, 7), "promote": slice(7, 10)}
 SECONDS = 1500
 MAX_PICTURE = 60_000  # bytes
@@ -56,7 +57,7 @@ def run(clone: Path, commands: str) -> str:
 def forget(clone: Path, *names: str) -> None:
     """Delete the objects whose names begin like this, for other pages that use the names too."""
     kubectl = "kubectl -n ultramarine"
-    listed = f"{kubectl} get oe,tj,mv,mdl -o name | grep -E '/({'|'.join(names)})'"
+    listed = f"{kubectl} get sched,plr,pl,oe,tj,mv,mdl -o name | grep -E '/({'|'.join(names)})'"
     run(clone, f'eval "$(.venv/bin/ultramarine-cluster env)"; {listed} | xargs -r {kubectl} delete')
     run(clone, f"rm -rf {' '.join(names)}")
 
@@ -112,6 +113,38 @@ def test_a_tutorial_does_what_it_shows(page: Path, clone: Path, demo: str) -> No
     """Every command of a tutorial succeeds in order, and prints the lines that the page shows."""
     output = run(clone, script(page))
     assert missing(page, output) == [], output
+
+
+@pytest.fixture
+def without_records(clone: Path, demo: str) -> None:
+    """No step of the namespace is reused from an earlier run of these tests."""
+    remove = ".venv/bin/ultramarine -n ultramarine data rm -r -y cache/"
+    run(clone, f'eval "$(.venv/bin/ultramarine-cluster env)"; {remove} || true')  # a new bucket has none
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS)
+def test_functions_become_a_nightly_pipeline(clone: Path, without_records: None) -> None:
+    """The tutorial's commands succeed in order: functions run, are reused, publish, and have a Schedule."""
+    output = run(clone, script(NIGHTLY))
+    assert missing(NIGHTLY, output) == [], output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS)
+def test_the_second_chapter_of_the_demo_publishes_a_model(clone: Path, demo: str, without_records: None) -> None:
+    """The pipeline of the examples runs to its end and is drawn; the commands that the chapter names succeed."""
+    output = run(clone, "make demo CHAPTER=pipeline")
+    _, _, chapter = output.partition("A pipeline that publishes")
+    for step in ("clean", "tune", "check", "crown"):
+        assert f"✔ {step}" in chapter
+    assert "· challenge" in chapter
+    assert "nightly-cancer@champion" in chapter
+    _, _, end = chapter.partition("To go on:\n")
+    commands = [line.strip() for line in end.splitlines() if line.startswith("  ultramarine ")]
+    assert len(commands) == 4
+    run(clone, "\n".join(["set -e", 'eval "$(.venv/bin/ultramarine-cluster env)"', *commands]))
+    forget(clone, "nightly-cancer")
 
 
 @pytest.mark.timeout(SECONDS)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from pages import MARK, ROOT, blocks, missing, script, typed
+from ultramarine.resources.pipeline import PipelineSpec
+from ultramarine.resources.pipeline_checks import parameter_values, pipeline_faults
 
 README = ROOT / "README.md"
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 FIRST = ROOT / "docs" / "tutorials" / "first-model.md"
 TYPED = ROOT / "docs" / "tutorials" / "from-a-folder.md"
+NIGHTLY = ROOT / "docs" / "tutorials" / "nightly-pipeline.md"
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
@@ -62,6 +67,29 @@ def test_pages_say_where_data_is_and_what_a_local_run_needs() -> None:
     (name,) = set(re.findall(r"submit train.py --data (\w+)=", readme))
     assert f"`AZURE_ML_INPUT_{name}`" in readme
     assert "`pip install uv`" in (ROOT / "docs/local.md").read_text()
+
+
+def test_the_functions_of_a_notebook_run_without_a_cluster(tmp_path: Path) -> None:
+    """The tutorial's functions do here what the page shows; their Pipeline and its Schedule have no fault."""
+    text, _, _ = NIGHTLY.read_text().partition("\n## 3. ")
+    page = tmp_path / "page.md"
+    page.write_text(re.sub(r"```sh\nmake demo\n.*?```\n", "", text, count=1, flags=re.DOTALL))
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    manifest = "import json, wines; print(json.dumps(wines.cultivars.manifest()))"
+    commands = f"{script(page)}.venv/bin/python -c '{manifest}'\n"
+    done = subprocess.run(["bash", "-c", commands], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert missing(page, done.stdout) == [], done.stdout
+
+    pipeline = json.loads(done.stdout.splitlines()[-1])
+    jobs = [step["trainingJob"] for step in pipeline["spec"]["steps"] if "trainingJob" in step]
+    assert {job["source"].pop("path") for job in jobs} == {str(tmp_path / "cellar")}
+    spec = PipelineSpec.model_validate(pipeline["spec"])
+    assert not list(pipeline_faults(spec))
+    [schedule] = [yaml.safe_load(block.text) for block in blocks(NIGHTLY) if block.marker("file") == "nightly.yaml"]
+    run = schedule["spec"]["template"]["spec"]
+    assert run["pipeline"] == pipeline["metadata"]["name"]
+    assert parameter_values(spec, run["parameters"])["strength"] == 2.5
 
 
 def test_output_is_compared_without_ages(tmp_path: Path) -> None:

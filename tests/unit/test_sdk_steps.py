@@ -169,5 +169,5 @@ def test_a_function_of_a_notebook_is_refused_with_the_remedy():
     code = "@step\ndef clean(rate: float): ...\n@pipeline\ndef churn(rate: float): clean(rate=rate)\n"
     exec(compile(code, "/tmp/ipykernel_7/123.py", "exec"), cell)
     cell["churn"].run(local=True, rate=0.5)
-    with pytest.raises(InvalidSpec, match="step clean: function clean is not in a file.*%%writefile"):
+    with pytest.raises(InvalidSpec, match=r"step clean: function clean is not in a file.*%%writefile"):
         cell["churn"].manifest()
