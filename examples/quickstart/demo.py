@@ -69,7 +69,7 @@ def main() -> int:
         target.run("apply", "--server-side", "-f", "-", input=RESTRICTED)
         targets.install(target, NAMESPACE)
         held_out = chapter_data(target)
-        session = Session(NAMESPACE, **place_of(target))
+        session = session_of(target)
         with session.client as client:
             chapter_life(target, client)
             accuracy = chapter_predictions(client, *held_out)
@@ -171,10 +171,10 @@ def csv_table(names: list[str], features: np.ndarray, answers: np.ndarray) -> st
     return lines.getvalue()
 
 
-def place_of(target: Target) -> dict[str, str]:
-    """Return the cluster as the SDK's client takes it."""
+def session_of(target: Target) -> Session:
+    """Return the command's session in the demo's namespace; it has the SDK's client."""
     option, value = target.kubectl[-2:]
-    return {"kubeconfig": value} if option == "--kubeconfig" else {"context": value}
+    return Session(NAMESPACE, kubeconfig=value) if option == "--kubeconfig" else Session(NAMESPACE, context=value)
 
 
 def chapter_life(target: Target, client: Client) -> None:

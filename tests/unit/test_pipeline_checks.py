@@ -160,6 +160,12 @@ def test_a_value_of_the_wrong_type_is_refused(given, words):
     assert words in error.value.message
 
 
+def test_a_forecast_has_the_numbers_that_the_api_server_stores():
+    """A file may say 1.0 where the stored run has 1; both are the same work."""
+    values = parameter_values(pipeline(step("a")), {"raw": "s3://b/x", "rate": 1.0, "nodes": 2.0})
+    assert [repr(values[name]) for name in ("rate", "nodes")] == ["1", "2"]
+
+
 def test_values_keep_their_types_and_own_parameters_stay():
     """A whole reference has the value's type, a part of a text its text, and a job's own parameter is the job's."""
     document = {

@@ -60,13 +60,18 @@ def parameter_values(spec: PipelineSpec, given: Mapping[str, Any]) -> dict[str, 
         raise InvalidSpec(f"parameters.{unknown[0]}: the pipeline has no such parameter (it has: {existing})")
     values: dict[str, Any] = {}
     for name, parameter in spec.parameters.items():
-        value = given.get(name, parameter.default)
+        value = _as_stored(given.get(name, parameter.default))
         if value is None:
             raise InvalidSpec(f"parameters.{name}: expected {parameter.type}, got nothing; set it in spec.parameters")
         if fault := _value_fault(parameter, value):
             raise InvalidSpec(f"parameters.{name}: {fault}")
         values[name] = value
     return values
+
+
+def _as_stored(value: Any) -> Any:
+    """Return a value as the API server stores it: a number without a fraction is an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def pipeline_faults(spec: PipelineSpec) -> Iterator[str]:
