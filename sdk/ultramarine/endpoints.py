@@ -273,7 +273,7 @@ class Endpoint:
         whole = {"Content-Type": "application/json", **(headers or {}), **pin}
 
         def send(credential: Mapping[str, str]) -> Answer:
-            return self._route.send(method, path, body, whole | credential, self._recent(), repeat=repeat)
+            return self._route.send(method, path, body, {**whole, **credential}, self._recent(), repeat=repeat)
 
         credential = self._credential()
         if self._key:
