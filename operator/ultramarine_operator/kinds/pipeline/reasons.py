@@ -22,6 +22,10 @@ TABLES = (
                 "StepsRunning": ("Steps run.", ""),
             },
             "Failed": {
+                "PartitionsInvalid": (
+                    "The files of a dataset lie in no partitions, or in partitions of different columns.",
+                    "Write a version whose files are all partitioned by the same columns.",
+                ),
                 "StepFailed": ("A step has failed.", "Correct its cause; resume the run."),
             },
         },

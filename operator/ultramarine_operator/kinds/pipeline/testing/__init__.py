@@ -7,6 +7,7 @@ from .lives import LIVES, PIPELINE_LIVES
 from .samples import SAMPLES, STEPS, WHOLE_PIPELINE, WHOLE_RUN, applied_run, complete, complete_run, pipeline
 
 _JOB = {"trainingJob": {"command": ["true"]}}
+_RAW: Manifest = {"outputs": None, "parameters": {"raw": {"type": "dataset"}}}
 _WHILE = {"condition": "true", "maxIterations": 2}
 _ALIAS = {"model": "churn", "version": "1", "alias": "champion"}
 _DEPLOYMENT = {"model": "churn", "version": "1", "endpoint": "churn", "deployment": "green"}
@@ -21,7 +22,7 @@ def _publishes(words: str, *documents: Manifest) -> Rule:
 PIPELINE_MATERIAL = Material(
     kind="Pipeline",
     whole={"metadata": {"name": "churn"}, "spec": WHOLE_PIPELINE},
-    least={"steps": [{"name": "a", **_JOB}]},
+    least={"outputs": None, "steps": [{"name": "a", **_JOB}]},
     defaults={"continueOnStepFailure": False, "steps": [{"name": "a", **_JOB, "retries": 0, "cache": True}]},
     edit={"description": "edited"},
     free=({"description": "other"}, {"continueOnStepFailure": False}),
@@ -30,9 +31,9 @@ PIPELINE_MATERIAL = Material(
         named("metadata.name must not contain a dot", "a-b", "a.b"),
         rule(
             "give one of trainingJob, sweep, pipeline and publish",
-            {"steps": [{"name": "a", **_JOB}]},
-            {"steps": [{"name": "a"}]},
-            {"steps": [{"name": "a", **_JOB, "sweep": {}}]},
+            {"outputs": None, "steps": [{"name": "a", **_JOB}]},
+            {"outputs": None, "steps": [{"name": "a"}]},
+            {"outputs": None, "steps": [{"name": "a", **_JOB, "sweep": {}}]},
         ),
         _publishes("give one of model and dataset", {**_ALIAS}, {**_ALIAS, "dataset": "clean"}),
         _publishes("give one of alias and deployment", {**_ALIAS}, {"model": "churn", "version": "1"}),
@@ -49,14 +50,14 @@ PIPELINE_MATERIAL = Material(
         _publishes("give endpoint, whose rollout is awaited", {**_DEPLOYMENT, "wait": True}, {**_ALIAS, "wait": True}),
         rule(
             "give at most one of forEach and while",
-            {"steps": [{"name": "a", **_JOB, "while": _WHILE}]},
-            {"steps": [{"name": "a", **_JOB, "while": _WHILE, "forEach": {"items": [1]}}]},
+            {"outputs": None, "steps": [{"name": "a", **_JOB, "while": _WHILE}]},
+            {"outputs": None, "steps": [{"name": "a", **_JOB, "while": _WHILE, "forEach": {"items": [1]}}]},
         ),
         *(
             rule(
                 "must be DATASET@VERSION, DATASET@ALIAS, DATASET@latest or $(params.NAME)",
-                {"steps": [{"name": "a", **_JOB, "forEach": {"partitions": partitions}}]},
-                {"steps": [{"name": "a", **_JOB, "forEach": {"partitions": broken}}]},
+                {**_RAW, "steps": [{"name": "a", **_JOB, "forEach": {"partitions": partitions}}]},
+                {**_RAW, "steps": [{"name": "a", **_JOB, "forEach": {"partitions": broken}}]},
             )
             for partitions, broken in (("orders@latest", "orders"), ("$(params.raw)", "$(steps.a.outputs.raw)"))
         ),
@@ -86,7 +87,7 @@ RUN_MATERIAL = Material(
         clash(
             "give one of pipeline and pipelineSpec",
             {"pipeline": "a", "pipelineSpec": None},
-            {"pipeline": "a", "pipelineSpec": {"steps": [{"name": "a", **_JOB}]}},
+            {"pipeline": "a", "pipelineSpec": {"outputs": None, "steps": [{"name": "a", **_JOB}]}},
             {"pipeline": None, "pipelineSpec": None},
         ),
         clash(
