@@ -207,7 +207,7 @@ NO_JSON = ["NaN", "-Infinity", "1e400", "0x10", "'a'", "{", "01", "\x00", "[" * 
 def objects(node: Manifest, value: Any, path: Path) -> Iterator[tuple[Path, list[str]]]:
     """Every object in a value that has named fields: where it is, and which of those that are there may be left out."""
     if isinstance(value, list):
-        for number, item in enumerate(value):
+        for number, item in enumerate(value) if not node.get(OPEN) else ():
             yield from objects(node["items"], item, (*path, number))
     elif isinstance(value, dict) and "additionalProperties" in node:
         for key, child in value.items():

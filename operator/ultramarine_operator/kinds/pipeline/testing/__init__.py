@@ -22,7 +22,7 @@ def _publishes(words: str, *documents: Manifest) -> Rule:
 PIPELINE_MATERIAL = Material(
     kind="Pipeline",
     whole={"metadata": {"name": "churn"}, "spec": WHOLE_PIPELINE},
-    least={"outputs": None, "steps": [{"name": "a", **_JOB}]},
+    least={"steps": [{"name": "a", **_JOB}]},
     defaults={"continueOnStepFailure": False, "steps": [{"name": "a", **_JOB, "retries": 0, "cache": True}]},
     edit={"description": "edited"},
     free=({"description": "other"}, {"continueOnStepFailure": False}),
