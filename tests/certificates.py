@@ -74,7 +74,7 @@ def serial_at(
     """The serial number of the certificate that is shown at a port, for `name` if a context checks it."""
     context = context or ssl._create_unverified_context()
     context.set_alpn_protocols(list(protocols))
-    plain = socket.create_connection((host, port), timeout=10)
+    plain = socket.create_connection((host, port), timeout=30)
     with context.wrap_socket(plain, server_hostname=name or None) as secured:
         shown = secured.getpeercert(binary_form=True)
     assert shown is not None
@@ -83,7 +83,7 @@ def serial_at(
 
 def speaks_plainly(port: int, host: str = "127.0.0.1") -> bool:
     """True if a server answers a plain HTTP request."""
-    connection = http.client.HTTPConnection(host, port, timeout=10)
+    connection = http.client.HTTPConnection(host, port, timeout=30)
     try:
         connection.request("GET", "/healthz")
         return connection.getresponse().status > 0

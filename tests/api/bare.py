@@ -176,7 +176,7 @@ def install(cluster: Cluster) -> None:
     eventually("it describes itself", lambda: "apiextensions.k8s.io/v1" in cluster.run("get", "--raw", "/openapi/v3"))
     # Client-side apply on purpose: a CRD that outgrows its annotation could not be installed by hand.
     cluster.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
-    cluster.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=180s")
     # A fresh API server makes its own namespaces a moment after it answers.
     eventually("the namespace default is there", lambda: "default" in cluster.run("get", "namespaces", "-o", "name"))
     cluster.run("create", "-f", "-", input=json.dumps(free_lease("default")))
@@ -219,8 +219,19 @@ def access_by(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
 def requests_to(cluster: Cluster) -> Iterator[httpx.Client]:
     """A client for plain requests, as the administrator of the kubeconfig."""
     url, context = access(cluster)
-    with httpx.Client(base_url=url, verify=context, timeout=30) as client:
+    with httpx.Client(base_url=url, verify=context, timeout=60) as client:
         yield client
+
+
+def audit_events(log: Path, user: str) -> Iterator[Manifest]:
+    """The requests of a user in an audit log and in what was rotated away from it.
+
+    The last line is left out while the API server is writing it.
+    """
+    for path in sorted(log.parent.glob(f"{log.stem}*{log.suffix}")):
+        for line in path.read_bytes().rpartition(b"\n")[0].splitlines():
+            if user.encode() in line and (event := json.loads(line))["user"]["username"] == user:
+                yield event
 
 
 def eventually(what: str, look: Callable[[], T], seconds: float = 60.0) -> T:

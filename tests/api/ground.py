@@ -21,7 +21,7 @@ from ultramarine_operator.shared.conditions import is_true
 
 OURS = tuple(KIND[name].resource for name in NAMES)
 CHILDREN = tuple({child for kind in KIND.values() for child in (*kind.children, *kind.creates)} - set(OURS))
-PATIENCE = 20.0  # seconds
+PATIENCE = 60.0  # seconds
 # Of the server or of the moment, or a hash over one of both.
 UNSTABLE = {"uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "lastTransitionTime"}
 UNSTABLE |= {

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
@@ -83,7 +82,7 @@ class Operator:
     def start(self) -> None:
         """Start it, and return when it has listed and leads."""
         self.launch()
-        eventually("the operator leads", lambda: self.leads, 30)
+        eventually("the operator leads", lambda: self.leads, 120)
 
     @property
     def leads(self) -> bool:
@@ -98,7 +97,7 @@ class Operator:
     def probe(self, path: str) -> tuple[int, dict[str, Any]]:
         """Status and body of /healthz or /readyz; status 0 while nobody answers."""
         try:
-            answer = httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5)
+            answer = httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=30)
         except httpx.TransportError:
             return 0, {}
         return answer.status_code, answer.json()
@@ -114,7 +113,7 @@ class Operator:
     def _end(self, number: signal.Signals) -> None:
         if self.process is not None:
             self.process.send_signal(number)
-            self.process.wait(30)
+            self.process.wait(120)
             self.process = None
 
     def metrics(self) -> dict[str, float]:
@@ -122,15 +121,19 @@ class Operator:
         if self.process is not None and self.process.poll() is not None:
             pytest.fail(f"the operator has ended:\n{self.log.read_text()[-4000:]}")
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=30) as answer:
                 text = answer.read().decode()
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:  # also a timeout, which is no URLError while the answer is read
             return {}
         return {name: float(value) for name, value in re.findall(r"^([a-z_]+(?:\{.*\})?) (\S+)$", text, re.MULTILINE)}
 
     def metric(self, name: str) -> float:
         """One sample."""
         return self.metrics().get(name, 0.0)
+
+    def lines(self) -> list[Manifest]:
+        """The lines of its log, without one that is being written."""
+        return [json.loads(line) for line in self.log.read_bytes().rpartition(b"\n")[0].splitlines()]
 
     def passes(self, kind: str) -> float:
         """Return the number of passes over objects of a kind that this process has ended."""

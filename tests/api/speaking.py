@@ -60,7 +60,7 @@ class Coordinator:
         trials = tuple(WantedTrial(number, {"lr": 0.001 * (number + 1)}) for number in numbers)
         summary = SweepSummary(wanted=trials, running=len(numbers), succeeded=self.succeeded, **fields)
         url = f"http://127.0.0.1:{self.operator.port}/sweeps/{self.api.namespace}/hpo"
-        return httpx.post(url, content=summary.to_json(), headers={"Authorization": f"Bearer {token}"}, timeout=10)
+        return httpx.post(url, content=summary.to_json(), headers={"Authorization": f"Bearer {token}"}, timeout=60)
 
     def want(self, *numbers: int) -> Manifest:
         """Post which trials need jobs until the operator accepts it, and return the answer."""
@@ -92,8 +92,8 @@ class Coordinator:
         """The TrainingJobs of the namespace, by the numbers in their names."""
         return {int(job["metadata"]["name"].rpartition("-")[2]): job for job in self.api.all("tj")}
 
-    def has(self, numbers: Collection[int], seconds: float = 5.0) -> dict[int, Manifest]:
-        """Wait until exactly these trials have jobs, sooner than the operator's next pass without an event."""
+    def has(self, numbers: Collection[int], seconds: float = 20.0) -> dict[int, Manifest]:
+        """Wait until exactly these trials have jobs, before a pass without an event, which comes after 30 s."""
         return eventually(f"there are jobs {numbers}", lambda: self._these(set(numbers)), seconds)
 
     def _these(self, numbers: set[int]) -> dict[int, Manifest]:

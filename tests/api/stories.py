@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from bare import Api, eventually
 from builders import serving as serving
 from builders import training as training
-from operator_process import Node
+from operator_process import Node, Operator
 from ultramarine_contract.meta import TRAINING_JOB, Manifest
 from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.shared.conditions import is_true
@@ -64,6 +66,25 @@ def flood(api: Api, first: int, last: int) -> None:
     for number in range(first, last):
         answer = api.http.post(TRAINING_JOB.path(api.namespace), json=training(f"job-{number}"))
         assert answer.status_code == 201, answer.text
+
+
+def everything(api: Api) -> dict[str, str]:
+    """Every object with the version of its last write."""
+    return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"] for item in api.all(*ALL)}
+
+
+def wait_until_quiet(api: Api, operator: Operator) -> None:
+    """Wait until nothing was written for a second, and no object waits for a pass."""
+    before: dict[str, str] = {}
+
+    def quiet() -> bool:
+        nonlocal before
+        before, known = everything(api), before
+        time.sleep(0 if before != known else 1)
+        due = operator.probe("/readyz")[1].get("queue", {}).get("due")
+        return due == 0 and before == known == everything(api)
+
+    eventually("nothing is written any more", quiet)
 
 
 def jobs(api: Api) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from bare import ROOT, Api, eventually
+from bare import ROOT, Api, audit_events, eventually
 from operator_process import Node, Operator
 from stories import ready, training, until, versions
 from ultramarine_cluster import build
@@ -73,8 +72,7 @@ def test_namespaces_that_come_later_are_looked_after(everywhere, namespace, obje
     uris = {team.get("mv", "churn-1")["spec"]["uri"] for team in teams}
     assert {uri.split("/")[3] for uri in uris} == {team.namespace for team in teams}
 
-    audit = [json.loads(line) for line in teams[0].cluster.audit_log.read_text().splitlines()]
-    seen = [event for event in audit if event["user"]["username"] == WHO]
+    seen = list(audit_events(teams[0].cluster.audit_log, WHO))
     assert seen
     assert [event["requestURI"] for event in seen if event.get("responseStatus", {}).get("code") == 403] == []
     about = [event["objectRef"] for event in seen if "objectRef" in event]  # else it asks which types there are

@@ -28,7 +28,7 @@ class User:
 
     def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run the command; its exit code must be `code`."""
-        ended = subprocess.run([*self._words, *words], cwd=self.folder, capture_output=True, text=True, timeout=120)
+        ended = subprocess.run([*self._words, *words], cwd=self.folder, capture_output=True, text=True, timeout=300)
         assert ended.returncode == code, ended.stderr
         return ended
 

@@ -35,7 +35,7 @@ def refused(bare: Cluster, api: Api, tmp_path: Path) -> Refused:
         change({kind: config[f"{kind}s"][0][kind] for kind in ("cluster", "user", "context")})
         (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
         argv = [COMMAND, "--kubeconfig", tmp_path / "kubeconfig", "-n", api.namespace, *words]
-        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 1, done.stdout + done.stderr
         assert done.stderr.startswith("Error: ")
         assert "Traceback" not in done.stderr

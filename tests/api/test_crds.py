@@ -117,7 +117,7 @@ def test_waiting_for_a_condition_works(api):
     api.apply(whole("TrainingJob"))
     api.status("tj", "churn", {"observedGeneration": 1, "conditions": [condition("Succeeded")]})
 
-    assert "condition met" in api.run("wait", "--for=condition=Succeeded", "tj/churn", "--timeout=10s")
+    assert "condition met" in api.run("wait", "--for=condition=Succeeded", "tj/churn", "--timeout=120s")
 
 
 def described(schema: dict, path: str) -> list[tuple[str, list[str]]]:

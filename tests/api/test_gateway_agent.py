@@ -33,14 +33,19 @@ RIGHTS = [
 ]
 
 
+def get(url: str, **more: Any) -> httpx.Response:
+    """A request that a busy machine may take its time to answer."""
+    return httpx.get(url, timeout=60, **more)
+
+
 class Wire:
     """The way to the API server, which can be cut: open connections end, and new ones are refused."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
         self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
+        self.port = free_port()  # not one that an outgoing connection may take while the wire is cut
+        self._listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def cut(self) -> None:
@@ -97,14 +102,14 @@ class Gateway:
     def state(self, endpoint: str) -> dict[str, Any]:
         """Return the answer of GET /routes about one endpoint."""
         with suppress(httpx.TransportError):
-            found: dict[str, Any] = httpx.get(f"http://127.0.0.1:{self.port}/routes").json()["endpoints"]
+            found: dict[str, Any] = get(f"http://127.0.0.1:{self.port}/routes").json()["endpoints"]
             return found.get(endpoint, {})
         return {}
 
     def addresses(self, cluster: str) -> set[str]:
         """The addresses that Envoy has of one cluster."""
         transport = httpx.HTTPTransport(uds=str(self.folder / "admin.sock"))
-        with httpx.Client(transport=transport) as client, suppress(httpx.TransportError):
+        with httpx.Client(transport=transport, timeout=60) as client, suppress(httpx.TransportError):
             lines = client.get("http://envoy/clusters").text.splitlines()
             fields = [line.split("::") for line in lines if line.startswith(f"{cluster}::")]
             return {one[1] for one in fields if len(one) > 3 and one[2] == "cx_active"}
@@ -136,8 +141,7 @@ def gateway(api: Api, tmp_path: Path) -> Iterator[Gateway]:
     folder = Path(f"/tmp/um-gwa-{os.getpid()}")  # short: the address of a socket has room for 108 bytes
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = int(listener.getsockname()[1])
+    port = free_port()
     made = Gateway(api, folder, port, Wire((str(url.hostname), int(url.port or 443))))
     arguments = ("agent", "--account", str(mounted), "--host", "127.0.0.1", "--port", str(port))
     made.start(*arguments)
@@ -176,14 +180,14 @@ def test_what_is_written_reaches_envoy(api: Api, gateway: Gateway) -> None:
     routes = _routes(api)
     api.apply(_config_map(routes), _slice("192.0.2.1"))
     eventually("the version is told", lambda: gateway.state("churn").get("version") == routes.version)
-    eventually("one is told", lambda: gateway.state("churn")["ready"] == {"blue": 1})
+    eventually("one is told", lambda: gateway.state("churn").get("ready") == {"blue": 1})
     assert gateway.addresses("churn/blue/http") == {"192.0.2.1:8080"}
     api.apply(_slice("192.0.2.1", "192.0.2.2"))
-    eventually("two are told", lambda: gateway.state("churn")["ready"] == {"blue": 2})
+    eventually("two are told", lambda: gateway.state("churn").get("ready") == {"blue": 2})
     assert gateway.addresses("churn/blue/http") == {"192.0.2.1:8080", "192.0.2.2:8080"}
     api.run("delete", "endpointslice", "churn-blue-1")
-    eventually("none is left", lambda: gateway.state("churn")["ready"] == {"blue": 0})
-    assert httpx.get(f"http://127.0.0.1:{routes.port}/v2").status_code == 503
+    eventually("none is left", lambda: gateway.state("churn").get("ready") == {"blue": 0})
+    assert get(f"http://127.0.0.1:{routes.port}/v2").status_code == 503
     api.run("delete", "configmap", "churn-routes")
     eventually("the endpoint is forgotten", lambda: gateway.state("churn") == {})
 
@@ -199,10 +203,10 @@ def test_keys_come_from_their_secret_alone(api: Api, gateway: Gateway) -> None:
     api.apply({**secret, "stringData": {"primary": "one"}})
     eventually("the version is told", lambda: gateway.state("churn").get("version") == routes.version)
     # 503: let in, and nobody is there.
-    assert httpx.get(url, headers={"api-key": "one"}).status_code == 503
-    assert httpx.get(url, headers={"api-key": "two"}).status_code == 401
+    assert get(url, headers={"api-key": "one"}).status_code == 503
+    assert get(url, headers={"api-key": "two"}).status_code == 401
     api.apply({**secret, "stringData": {"primary": "one", "secondary": "two"}})
-    eventually("the second key opens", lambda: httpx.get(url, headers={"api-key": "two"}).status_code == 503)
+    eventually("the second key opens", lambda: get(url, headers={"api-key": "two"}).status_code == 503)
     with pytest.raises(Refused, match="cannot list"):
         api.run("--as", f"system:serviceaccount:{api.namespace}:gateway", "get", "secrets")
 
@@ -213,7 +217,7 @@ def test_a_broken_watch_is_taken_up_again(api: Api, gateway: Gateway) -> None:
     gone = EndpointRoutes("gone", api.namespace, gone.port, gone.deployments, gone.auth)
     api.apply(_config_map(routes), _config_map(gone), _slice("192.0.2.1"))
     eventually("both are told", lambda: all(gateway.state(one).get("version") for one in ("churn", "gone")))
-    eventually("one pod is told", lambda: gateway.state("churn")["ready"] == {"blue": 1})
+    eventually("one pod is told", lambda: gateway.state("churn").get("ready") == {"blue": 1})
     for number in (2, 3):
         gateway.wire.cut()
         api.apply(_slice(f"192.0.2.{number}"))
@@ -233,16 +237,16 @@ def test_the_metrics_carry_endpoint_and_deployment(api: Api, gateway: Gateway) -
     routes = _routes(api)
     api.apply(_config_map(routes), _slice())
     eventually("the version is told", lambda: gateway.state("churn").get("version") == routes.version)
-    assert httpx.get(f"http://127.0.0.1:{routes.port}/v2").status_code == 503
+    assert get(f"http://127.0.0.1:{routes.port}/v2").status_code == 503
     base = f"http://127.0.0.1:{gateway.port}"
 
     def told() -> bool:
-        text = httpx.get(f"{base}/metrics").text
+        text = get(f"{base}/metrics").text
         labels = 'endpoint="churn",deployment="blue",protocol="http"'
         lines = ('http_downstream_rq{code="5xx",endpoint="churn"} 1', f'cluster_upstream_rq{{code="5xx",{labels}}} 1')
         return all(f"envoy_{line}\n" in text for line in lines)
 
     eventually("it is counted", told)
-    assert "ultramarine_gateway_endpoints 1" in httpx.get(f"{base}/metrics").text
-    assert [httpx.get(f"{base}/{path}").status_code for path in ("live", "ready")] == [200, 200]
-    assert json.loads(httpx.get(f"{base}/routes").text)["connected"] is True
+    assert "ultramarine_gateway_endpoints 1" in get(f"{base}/metrics").text
+    assert [get(f"{base}/{path}").status_code for path in ("live", "ready")] == [200, 200]
+    assert json.loads(get(f"{base}/routes").text)["connected"] is True

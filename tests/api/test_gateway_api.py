@@ -45,7 +45,10 @@ def known(request: pytest.FixtureRequest, bare: Cluster) -> Iterator[None]:
     """The API server knows the routes of one release after the other."""
     files = [word for path in crds(request.param) for word in ("-f", str(path))]
     bare.run("apply", "--server-side", *files)  # they are too large for client-side apply
-    bare.run("wait", "--for=condition=Established", *files, "--timeout=30s")
+    bare.run("wait", "--for=condition=Established", *files, "--timeout=180s")
+    # They are served, and kubectl can name them, a moment after they are established.
+    group = ("api-resources", "--api-group=gateway.networking.k8s.io", "-o", "name")
+    eventually("the routes are served", lambda: all(plural in bare.run(*group) for plural in ROUTES))
     yield
     bare.run("delete", *files)
 

@@ -124,7 +124,7 @@ def test_the_health_of_a_training_job(api, operator, node):
     stays(api, "tj", "held", "Failed")
 
     until(api, "wrong", "Invalid")
-    api.run("wait", "--for=condition=Failed", "tj/wrong", "--timeout=20s")
+    api.run("wait", "--for=condition=Failed", "tj/wrong", "--timeout=120s")
     assert status(api, "tj", "wrong")["failure"]["reason"] == "InvalidSpec"
     stays(api, "tj", "wrong", "Failed")
 
@@ -135,7 +135,7 @@ def test_the_health_of_models_and_versions(api, operator, object_store):
     eventually("it was looked for", lambda: status(api, "mv", "late-1").get("state") == "Waiting")
     stays(api, "mv", "late-1", "InProgress")
     becomes(api, "mv", "code-1", "Failed")
-    eventually("the alias was looked up", lambda: status(api, "mdl", "late").get("conditions"))
+    eventually("the alias was looked up", lambda: status(api, "mdl", "late").get("observedGeneration") == 1)
     stays(api, "mdl", "late", "InProgress")
 
     api.apply(model("late", champion="1"))
@@ -224,7 +224,7 @@ def helm_install(api: Api, tmp_path: Path) -> list[str]:
 
 def test_helm_waits_for_a_job_to_its_end(api, operator, node, helm_install):
     """`helm install --wait`, which brings kstatus along, returns when the TrainingJob has succeeded, not before."""
-    command = [*helm_install, "60s"]
+    command = [*helm_install, "300s"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         node.start_pod("churn")
         until(api, "churn", "Running")

@@ -14,6 +14,7 @@ import pytest
 from ultramarine_cluster import programs
 from ultramarine_cluster.paths import State
 
+pytestmark = pytest.mark.timeout(1200)  # each run of the launcher has its own limit
 NAME = f"killed-{os.getpid()}"
 
 
@@ -26,7 +27,7 @@ def launcher(*words: str) -> subprocess.Popen[str]:
 def finished(*words: str) -> str:
     """Run the launcher to its end, and return what it said."""
     with launcher(*words) as process:
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     return said
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from bare import ROOT, Api
+from bare import ROOT, Api, eventually
 from ultramarine_cluster import build
 from ultramarine_contract.meta import Manifest
 from ultramarine_operator import settings
@@ -121,10 +121,21 @@ def test_an_installer_needs_no_right_on_namespaces_without_a_list(release: Relea
     run("create", "rolebinding", user, "--clusterrole=cluster-admin", f"--user={user}", "-n", release.home.namespace)
     run("create", "clusterrole", user, "--verb=get", f"--resource={','.join(made)}")
     run("create", "clusterrolebinding", user, f"--clusterrole={user}", f"--user={user}")
+    eventually(
+        "the rights are in force", lambda: all(_may_get(release, user, kind) for kind in ("leases", "clusterroles"))
+    )
     words = ("template", "um", str(CHART), "-f", str(CHART / "ci/images-values.yaml"), "--dry-run=server")
     done = release.helm(*words, "--take-ownership", f"--kube-as-user={user}")
 
     assert done.returncode == 0, done.stderr
+
+
+def _may_get(release: Release, user: str, kind: str) -> bool:
+    """True if the API server knows that a user may get this kind in the release's namespace."""
+    cluster = release.home.cluster
+    words = ("-n", release.home.namespace, "auth", "can-i", "get", kind, "--as", user)
+    argv = [str(cluster.kubectl), "--kubeconfig", str(cluster.kubeconfig), *words]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip() == "yes"
 
 
 def test_a_second_release_is_told_whose_the_crds_are(release: Release, namespace: Callable[[], Api]) -> None:

@@ -19,7 +19,7 @@ from ultramarine.files.editors import editor_schema
 from ultramarine.files.projects import TEMPLATES, make_project
 from ultramarine.files.reading import dotted, load
 from ultramarine.files.schemas import kinds
-from ultramarine.files.validation import faults, uploaded, validate
+from ultramarine.files.validation import admission_faults, uploaded, validate
 from ultramarine_contract.meta import Manifest
 
 PLAIN = """
@@ -56,7 +56,7 @@ def test_an_example_of_a_rule_has_one_verdict(empty, kind):
     """Each example of each rule is valid offline if the API server accepts it, and a refusal has the rule's words."""
     differing = {}
     for words, ok, manifest in ruled(kind):
-        server, offline = empty.verdict(manifest), faults(manifest)
+        server, offline = empty.verdict(manifest), admission_faults(manifest)
         if bool(server) != bool(offline) or bool(server) == ok:
             differing[words] = (server, offline, manifest)
 
@@ -69,7 +69,7 @@ def test_a_limit_has_one_verdict(empty, kind):
     differing = {}
     for limit in limits(schema_of(documents()[kind])["properties"]["spec"], ("spec",)):
         manifest = placed(whole(kind), limit.path, limit.beyond)
-        server, offline = empty.verdict(manifest), faults(manifest)
+        server, offline = empty.verdict(manifest), admission_faults(manifest)
         at = re.compile(expression(limit.path))
         if server and not any(at.search(dotted(fault.path)) for fault in offline):
             differing[str(limit)] = (server, offline)
@@ -101,15 +101,16 @@ def test_a_drawn_manifest_has_one_verdict(empty, kind):
     @EXAMPLES
     @given(valid(kind))
     def whole_ones(manifest: Manifest) -> None:
-        assert bool(faults(manifest)) == bool(empty.verdict(manifest)), (empty.verdict(manifest), faults(manifest))
+        server, offline = empty.verdict(manifest), admission_faults(manifest)
+        assert bool(server) == bool(offline), (server, offline)
 
     @seed(0)
     @EXAMPLES
     @given(broken(kind))
     def broken_ones(wrong: Broken) -> None:
         if isinstance(wrong.manifest, dict):
-            server = empty.verdict(wrong.manifest)
-            assert bool(faults(wrong.manifest)) == bool(server), (server, faults(wrong.manifest))
+            server, offline = empty.verdict(wrong.manifest), admission_faults(wrong.manifest)
+            assert bool(server) == bool(offline), (server, offline)
 
     whole_ones()
     broken_ones()

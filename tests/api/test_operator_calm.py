@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 
-from bare import Api, eventually
-from stories import ALL, OURS, state, there
-from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY
-
-
-def everything(api: Api) -> dict[str, str]:
-    """Every object with the version of its last write."""
-    return {
-        f"{found['kind']}/{found['metadata']['name']}": found["metadata"]["resourceVersion"] for found in api.all(*ALL)
-    }
-
-
-def _wait_until_quiet(api: Api) -> None:
-    """Wait until nothing was written for a second."""
-    before: dict[str, str] = {}
-
-    def quiet() -> bool:
-        nonlocal before
-        before, known = everything(api), before
-        time.sleep(0 if before != known else 1)
-        return before == known == everything(api)
-
-    eventually("nothing is written any more", quiet)
+from bare import eventually
+from stories import ALL, OURS, everything, state, there, wait_until_quiet
+from ultramarine_contract.meta import ANNOTATION_APPROVED_BY, ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY
 
 
 def test_passes_over_what_is_right_write_nothing(settled, operator):
     """A restart and a touched label make passes over every object, and not one write."""
-    _wait_until_quiet(settled)
+    wait_until_quiet(settled, operator)
     before = everything(settled)
     operator.stop()
     operator.start()
@@ -44,7 +23,7 @@ def test_passes_over_what_is_right_write_nothing(settled, operator):
         "passes over the touched ones",
         lambda: operator.passes("TrainingJob") > seen[0] and operator.passes("OnlineEndpoint") > seen[1],
     )
-    _wait_until_quiet(settled)
+    wait_until_quiet(settled, operator)
 
     after = everything(settled)
     assert {name for name in after if after[name] != before.get(name)} == {"TrainingJob/busy", "OnlineEndpoint/shop"}
@@ -60,7 +39,7 @@ def test_nothing_of_kopf_is_in_our_objects(settled):
         assert "kopf" not in json.dumps(found).lower(), found["kind"]
     for found in settled.all(*OURS):
         noted = {name for name in found["metadata"].get("annotations", {}) if not name.startswith("kubectl.")}
-        assert noted <= {ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY}, found["kind"]
+        assert noted <= {ANNOTATION_REQUESTED_BY, ANNOTATION_APPROVED_BY, ANNOTATION_TRUSTED_BY}, found["kind"]
 
 
 def test_what_hands_spoil_is_restored(settled):

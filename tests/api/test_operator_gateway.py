@@ -8,14 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import hands
-import httpx
 import pytest
 from bare import Api, Refused, eventually
 from builders import WEIGHTS, WEIGHTS_DIGEST, ours, read
 from cryptography.hazmat.primitives.asymmetric import ec
 from operator_process import BUCKET, Operator
 from stories import status, there
-from test_gateway_agent import Gateway, gateway  # noqa: F401  the fixture of the agent's tests serves here too
+from test_gateway_agent import Gateway, gateway, get  # noqa: F401  the fixture of the agent's tests serves here too
 from ultramarine_contract.meta import API_VERSION, Manifest
 from ultramarine_contract.routes import (
     LABEL_ROUTES,
@@ -104,7 +103,7 @@ def test_an_endpoint_changes_as_the_gateway_confirms(routed, gateway):  # noqa: 
     service = there(routed, "services", "shop")
     assert service is not None
     assert {each["targetPort"] for each in service["spec"]["ports"]} == {port}
-    assert httpx.get(f"http://127.0.0.1:{port}/v2").status_code == 503, "nobody is there yet"
+    assert get(f"http://127.0.0.1:{port}/v2").status_code == 503, "nobody is there yet"
 
     roll(routed, "shop-blue")
     tell_addresses(routed, "shop-blue-pods", "192.0.2.1")
@@ -127,7 +126,7 @@ def test_an_endpoint_changes_as_the_gateway_confirms(routed, gateway):  # noqa: 
     assert routes is not None
     assert [(each.name, each.weight) for each in routes.deployments] == [("green", 100)]
     assert gateway.state("shop")["version"] == routes.version
-    unknown = httpx.get(f"http://127.0.0.1:{port}/v2", headers={PIN_HEADER: "blue"})
+    unknown = get(f"http://127.0.0.1:{port}/v2", headers={PIN_HEADER: "blue"})
     assert unknown.status_code == 404, "Envoy has let go of it"
 
 
@@ -171,13 +170,13 @@ def test_keys_are_asked_for_at_the_gateway_and_outlive_their_secret(routed, gate
     assert secret is not None
     keys = [{"api-key": base64.b64decode(secret["data"][name]).decode()} for name in ("primary", "secondary")]
     # 503: let in, and nobody is there.
-    assert [httpx.get(url, headers=headers).status_code for headers in ({}, *keys)] == [401, 503, 503]
+    assert [get(url, headers=headers).status_code for headers in ({}, *keys)] == [401, 503, 503]
 
     routed.run("delete", "secret", "shop-keys")
     eventually("it is missed", lambda: gateway.state("shop").get("missing_secret") == "shop-keys")
     routed.apply(endpoint([BLUE], authMode="key", traffic={"blue": 100}))  # so that the operator looks again
     eventually("it is named", lambda: "Secret shop-keys not found" in words(routed, "RoutesReady"))
-    assert httpx.get(url, headers=keys[0]).status_code == 503
+    assert get(url, headers=keys[0]).status_code == 503
     assert there(routed, "secrets", "shop-keys") is None, "new keys would lock out who has the old ones"
 
 
@@ -200,7 +199,7 @@ def test_tokens_are_asked_for_at_the_gateway_and_pods_wait_for_their_policy(rout
     selected = policy["spec"]["podSelector"]["matchLabels"].items()
     assert selected <= made["spec"]["template"]["metadata"]["labels"].items()
     port = status(routed, "oe", "shop")["gatewayPort"]
-    assert httpx.get(f"http://127.0.0.1:{port}/v2").status_code == 401
+    assert get(f"http://127.0.0.1:{port}/v2").status_code == 401
 
     routed.run("patch", "networkpolicy", "shop-gateway-only", "--type=merge", "-p", '{"spec":{"ingress":[{}]}}')
 

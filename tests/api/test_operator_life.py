@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
-
 import pytest
-from bare import eventually
+from bare import RESOURCES, eventually
 from stories import ready, reasons, status, training, until, versions
 
 
@@ -18,7 +15,7 @@ def test_a_training_job_goes_from_pending_to_a_model_version(api, operator, node
     until(api, "churn", "Running")
     record = node.upload("churn")
     node.succeed("churn", record)
-    assert "condition met" in api.run("wait", "--for=condition=Succeeded", "tj/churn", "--timeout=20s")
+    assert "condition met" in api.run("wait", "--for=condition=Succeeded", "tj/churn", "--timeout=120s")
     eventually("the version is ready", lambda: ready(api, "churn-1"))
 
     told = status(api, "tj", "churn")
@@ -68,19 +65,12 @@ def test_one_version_whenever_the_operator_dies_in_the_registration(api, operato
     node.start_pod("churn")
     record = node.upload("churn")
     until(api, "churn", "Running")
-    watch = subprocess.Popen(
-        [api.cluster.kubectl, "--kubeconfig", api.cluster.kubeconfig, "-n", api.namespace]
-        + ["get", first, "--watch-only", "--no-headers"],
-        stdout=subprocess.PIPE,
-    )
-    time.sleep(1)  # nothing tells that a watch is open
-    node.succeed("churn", record)
-    assert watch.stdout is not None
-    watch.stdout.readline()
-    operator.kill()
-    watch.kill()
-    watch.wait()
-    watch.stdout.close()
+    path = RESOURCES[first].path(api.namespace)
+    since = {"watch": "true", "resourceVersion": api.http.get(path).json()["metadata"]["resourceVersion"]}
+    with api.http.stream("GET", path, params=since) as watch:  # entered when the server has answered: it is open
+        node.succeed("churn", record)
+        next(watch.iter_lines())
+        operator.kill()
     operator.start()
     until(api, "churn", "Succeeded")
 

@@ -83,7 +83,7 @@ def test_a_plan_says_what_a_run_would_reuse(api, operator, node, store, tmp_path
 
     def plan(*words: str) -> str:
         argv = [COMMAND, "--kubeconfig", str(api.cluster.kubeconfig), "-n", api.namespace, "plan", str(file), *words]
-        return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120).stdout
+        return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300).stdout
 
     first = plan()
     assert "step clean: runs, no record of this step exists" in first

@@ -40,7 +40,7 @@ def begun(api):
 def command(api, *words, code=0):
     """Run the command in the namespace."""
     argv = [str(COMMAND), "--kubeconfig", str(api.cluster.kubeconfig), "-n", api.namespace, *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 

@@ -65,7 +65,7 @@ def test_a_job_that_was_orphaned_is_named_with_the_way_out(api, operator):
     for child in ("job/churn", "configmap/churn-source"):
         api.run("patch", child, "--type=json", "-p", json.dumps([gone]))
     api.apply(training("churn"))
-    told = eventually("a condition says so", lambda: _conflict(api), 40)
+    told = eventually("a condition says so", lambda: _conflict(api), 120)
 
     assert told["message"].startswith("Job churn was left behind by an earlier object of this name")
     assert f"kubectl delete job churn -n {api.namespace}" in told["message"]

@@ -6,7 +6,7 @@ from bare import Api, eventually
 from builders import searching
 from operator_process import Node, Operator
 from speaking import end, is_in
-from stories import status, there, versions
+from stories import status, there, versions, wait_until_quiet
 from ultramarine_contract.meta import Manifest
 
 TRIAL = {"command": ["python", "train.py", "--lr=$(params.lr)"], "outputs": {"model": {}}}
@@ -29,7 +29,7 @@ def test_a_sweep_goes_from_pending_to_a_model_version(api: Api, operator: Operat
     operator.kill()
     end(api, node)
     operator.start()
-    assert "condition met" in api.run("wait", "--for=condition=Succeeded", "sw/hpo", "--timeout=20s")
+    assert "condition met" in api.run("wait", "--for=condition=Succeeded", "sw/hpo", "--timeout=120s")
 
     told = status(api, "sw", "hpo")
     assert (told["modelVersion"], told["bestValue"], told["progress"]) == ("churn-1", "0.25", "10/10")
@@ -66,6 +66,7 @@ def test_a_sweep_follows_its_author(api: Api, operator: Operator, node: Node) ->
     eventually("the Job is back", lambda: node.job_of("hpo-coordinator")["metadata"]["uid"] != uid)
     eventually("the generation is told", lambda: status(api, "sw", "hpo")["observedGeneration"] == 4)
 
+    wait_until_quiet(api, operator)
     operator.stop()
     operator.start()
     eventually("passes over it", lambda: operator.passes("Sweep") >= 1)
@@ -82,4 +83,4 @@ def test_a_search_that_cannot_be_says_so(api: Api, operator: Operator) -> None:
     (accepted,) = (c for c in status(api, "sw", "hpo")["conditions"] if c["type"] == "Accepted")
     assert (accepted["status"], "spec.searchSpace.lr" in accepted["message"]) == ("False", True)
     assert api.all("jobs", "secrets") == []
-    api.run("wait", "--for=condition=Failed", "sw/hpo", "--timeout=20s")
+    api.run("wait", "--for=condition=Failed", "sw/hpo", "--timeout=120s")

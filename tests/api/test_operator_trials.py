@@ -167,7 +167,7 @@ def test_the_end_takes_what_runs_and_leaves_what_has_ended(
     end(api, coordinator.node)
     eventually("it is over", lambda: is_in(api, "Succeeded"))
 
-    coordinator.has((0, 1), seconds=20)
+    coordinator.has((0, 1), seconds=60)
     coordinator.finish(1, loss=0.5)
     coordinator.send(coordinator.token, 0, 1, 2, 3)
     passes = hearing.passes("Sweep")
@@ -241,7 +241,7 @@ def test_a_whole_sweep_survives_the_death_of_everybody(
 
     done: set[int] = set()
     try:
-        eventually("the coordinator ends", play, 120)
+        eventually("the coordinator ends", play, 400)
     finally:
         real.kill()
     api.status("pod", "hpo-coordinator-0-abcde", hands.ended_pod(0, real.last_words, name="coordinator"))

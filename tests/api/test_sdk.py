@@ -16,6 +16,7 @@ import ultramarine
 import yaml
 from bare import Api, whole
 from materials import MATERIALS
+from ports import free_port
 from ultramarine.cli.describing import head
 from ultramarine.cli.planning import compared, lines_of
 from ultramarine.kube.errors import Exists, NotFound, Rejected
@@ -34,14 +35,13 @@ class Relay:
     """A port on loopback that leads to another one, and can be away."""
 
     def __init__(self, target: int) -> None:
-        self.target, self.port = target, 0
+        self.target, self.port = target, free_port()  # not one that an outgoing connection may take meanwhile
         self._pairs: list[socket.socket] = []
         self.come_back()
 
     def come_back(self) -> None:
         """Accept connections, on the same port as before."""
         self._listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def leave(self) -> None:

@@ -95,7 +95,7 @@ class Operator:
     def _send(self, number: signal.Signals) -> None:
         if self.alive:
             signal.pidfd_send_signal(self.descriptor, number)
-            if not self._ends_within(20):
+            if not self._ends_within(120):
                 raise TimeoutError(f"process {self.pid} does not end by {number.name}")
 
     def _ends_within(self, seconds: float) -> bool:

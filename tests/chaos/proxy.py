@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import re
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -123,6 +124,14 @@ def nobody_to_kill() -> None:
     raise RuntimeError("a kill is asked for, and nobody has said whom it ends")
 
 
+def reserved() -> socket.socket:
+    """A socket whose port nobody takes by chance while it lives; who asks for that port, as an operator, gets it."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
 @dataclass
 class Proxy:
     """One server behind one port; the operator is given that port instead of the server's."""
@@ -162,22 +171,21 @@ class Proxy:
         server = web.Server(self._serve, access_log=None, handler_cancellation=True)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.01)
         await self._runner.setup()
-        await self._listen()
-        try:
-            yield self
-        finally:
-            for task in self._later:
-                task.cancel()
-            self._cut_all()
-            await self._runner.cleanup()
+        with reserved() as held:  # also while it is away
+            self.port = int(held.getsockname()[1])
+            await self._listen()
+            try:
+                yield self
+            finally:
+                for task in self._later:
+                    task.cancel()
+                self._cut_all()
+                await self._runner.cleanup()
 
     async def _listen(self) -> None:
         assert self._runner is not None
         self._site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await self._site.start()
-        server = self._site._server
-        assert isinstance(server, asyncio.Server)
-        self.port = server.sockets[0].getsockname()[1]
 
     async def away(self, seconds: float) -> None:
         """Cut everything, and refuse connections for a while."""

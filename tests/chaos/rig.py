@@ -19,7 +19,7 @@ import aiohttp
 import oracle
 from api.bare import access, free_lease
 from process import SPEED, Operator, Zygote
-from proxy import LINE, Call, Fault, Proxy, of_kubernetes, of_storage
+from proxy import LINE, Call, Fault, Proxy, of_kubernetes, of_storage, reserved
 from sample import ALL_RUNS, Sample
 from ultramarine.resources.base import NOT_OBSERVED
 from ultramarine_cluster.cluster import Cluster
@@ -30,7 +30,7 @@ from ultramarine_operator.shared.testing import Life
 from unit.conftest import ObjectStore
 from world import BUCKET, OTHERS, Api, Id, World, selectors
 
-PATIENCE = 60.0  # seconds until a disturbed run must have come to the end of the undisturbed one
+PATIENCE = 120.0  # seconds until a disturbed run must have come to the end of the undisturbed one
 CALM = 0.6  # seconds without any change, after which an undisturbed run has come to its end
 QUIET = 0.3  # seconds for which the end must last, or nothing be written
 # Seconds of the operator's clock, which runs SPEED times as fast as ours.
@@ -67,14 +67,6 @@ class Outcome:
     history: str
 
 
-def _reserved() -> socket.socket:
-    """A socket whose port nobody takes by chance while it lives; who asks for that port, as an operator, gets it."""
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    return held
-
-
 @dataclass
 class Run:
     """A run that is under way; with two operators there are two of it in one world."""
@@ -89,7 +81,7 @@ class Run:
     breaks: str
     identity: str
     all: list[Run]
-    held_port: socket.socket = field(default_factory=_reserved)
+    held_port: socket.socket = field(default_factory=reserved)
     operator: Operator | None = None
     starts: int = 0
     held: bool = False  # whether a dead operator stays dead

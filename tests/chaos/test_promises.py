@@ -231,7 +231,7 @@ async def spared(rig: Rig, breaks: str = "") -> None:
         await run.world.until("it is gone", lambda: not run.world.objects)
         assert not deleted(run), "its time was over before there was a newer one"
         await run.world.apply(*run.life.manifests)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 90
         while not deleted(run):
             assert time.monotonic() < end, "it was not deleted when its time was over"
             await asyncio.sleep(0.05)
@@ -244,9 +244,10 @@ async def spared(rig: Rig, breaks: str = "") -> None:
     # A listing would tell of the newer object; it comes when all is over.
     late = {
         "ultramarine_operator.engine.engine:RELIST_SECONDS": 600.0,
-        "ultramarine_operator.engine.engine:SECOND_LISTING_SECONDS": 20 * SPEED,
+        "ultramarine_operator.engine.engine:SECOND_LISTING_SECONDS": 30 * SPEED,
     }
-    job = training("churn", backoffLimit=0, ttlSecondsAfterFinished=8)
+    # It is deleted and made again before its time is over, also on a busy machine.
+    job = training("churn", backoffLimit=0, ttlSecondsAfterFinished=12)
     life = Life("is created again", (job,), story, kind="TrainingJob")
     await rig.run(life, disturb=disturb, constants=late, breaks=breaks)
 
@@ -370,8 +371,8 @@ async def test_10_poison(rig: Rig) -> None:
         await run.quiet()  # a child that loses its labels and its place in the spec at once is nobody's
 
     # What others add to our children stays; and a Job that has done its work is not mended.
-    done = [f"Job/churn{which} at .metadata.labels" for which in ("", "-1-compile", "-2-compile")]
-    left = (".metadata.annotations", *done)
+    done = ("churn", "churn-1-compile", "churn-2-compile", "tools-build-1")
+    left = (".metadata.annotations", *(f"Job/{name} at .metadata.labels" for name in done))
     await everywhere(rig, disturb=disturb, but=left)
 
 
@@ -452,7 +453,7 @@ async def test_11_a_foreign_webhook_is_no_fight(rig: Rig) -> None:
         path = f"/api/v1/namespaces/{run.world.namespace}"
         await rig.api.ask("PATCH", path, mark, "application/merge-patch+json")
         await run.world.until("the Deployment is there", lambda: run.world.all("Deployment"))
-        end = time.monotonic() + 20  # until the policy is in force
+        end = time.monotonic() + 60  # until the policy is in force
         while True:
             for kind, name in [id for id in run.world.objects if id[0] in ("Deployment", "Service")]:
                 await run.world.edit(kind, name, {"metadata": {"labels": {"touched": str(time.monotonic())}}})
@@ -505,7 +506,7 @@ async def test_12_storage_hangs_and_others_go_on(rig: Rig) -> None:
         started = time.monotonic()
         await world.apply(*named("TrainingJob succeeds").manifests)
         await until_state(world, "TrainingJob", "churn", "Running")
-        assert time.monotonic() - started < 10, "held up by questions to the storage"
+        assert time.monotonic() - started < 15, "held up: the first question to the storage ends after 16 s"
 
     life = Life("forty that wait", (version(99),), story, kind="ModelVersion")
     await rig.run(life, storage=[Fault("hang", seconds=300, times=ALWAYS)])

@@ -20,7 +20,7 @@ def test_every_measurement_comes_to_its_table() -> None:
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=1000,
         check=False,
     )
 

@@ -27,7 +27,6 @@ from ultramarine_contract.meta import (
     CHILD_SELECTOR,
     CONFIG_MAP,
     ENVIRONMENT,
-    LABEL_KIND,
     LEASE,
     Manifest,
     Resource,
@@ -388,7 +387,7 @@ class World:
         if secret := await self._missing(pod):
             await self._say(pod, {"phase": "Pending", **_stuck("no-secret", name, secret)})
             return
-        if job["metadata"]["labels"][LABEL_KIND] == ENVIRONMENT.kind and fate != "runs":
+        if job["metadata"]["ownerReferences"][0]["kind"] == ENVIRONMENT.kind and fate != "runs":  # labels may be spoilt
             await self._say(pod, {"startTime": hands.now(), **await self._build(job, name, fate)})
             return
         if name == STORE and fate != "runs":

@@ -28,6 +28,8 @@ CRDS = REPOSITORY / "charts" / "ultramarine" / "files" / "crds.yaml"
 OURS = ("sched", "plr", "pl", "sw", "tj", "oe", "env", "dset", "dsv", "mv", "mdl")
 # The files that take longest: they begin first, so that no worker waits for another one in the end.
 SLOWEST = ("tutorials", "training_life", "serving", "rollout", "newcomer", "compile", "failures", "sources", "pool")
+# A test's own limit, with its fixtures, which may build images: each wait in it has a shorter one.
+SECONDS = 1800
 SHORT = {"hpa": "horizontalpodautoscaler", "pdb": "poddisruptionbudget"}
 Manifest = dict[str, Any]
 # When the suite began that several runs of pytest make up; `make e2e` sets it.
@@ -76,7 +78,7 @@ class Platform:
         """An object's status."""
         return self.get(kind, name).get("status") or {}
 
-    def wait(self, kind: str, name: str, until: Callable[[Manifest], Any], seconds: float = 120) -> Manifest:
+    def wait(self, kind: str, name: str, until: Callable[[Manifest], Any], seconds: float = 240) -> Manifest:
         """Wait until `until` holds for the object's status, and return that; fail with the last one."""
         end = time.monotonic() + seconds
         status: Manifest = {}
@@ -87,11 +89,11 @@ class Platform:
             time.sleep(0.3)
         pytest.fail(f"{kind} {name} not so after {seconds:.0f} s: {json.dumps(status, indent=1)}")
 
-    def ended(self, name: str, seconds: float = 120) -> Manifest:
+    def ended(self, name: str, seconds: float = 240) -> Manifest:
         """Wait for a TrainingJob's end."""
         return self.wait("tj", name, lambda s: s.get("state") in ("Succeeded", "Failed"), seconds)
 
-    def ready(self, name: str, version: str, seconds: float = 120) -> Manifest:
+    def ready(self, name: str, version: str, seconds: float = 240) -> Manifest:
         """Wait until an endpoint serves that version, and that alone."""
 
         def serves(status: Manifest) -> bool:
@@ -99,7 +101,7 @@ class Platform:
 
         return self.wait("oe", name, serves, seconds)
 
-    def events(self, name: str, *reasons: str, seconds: float = 10) -> list[Manifest]:
+    def events(self, name: str, *reasons: str, seconds: float = 60) -> list[Manifest]:
         """Wait until there are events about `name` with all these reasons, and return all about it.
 
         An event is written after the status that it is about.
@@ -114,7 +116,7 @@ class Platform:
                 pytest.fail(f"no event about {name} has {missing}: {[event['reason'] for event in found]}")
             time.sleep(0.3)
 
-    def settled(self, name: str, traffic: dict[str, int] | None = None, seconds: float = 180) -> Manifest:
+    def settled(self, name: str, traffic: dict[str, int] | None = None, seconds: float = 240) -> Manifest:
         """Wait until an endpoint is as its newest spec says, and, where they are given, answers in these shares."""
         generation = self.get("oe", name)["metadata"]["generation"]
 
@@ -124,7 +126,7 @@ class Platform:
 
         return self.wait("oe", name, is_so, seconds)
 
-    def emptied(self, name: str, seconds: float = 60) -> None:
+    def emptied(self, name: str, seconds: float = 180) -> None:
         """Wait until no pod of an endpoint is on its way out: old pods go on for ten seconds, and end then."""
         end = time.monotonic() + seconds
         while any(pod["metadata"].get("deletionTimestamp") for pod in self.pods_of("OnlineEndpoint", name)):
@@ -140,7 +142,7 @@ class Platform:
 
     def delete(self, kind: str, *names: str) -> None:
         """Delete objects, and wait until they are gone."""
-        self.kubectl("delete", kind, *names, "--ignore-not-found", "--wait=true", "--timeout=90s")
+        self.kubectl("delete", kind, *names, "--ignore-not-found", "--wait=true", "--timeout=240s")
 
     def secret(self, name: str) -> dict[str, str]:
         """A Secret's values."""
@@ -158,7 +160,7 @@ class Platform:
         chosen = self.secret(f"{endpoint}-keys")["primary"] if key is None else key
         with (
             self.target.reach(self.namespace, endpoint, 80) as url,
-            httpx.Client(base_url=url, headers={"Authorization": f"Bearer {chosen}"}, timeout=20) as client,
+            httpx.Client(base_url=url, headers={"Authorization": f"Bearer {chosen}"}, timeout=60) as client,
         ):
             yield client
 
@@ -208,6 +210,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     found = len(items)
     yield
     here = [item for item in items if item.path.parent == HERE]
+    for item in here:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SECONDS))
     files = {item.path for item in here}
     part = len(items) < found or any("::" in word for word in config.args) or files != set(HERE.glob("test_*.py"))
     last = [item for item in here if item.path.name == "test_rights.py"]

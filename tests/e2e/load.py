@@ -53,7 +53,7 @@ class Load(Background):
                 try:
                     path = f"/v2/models/{self.name}/infer"
                     if fresh:
-                        answer = httpx.post(url + path, headers=headers, json=infer([[0.0]]), timeout=20)
+                        answer = httpx.post(url + path, headers=headers, json=infer([[0.0]]), timeout=60)
                     else:
                         answer = client.post(path, json=infer([[0.0]]))
                     if answer.status_code == 200:

@@ -116,14 +116,14 @@ class Terminal:
         self._run(*words, environment={**environment, "LC_ALL": "C.UTF-8"})
         self._run("pipe-pane", "-o", f"exec cat > {shlex.quote(str(self._pipe))}")
         (self._folder / "piped").touch()
-        self._await_prompt(1, 60)
+        self._await_prompt(1, 180)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._run("kill-server")
-        self._reader.join(10)
+        self._reader.join(60)
 
-    def type(self, command: str, seconds: float = 300) -> Shown:
+    def type(self, command: str, seconds: float = 600) -> Shown:
         """Type a command, wait for its end, and return what the screen shows of it."""
         number = len(self._ended())
         self.recording.pause()

@@ -59,11 +59,11 @@ class Watched:
     platform: Platform
     url: str
 
-    def fires(self, name: str, seconds: float = 60, **labels: str) -> None:
+    def fires(self, name: str, seconds: float = 180, **labels: str) -> None:
         """Wait until that alert fires, with these labels among its own."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            alerts = httpx.get(f"{self.url}/api/v1/alerts").raise_for_status().json()["data"]["alerts"]
+            alerts = httpx.get(f"{self.url}/api/v1/alerts", timeout=30).raise_for_status().json()["data"]["alerts"]
             firing = [alert["labels"] for alert in alerts if alert["state"] == "firing"]
             if any({"alertname": name, **labels}.items() <= alert.items() for alert in firing):
                 return
@@ -72,16 +72,18 @@ class Watched:
 
     def quiet(self) -> None:
         """Every target is scraped, every rule evaluated without an error, and no alert fires."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while True:
-            targets = httpx.get(f"{self.url}/api/v1/targets").raise_for_status().json()["data"]["activeTargets"]
+            targets = (
+                httpx.get(f"{self.url}/api/v1/targets", timeout=30).raise_for_status().json()["data"]["activeTargets"]
+            )
             ill = [(one["labels"]["job"], one["lastError"]) for one in targets if one["health"] != "up"]
             if len(targets) == 3 and not ill:
                 break
             assert time.monotonic() < end, (len(targets), ill)
             time.sleep(1)
         time.sleep(10)
-        groups = httpx.get(f"{self.url}/api/v1/rules").raise_for_status().json()["data"]["groups"]
+        groups = httpx.get(f"{self.url}/api/v1/rules", timeout=30).raise_for_status().json()["data"]["groups"]
         rules = [rule for group in groups for rule in group["rules"]]
         assert {(rule["health"], rule["state"]) for rule in rules} == {("ok", "inactive")}, rules
 
@@ -148,10 +150,10 @@ def running(*argv: str | Path, log: Path, url: str) -> Iterator[None]:
     """A program that answers at an address, until the block ends."""
     with log.open("w") as out, subprocess.Popen(argv, stdout=out, stderr=subprocess.STDOUT) as process:
         try:
-            end = time.monotonic() + 30
+            end = time.monotonic() + 120
             while True:
                 try:
-                    httpx.get(url)
+                    httpx.get(url, timeout=30)
                     break
                 except httpx.TransportError:
                     assert time.monotonic() < end, log.read_text()
@@ -192,13 +194,13 @@ def small_disk(platform: Platform, folder: Path, node: str) -> Iterator[Path]:
 def disk(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Yield the folder of the storage's files."""
     (node,) = embedded.json("get", "nodes", "-l", "!type")["items"]
-    embedded.run("delete", "namespace", HOME, "--ignore-not-found", "--timeout=120s")
+    embedded.run("delete", "namespace", HOME, "--ignore-not-found", "--timeout=300s")
     embedded.run("delete", "pv", HOME, "--ignore-not-found")
     restricted(embedded, HOME)
     folder = tmp_path_factory.mktemp("alerts") / "disk"
     with small_disk(Platform(embedded, HOME), folder, node["metadata"]["name"]):
         yield folder
-        embedded.run("delete", "namespace", HOME, "--timeout=120s")
+        embedded.run("delete", "namespace", HOME, "--timeout=300s")
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +244,7 @@ def scale(platform: Platform, component: str, replicas: int) -> None:
 
 def operator_pod(platform: Platform) -> Manifest:
     """The operator's one pod, once it runs and no other one is on its way out."""
-    end = time.monotonic() + 90
+    end = time.monotonic() + 240
     while time.monotonic() < end:
         pods = platform.get("pod", "", "-l", "app.kubernetes.io/component=operator")
         if len(pods) == 1 and pods[0]["status"]["phase"] == "Running":
@@ -271,7 +273,7 @@ def test_endpoints(watched, tmp_path):
     key = {"Authorization": f"Bearer {platform.secret('broken-keys')['primary']}"}
     with (
         platform.target.reach(HOME, "broken", 443) as url,
-        httpx.Client(base_url=url.replace("http:", "https:"), headers=key, verify=False) as client,
+        httpx.Client(base_url=url.replace("http:", "https:"), headers=key, verify=False, timeout=60) as client,
     ):
         for _ in range(30):
             assert client.post("/v2/models/broken/infer", json=infer([[1.0]])).status_code == 500
@@ -299,7 +301,7 @@ def test_names_that_are_taken(watched):
         platform.kubectl("create", "service", "clusterip", name, "--tcp=80")
     platform.apply(*(endpoint(name, "broken@1") for name in names))
 
-    watched.fires("UltramarinePassesFail", 120, namespace=HOME, kind="OnlineEndpoint", outcome="held")
+    watched.fires("UltramarinePassesFail", 240, namespace=HOME, kind="OnlineEndpoint", outcome="held")
     platform.delete("oe", *names, "missing")
 
 
@@ -315,11 +317,11 @@ def test_a_storage_and_a_gateway_that_are_away(watched):
     )
     platform.apply(endpoint("late", "broken@1"))
 
-    watched.fires("UltramarineStorageUnanswered", 120, namespace=HOME)
-    watched.fires("UltramarineGatewayUnanswered", 120, namespace=HOME)
+    watched.fires("UltramarineStorageUnanswered", 240, namespace=HOME)
+    watched.fires("UltramarineGatewayUnanswered", 240, namespace=HOME)
     for component in ("storage", "gateway"):
         scale(platform, component, 1)
-        platform.kubectl("rollout", "status", f"deployment/ultramarine-{component}", "--timeout=90s")
+        platform.kubectl("rollout", "status", f"deployment/ultramarine-{component}", "--timeout=240s")
     platform.delete("oe", "late")
     platform.delete("mv", "lost-1")
 
@@ -328,7 +330,7 @@ def test_a_disk_that_is_full(watched, disk):
     """The kubelet measures volumes once a minute."""
     (disk / "ballast").write_bytes(bytes(round(DISK_MIB * 0.93) * 2**20))
 
-    watched.fires("UltramarineVolumeFull", 150, namespace=HOME, persistentvolumeclaim="ultramarine-storage")
+    watched.fires("UltramarineVolumeFull", 240, namespace=HOME, persistentvolumeclaim="ultramarine-storage")
     (disk / "ballast").unlink()
 
 
@@ -356,7 +358,7 @@ def test_a_webhook_that_hangs(watched):
         try:
             platform.kubectl("apply", "-f", "-", input=yaml.safe_dump(whole))
             platform.apply(*(training_job(f"queued-{number}") for number in range(320)))
-            watched.fires("UltramarineAPIUnanswered", 180, namespace=HOME, verb="create")
+            watched.fires("UltramarineAPIUnanswered", 240, namespace=HOME, verb="create")
             watched.fires("UltramarineQueueOld", 240, namespace=HOME)
         finally:
             platform.kubectl("delete", "validatingwebhookconfiguration", HOME)
@@ -369,7 +371,7 @@ def test_an_operator_that_restarts(watched):
     pod = operator_pod(platform)["metadata"]["name"]
     for count in range(1, 4):
         platform.kubectl("exec", pod, "--", "python3", "-c", "import os; os.kill(1, 15)")
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while (status := operator_pod(platform)["status"]["containerStatuses"][0])[
             "restartCount"
         ] < count or not status["ready"]:
@@ -388,10 +390,10 @@ def test_an_operator_without_rights(watched):
     platform.kubectl("delete", "rolebinding", *(name for name in names if "gateway" not in name))
     platform.kubectl("delete", "pod", operator_pod(platform)["metadata"]["name"])
 
-    watched.fires("UltramarineListingRefused", 120, namespace=HOME)
-    watched.fires("UltramarineForbidden", 120, namespace=HOME)
-    watched.fires("UltramarineNoLeader", 120, namespace=HOME)
-    watched.fires("UltramarineNotReady", 120, namespace=HOME)
+    watched.fires("UltramarineListingRefused", 240, namespace=HOME)
+    watched.fires("UltramarineForbidden", 240, namespace=HOME)
+    watched.fires("UltramarineNoLeader", 240, namespace=HOME)
+    watched.fires("UltramarineNotReady", 240, namespace=HOME)
     kept = [one for one in json.loads(bindings)["items"] if "gateway" not in one["metadata"]["name"]]
     for one in kept:
         one["metadata"] = {
@@ -405,11 +407,11 @@ def test_certificates_that_end(watched, tmp_path):
     Authority().issue(tmp_path / "tls", f"ultramarine-operator.{HOME}.svc", lasts=timedelta(days=3))
     secret(watched.platform, "ultramarine-tls-operator", tmp_path / "tls")
 
-    watched.fires("UltramarineCertificateEnds", 180, namespace=HOME)
+    watched.fires("UltramarineCertificateEnds", 300, namespace=HOME)
 
 
 def test_an_operator_that_is_away(watched):
     """The last of all."""
     scale(watched.platform, "operator", 0)
 
-    watched.fires("UltramarineAbsent", 120, namespace=HOME)
+    watched.fires("UltramarineAbsent", 240, namespace=HOME)

@@ -55,7 +55,7 @@ class Teams:
 def teams(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Teams]:
     """A model that was trained, found by a sweep and is served, a job that failed, and one that waits for a node."""
     for namespace in (HOME, TEAM, OTHER):
-        embedded.run("delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s")
+        embedded.run("delete", "namespace", namespace, "--ignore-not-found", "--timeout=300s")
         restricted(embedded, namespace)
     images = target.give_images(embedded, target.OWN_IMAGES)
     one, other = Platform(embedded, TEAM), Platform(embedded, OTHER)

@@ -115,7 +115,7 @@ def test_kserves_client_is_answered(adder):
     key = adder.secret("clients-keys")["primary"]
     with address(adder, 80) as rest, address(adder, 9000) as grpc:
         words = [python, script, f"http://{rest}", grpc, "clients", key]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     healthy = {"live": True, "ready": True, "model": True}

@@ -81,7 +81,7 @@ def test_an_interrupted_upload_continues(ada: Person) -> None:
     """A killed command leaves no object; the next one sends the rest."""
     (ada.folder / "large.bin").write_bytes(random.Random(2).randbytes(160 * 2**20))
     process = ada.begin("data", "put", "large.bin", "cut/")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not (parts := _parts(ada)):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -98,14 +98,16 @@ def test_an_interrupted_upload_continues(ada: Person) -> None:
 
 def _parts(ada: Person) -> int:
     files = (ada.folder / "cache").rglob("*.jsonl")
-    return sum(len(path.read_text().splitlines()) - 1 for path in files)
+    return sum(max(0, len(path.read_text().splitlines()) - 1) for path in files)
 
 
+# Exclusive: requests of other tests go through that pod too, and some count those that fail.
+@pytest.mark.exclusive
 def test_an_upload_survives_another_gateway_pod(ada: Person, platform: Platform) -> None:
     """The pod that the upload goes through is deleted; the command finds its successor."""
     (ada.folder / "large.bin").write_bytes(random.Random(3).randbytes(160 * 2**20))
     process = ada.begin("data", "put", "large.bin", "moved/")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not _parts(ada):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -114,7 +116,7 @@ def test_an_upload_survives_another_gateway_pod(ada: Person, platform: Platform)
     platform.kubectl("delete", *gateways, "--grace-period=1", "--wait=false")
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
-    platform.kubectl("rollout", "status", "deployment/ultramarine-gateway", "--timeout=120s")
+    platform.kubectl("rollout", "status", "deployment/ultramarine-gateway", "--timeout=300s")
     ada.run("data", "rm", "moved/large.bin")
 
 
@@ -143,8 +145,8 @@ def test_results_are_downloaded(ada: Person, platform: Platform) -> None:
     ada.run("download", "files-results")  # is there
     ada.run("download", "files-results", "all", "--checkpoints", "--outputs", "model")
     assert (ada.folder / "all" / "checkpoint" / "step").read_text() == "7"
-    deadline = time.monotonic() + 60
-    while ada.begin("download", "files-results", "--logs").wait(60):
+    deadline = time.monotonic() + 180
+    while ada.begin("download", "files-results", "--logs").wait(180):
         assert time.monotonic() < deadline
     logs = (ada.folder / "files-results" / "logs").rglob("*.log")
     assert "accuracy=" in "".join(log.read_text() for log in logs)

@@ -36,11 +36,11 @@ def test_the_first_answer_is_native_and_later_ones_are_compiled(platform):
         status = platform.wait("mv", "swift-1", lambda s: condition(s, "Compiled").get("status") == "True")
         compiled = time.monotonic() - began
         while client.get("/v2/models/swift").json()["platform"] != "onnx_onnxv1":
-            assert time.monotonic() < began + 180
+            assert time.monotonic() < began + 600
             time.sleep(0.2)
         moved = time.monotonic() - began
         platform.wait("oe", "swift", lambda s: not condition(s, "Reconciling"))
-        platform.kubectl("wait", "--for=jsonpath={.status.replicas}=1", "deployment/swift-blue", "--timeout=60s")
+        platform.kubectl("wait", "--for=jsonpath={.status.replicas}=1", "deployment/swift-blue", "--timeout=180s")
     print(f"first answer {first:.1f} s, compiled {compiled:.1f} s, served {moved:.1f} s; {len(load.versions)} requests")
 
     # On a busy machine nobody may have asked in between.
@@ -114,7 +114,7 @@ def test_a_model_is_trusted_once_and_says_what_servers_will(platform):
     platform.kubectl("patch", "mdl", "odd", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Delete"}}')
     platform.wait("mdl", "odd", lambda s: any(uri.startswith(one["uri"]) for one in s.get("artifacts", [])))
     platform.delete("mv", "odd-2")
-    platform.wait("mdl", "odd", lambda s: not any(uri.startswith(one["uri"]) for one in s["artifacts"]))
+    platform.wait("mdl", "odd", lambda s: not any(uri.startswith(one["uri"]) for one in s.get("artifacts", [])))
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     with platform.target.bucket(platform.namespace) as storage:
         assert storage.list_objects_v2(Bucket=bucket, Prefix=key)["KeyCount"] == 0
@@ -128,11 +128,11 @@ def shrunk(platform: Platform) -> Platform:
     made = platform.get("mv", "shrunk-1")["spec"]
     by_hand = {**made, "version": "2", "compile": {"to": "onnx"}}
     platform.apply({"kind": "ModelVersion", "metadata": {"name": "shrunk-2"}, "spec": by_hand})
-    platform.wait("mv", "shrunk-2", lambda s: condition(s, "Ready").get("status") == "True", 180)
+    platform.wait("mv", "shrunk-2", lambda s: condition(s, "Ready").get("status") == "True")
     asking = {"model": {"registerAs": "shrunk", "compile": {"to": "onnx", "onFailure": "Fail"}}}
     platform.apply(training_job("shrunk-again", outputs=asking))
     assert platform.ended("shrunk-again")["outputs"]["model"]["modelVersion"] == "shrunk-3"
-    platform.wait("mv", "shrunk-3", lambda s: condition(s, "Ready").get("status") == "True", 180)
+    platform.wait("mv", "shrunk-3", lambda s: condition(s, "Ready").get("status") == "True")
     return platform
 
 
@@ -186,7 +186,7 @@ skops.io.dump(model, sys.argv[1] + "/model.skops")
         "compile": {"to": "onnx", "parity": {"rtol": 1e-12}},
     }
     shrunk.apply({"kind": "ModelVersion", "metadata": {"name": "wavy-2"}, "spec": spec})
-    status = shrunk.wait("mv", "wavy-2", lambda s: condition(s, "Ready").get("status") == "True", 180)
+    status = shrunk.wait("mv", "wavy-2", lambda s: condition(s, "Ready").get("status") == "True")
 
     assert condition(status, "Compiled")["reason"] == "ParityFailed"
     assert status["compiled"]["worstRelativeError"] > 1e-12
@@ -213,7 +213,7 @@ skops.io.dump(IsotonicRegression().fit([0, 1, 2], [0, 1, 3]), sys.argv[1] + "/mo
     asking = {"model": {"registerAs": "steps", "compile": {"to": "onnx", "onFailure": "Fail"}}}
     shrunk.apply(training_job("steps", train, outputs=asking))
     assert shrunk.ended("steps")["state"] == "Succeeded"
-    status = shrunk.wait("mv", "steps-1", lambda s: s.get("state") == "Invalid", 180)
+    status = shrunk.wait("mv", "steps-1", lambda s: s.get("state") == "Invalid")
 
     assert condition(status, "Ready")["reason"] == condition(status, "Compiled")["reason"] == "NotConvertible"
     assert "IsotonicRegression cannot be converted" in condition(status, "Ready")["message"]

@@ -87,7 +87,7 @@ def test_json_of_a_container_is_captured(own: Platform) -> None:
             body = {"number": number, "secret": "hidden"}
             answer = client.post("/any/path?token=t", json=body, headers={"x-request-id": name})
             assert answer.json()["given"] == body
-    end = time.monotonic() + 90
+    end = time.monotonic() + 180
     while len(rows := [row for row in captures(own) if row["request_id"] in ids]) < len(ids):
         assert time.monotonic() < end, rows
         time.sleep(1)
@@ -148,5 +148,5 @@ def test_no_path_of_a_container_is_open(own: Platform, path: str) -> None:
 )
 def test_what_keeps_a_container_from_answering_is_named(own: Platform, mode: str, words: str) -> None:
     """Ready=False names the container or its image, the cause, and the remedy."""
-    own.wait("oe", f"own-{mode}", lambda status: words in condition(status, "Ready").get("message", ""), seconds=180)
-    assert condition(own.status("oe", f"own-{mode}"), "Ready")["status"] == "False"
+    told = own.wait("oe", f"own-{mode}", lambda status: words in condition(status, "Ready").get("message", ""), 300)
+    assert condition(told, "Ready")["status"] == "False"

@@ -77,7 +77,7 @@ def test_an_upload_is_read_and_kept_while_it_is_read(ada: Person, platform: Plat
     assert "Dataset customers is used: customers-1 by" in ada.run("delete", "dset", "customers", code=1).stderr
 
     ada.run("cancel", HOLDER)
-    platform.wait("dset", "customers", lambda s: not s.get("inUse"), 120)
+    platform.wait("dset", "customers", lambda s: not s.get("inUse"))
     platform.wait("dsv", "customers-2", lambda s: condition(s, "Profiled").get("status") == "True", 240)
 
 

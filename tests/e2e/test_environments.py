@@ -7,6 +7,7 @@ import time
 import pytest
 from conftest import Manifest, Platform, condition
 from manifests import training_job
+from person import Person, data_scientist
 from ultramarine_contract.storage import parse_uri
 
 REQUIREMENTS = "# small, of Python alone\ninflection==0.5.1\n"
@@ -56,9 +57,11 @@ def test_an_environment_is_stored_with_its_lock(platform, built):
     assert "--hash=sha256:" in lock
 
 
-def test_a_version_that_the_image_lacks_is_refused(built):
-    """The condition names both versions."""
+def test_a_version_that_the_image_lacks_is_refused(platform, built, tmp_path):
+    """The condition names both versions, and the command shows the log of the build."""
     assert condition(built["older"], "Failed")["reason"] == "PythonMismatch"
+    person = Person(tmp_path, data_scientist(platform, "packer", tmp_path))
+    assert "3.8" in person.run("logs", "environment/older").stdout
 
 
 def test_an_own_image_is_built_by_the_platforms_tools(built):
@@ -75,7 +78,7 @@ def test_an_unused_environment_goes_with_its_archive(platform, built):
     platform.kubectl("patch", "environment", "kept", "--type=merge", "-p", '{"spec": {"ttlSecondsAfterUnused": 0}}')
     assert platform.ended("keeper")["state"] == "Succeeded"
     platform.delete("tj", "keeper")
-    end = time.monotonic() + 90
+    end = time.monotonic() + 240
     while any(item["metadata"]["name"] == "kept" for item in platform.get("environment")):
         assert time.monotonic() < end, platform.status("environment", "kept")
         time.sleep(0.5)

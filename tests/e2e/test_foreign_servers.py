@@ -120,5 +120,5 @@ def test_an_image_for_another_machine_is_named(platform: Platform, tmp_path: Pat
     owner = {"kind": "OnlineEndpoint", "metadata": {"name": "foreign-machine"}, "spec": {"deployments": [deployment]}}
     platform.apply(owner)
     words = f"image {image} was built for another architecture"
-    platform.wait("oe", "foreign-machine", lambda status: words in condition(status, "Ready").get("message", ""), 120)
+    platform.wait("oe", "foreign-machine", lambda status: words in condition(status, "Ready").get("message", ""))
     platform.delete("oe", "foreign-machine")

@@ -14,7 +14,7 @@ from ultramarine_cluster.target import Target
 pytestmark = pytest.mark.slow
 
 # Two nodes on a busy machine of two cores, from the pull of a local image to the last upload.
-SECONDS = 300
+SECONDS = 600
 INDEX = "batch.kubernetes.io/job-completion-index"
 
 

@@ -57,7 +57,7 @@ def test_a_lost_node_comes_back(platform: Platform):
     platform.wait("tj", "reunion", lambda s: s.get("lastCheckpoint"))
     before = {pod["metadata"]["name"].rsplit("-", 1)[0]: pod["metadata"]["name"] for pod in pods(platform, "reunion")}
     evict(platform, before["reunion-1"])
-    status = platform.ended("reunion", 180)
+    status = platform.ended("reunion")
     assert status["state"] == "Succeeded"
     assert status["metrics"]["latest"]["resumed"] >= 6
     assert status["metrics"]["latest"]["world"] == 2
@@ -68,7 +68,7 @@ def test_a_lost_node_comes_back(platform: Platform):
 def test_a_failed_node_is_the_cause_and_is_tried_again(platform: Platform):
     """One node's command fails: that pod counts, the other one only follows, and all start again."""
     platform.apply(gang("stumble", "22", "stumble", backoffLimit=1))
-    status = platform.ended("stumble", 180)
+    status = platform.ended("stumble")
     assert status["state"] == "Succeeded"
     failed = [entry for entry in status["attemptHistory"] if entry["reason"] != "Succeeded"]
     assert [(entry["node"], entry["exitCode"]) for entry in failed] == [(1, 7)]
@@ -78,10 +78,14 @@ def test_a_failed_node_is_the_cause_and_is_tried_again(platform: Platform):
 def test_a_failed_node_ends_the_job_when_no_retry_is_left(platform: Platform):
     """The failure names the node's pod, its exit code and its last words; no pod is left running."""
     platform.apply(gang("broken-gang", "22", "stumble", checkpoint={"resume": "Never"}))
-    status = platform.ended("broken-gang", 180)
+    status = platform.ended("broken-gang")
     assert status["state"] == "Failed"
     assert (status["failure"]["exitCode"], status["failure"]["pod"].startswith("broken-gang-1-")) == (7, True)
-    assert all(pod["status"]["phase"] != "Running" for pod in pods(platform, "broken-gang"))
+    platform.wait(
+        "tj",
+        "broken-gang",
+        lambda _: all(pod["status"]["phase"] != "Running" for pod in pods(platform, "broken-gang")),
+    )
 
 
 @pytest.mark.slow
@@ -92,13 +96,13 @@ def test_a_rank_that_never_starts_is_waited_for_so_long_only(platform: Platform)
     assert waiting["state"] == "Pending"
     status = platform.ended("half")
     assert (status["state"], status["failure"]["reason"]) == ("Failed", "Unschedulable")
-    platform.kubectl("wait", "--for=delete", "job/half", "--timeout=60s")
+    platform.kubectl("wait", "--for=delete", "job/half", "--timeout=180s")
 
 
 @pytest.mark.slow
 def test_an_elastic_job_goes_on_with_fewer_nodes(platform: Platform):
     """There is room for one of two: it trains alone rather than not at all."""
     platform.apply(gang("smaller", "8", resources={"requests": {"cpu": "1100m"}}, elastic={"minNodes": 1}))
-    status = platform.ended("smaller", 180)
+    status = platform.ended("smaller")
     assert status["state"] == "Succeeded"
     assert status["metrics"]["latest"]["world"] == 1

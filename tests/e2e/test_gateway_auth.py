@@ -52,7 +52,7 @@ def served(platform: Platform, name: str, **spec: Any) -> Iterator[None]:
         platform.delete("oe", name)
 
 
-def routes(platform: Platform, name: str, reason: str, seconds: float = 120) -> Manifest:
+def routes(platform: Platform, name: str, reason: str, seconds: float = 240) -> Manifest:
     """Wait for that word of the condition RoutesReady, looking after the endpoint at once, and return the status."""
     end = time.monotonic() + seconds
     while condition(status := platform.status("oe", name), "RoutesReady").get("reason") != reason:
@@ -81,7 +81,7 @@ class Asking(Background):
         super().__init__(self._run)
 
     def _run(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=20) as client:
+        with httpx.Client(base_url=self._url, timeout=60) as client:
             while not self.stopping.is_set():
                 try:
                     answer = client.post(INFER, json=infer([[0.0]]), headers={"api-key": self.key})
@@ -121,7 +121,7 @@ def test_keys_are_asked_for_rotated_and_not_lost_with_their_secret(asked):
             assert "a key of this endpoint is needed" in refused.json()["error"], "these are the gateway's words"
             found = asked.get("pod", "", "-l", f"ultramarine.dev/name={name}")
             (pod,) = (each for each in found if not each["metadata"].get("deletionTimestamp"))
-            own = httpx.get(f"http://{pod['status']['podIP']}:8080/v2")
+            own = httpx.get(f"http://{pod['status']['podIP']}:8080/v2", timeout=30)
             assert own.status_code == 401
             assert "a valid key is needed" in own.json()["error"], "the pod asks for a key too"
 
@@ -129,7 +129,8 @@ def test_keys_are_asked_for_rotated_and_not_lost_with_their_secret(asked):
                 put_keys(asked, f"{name}-keys", secondary="second-" + "n" * 32)
                 until("the new secondary key opens", lambda: code("second-" + "n" * 32) == 200)
                 load.key = "second-" + "n" * 32
-                time.sleep(1)  # what is under way still has the old one
+                # What is under way still has the old one; the answer after that has the new one.
+                until("the new key is in use", lambda before=load.answered: load.answered > before + 1)
                 put_keys(asked, f"{name}-keys", primary="first-" + "n" * 32)
                 until("the new primary key opens", lambda: code("first-" + "n" * 32) == 200)
                 assert code(old["primary"]) == code(old["secondary"]) == 401
@@ -192,7 +193,7 @@ def stranger(asked: Platform) -> Iterator[Callable[[str], str]]:
     manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": STRANGER}, "spec": spec}
     asked.delete("pod", STRANGER)
     asked.kubectl("apply", "-f", "-", input=yaml.safe_dump(manifest))
-    asked.kubectl("wait", "--for=condition=Ready", f"pod/{STRANGER}", "--timeout=60s")
+    asked.kubectl("wait", "--for=condition=Ready", f"pod/{STRANGER}", "--timeout=240s")
     script = """
 import sys, urllib.error, urllib.request
 try:
@@ -250,22 +251,23 @@ def test_tokens_open_and_there_is_no_way_around_the_gateway(asked, stranger):
             assert code("nonsense") == 401
             assert client.get("/v2/health/ready", headers={"Authorization": ""}).status_code == 200
 
-            assert stranger(f"http://{name}.{NAMESPACE}.svc/v2") == "401", "the gateway answers a stranger"
-            until("a pod answers nobody but the gateway", lambda: stranger(pods) == "nobody", 30)
+            # A network learns of a new pod a moment after it has started.
+            until("the gateway answers a stranger", lambda: stranger(f"http://{name}.{NAMESPACE}.svc/v2") == "401")
+            until("a pod answers nobody but the gateway", lambda: stranger(pods) == "nobody")
             asked.kubectl("patch", policy, "--type=merge", "-p", '{"spec":{"ingress":[{}]}}')
             ours = "--for=jsonpath={.spec.ingress[0].ports[0].port}=8080"
-            asked.kubectl("wait", ours, policy, "--timeout=30s")
-            until("it is closed again", lambda: stranger(pods) == "nobody", 30)
+            asked.kubectl("wait", ours, policy, "--timeout=120s")
+            until("it is closed again", lambda: stranger(pods) == "nobody")
             opened = policy_that_opens("asked-opened", {"ultramarine.dev/name": name})
             asked.kubectl("apply", "-f", "-", input=yaml.safe_dump(opened))
-            until("where another policy opens them, pods want proof", lambda: stranger(pods) == "401", 30)
+            until("where another policy opens them, pods want proof", lambda: stranger(pods) == "401")
             asked.kubectl("delete", "networkpolicy", "asked-opened")
             assert code(token(key, **good)) == 200
 
         asked.apply(endpoint(name, f"{MODEL}@1"))  # authMode: key
-        asked.kubectl("wait", "--for=delete", policy, "--timeout=180s")
+        asked.kubectl("wait", "--for=delete", policy, "--timeout=300s")
         asked.ready(name, f"{MODEL}-1")
-        until("pods that ask for keys may be asked", lambda: stranger(pods) == "401", 60)
+        until("pods that ask for keys may be asked", lambda: stranger(pods) == "401")
         with asked.client(name) as client:
             assert client.post(INFER, json=infer([[0.0]])).status_code == 200
 
@@ -310,11 +312,11 @@ class Connection(HTTPSConnection):
     """A verified connection to an address under a name that only the cluster's DNS knows."""
 
     def __init__(self, address: str, name: str, context: ssl.SSLContext) -> None:
-        super().__init__(name, 443, timeout=20, context=context)
+        super().__init__(name, 443, timeout=60, context=context)
         self._address, self._verifying = address, context
 
     def connect(self) -> None:
-        plain = socket.create_connection((self._address, 443), timeout=20)
+        plain = socket.create_connection((self._address, 443), timeout=60)
         self.sock = self._verifying.wrap_socket(plain, server_hostname=self.host)
 
     def ask(self, key: str) -> int:
@@ -370,7 +372,7 @@ def test_an_endpoint_answers_by_https_and_its_certificate_is_renewed(asked):
 
             second, renewed = authority.secret("asked-certificate")
             asked.kubectl("apply", "-f", "-", input=yaml.safe_dump(second))
-            until("the new certificate is shown", lambda: fresh(authority.trusting).serial == renewed, 60)
+            until("the new certificate is shown", lambda: fresh(authority.trusting).serial == renewed)
             assert fresh(authority.trusting).ask(key) == 200
             assert (kept.ask(key), kept.serial) == (200, serial), "the old connection goes on"
             kept.close()

@@ -62,7 +62,7 @@ class Release:
 
     def helm(self, *words: str) -> None:
         """Run helm on the release."""
-        argv = [*self.platform.target.helm, *words, "--namespace", NAMESPACE, "--wait", "--timeout", "120s"]
+        argv = [*self.platform.target.helm, *words, "--namespace", NAMESPACE, "--wait", "--timeout", "300s"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
@@ -167,7 +167,7 @@ def of_ours(found: dict[str, Manifest]) -> set[str]:
 @pytest.fixture(scope="module")
 def release(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     """The release before, with a job that runs and an endpoint that answers."""
-    embedded.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
+    embedded.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=300s")
     restricted(embedded, NAMESPACE)
     tree = tree_before(tmp_path_factory.mktemp("before"))
     platform = Platform(embedded, NAMESPACE)
@@ -200,7 +200,7 @@ def second(embedded: target.Target) -> Iterator[str]:
     """A namespace that the release gets later."""
     restricted(embedded, f"{NAMESPACE}-too")
     yield f"{NAMESPACE}-too"
-    embedded.run("delete", "namespace", f"{NAMESPACE}-too", "--ignore-not-found", "--timeout=120s")
+    embedded.run("delete", "namespace", f"{NAMESPACE}-too", "--ignore-not-found", "--timeout=300s")
 
 
 def test_up_and_back_without_a_restart_or_a_failed_request(release):
@@ -368,7 +368,7 @@ def test_uninstall_leaves_objects_and_data_and_nothing_else(release, second):
     kept |= {f"{each['kind']} /{each['metadata']['name']}" for each in people.manifests()}
     kept.add(f"PriorityClass /{PRIORITY}")
     crds = {f"CustomResourceDefinition /{plural}.ultramarine.dev" for plural in PLURALS}
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while superfluous := set(left := inventory(platform.target)) - release.before - of_ours(left) - kept - crds:
         # The operator's pods have a moment to end in.
         assert time.monotonic() < end, superfluous
@@ -426,5 +426,5 @@ def test_all_can_be_deleted_when_the_operator_is_gone(release):
     release.helm("uninstall", "ultramarine")
     for kind in OURS:
         assert platform.get(kind)
-        platform.kubectl("delete", kind, "--all", "--wait=true", "--timeout=20s")
-    platform.target.run("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=90s")
+        platform.kubectl("delete", kind, "--all", "--wait=true", "--timeout=60s")
+    platform.target.run("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=300s")

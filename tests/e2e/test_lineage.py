@@ -117,8 +117,9 @@ def test_lineage_leads_from_data_to_endpoint_and_back(ada: Person, platform: Pla
     origins = chain(ada, "origins", "model", f"{MODEL}@champion")
     assert origins[:2] == [VERSION, f"TrainingJob/{job}"]
     assert {DATA, "PipelineRun/line-first"} <= set(origins)
-    consequences = chain(ada, "consequences", "dataset", f"{DATASET}@1")
-    assert {f"TrainingJob/{job}", VERSION, f"Model/{MODEL}", f"OnlineEndpoint/{MODEL}"} <= set(consequences)
+    # The record of what an endpoint serves is written after its status.
+    led_to = {f"TrainingJob/{job}", VERSION, f"Model/{MODEL}", f"OnlineEndpoint/{MODEL}"}
+    platform.wait("oe", MODEL, lambda _: led_to <= set(chain(ada, "consequences", "dataset", f"{DATASET}@1")))
     assert DATA in chain(ada, "origins", "endpoint", MODEL)
 
     tree = ada.run("lineage", "model", f"{MODEL}@1").stdout

@@ -46,7 +46,7 @@ def tokens(platform: Platform) -> dict[tuple[str, str], int]:
     place = {"endpoint": NAME, "deployment": "cpu"}
     summed: dict[tuple[str, str], int] = {}
     for pod in platform.get("pod", "", "-l", "app.kubernetes.io/component=gateway"):
-        text = httpx.get(f"http://{pod['status']['podIP']}:9902/metrics").text
+        text = httpx.get(f"http://{pod['status']['podIP']}:9902/metrics", timeout=30).text
         for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
             labels = sample.labels
             if sample.name == "ultramarine_gateway_tokens_total" and place.items() <= labels.items():

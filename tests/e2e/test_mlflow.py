@@ -65,7 +65,7 @@ def recorded(platform: Platform, embedded: target.Target) -> Iterator[Platform]:
         yield Platform(embedded, NAMESPACE)
     finally:
         subprocess.run([*embedded.helm, "uninstall", "ultramarine", "--namespace", NAMESPACE], check=False)
-        embedded.run("delete", "namespace", NAMESPACE, OTHER, "--ignore-not-found", "--timeout=120s")
+        embedded.run("delete", "namespace", NAMESPACE, OTHER, "--ignore-not-found", "--timeout=300s")
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def tracking(platform: Platform, account: tuple[str, str] | None = None) -> Iter
         account = (own["MLFLOW_TRACKING_USERNAME"], own["MLFLOW_TRACKING_PASSWORD"])
     with (
         platform.target.reach(NAMESPACE, "ultramarine-mlflow", 5000) as url,
-        httpx.Client(base_url=f"{url}/api/2.0/mlflow", headers=HOST, timeout=30, auth=account) as client,
+        httpx.Client(base_url=f"{url}/api/2.0/mlflow", headers=HOST, timeout=60, auth=account) as client,
     ):
         yield client
 
@@ -110,7 +110,7 @@ def history(client: httpx.Client, run_id: str, name: str) -> list[Manifest]:
 def without_server(platform: Platform) -> None:
     """Take MLflow away."""
     platform.kubectl("scale", "deployment/ultramarine-mlflow", "--replicas=0")
-    platform.kubectl("wait", "pod", "-l", "app.kubernetes.io/component=mlflow", "--for=delete", "--timeout=60s")
+    platform.kubectl("wait", "pod", "-l", "app.kubernetes.io/component=mlflow", "--for=delete", "--timeout=240s")
 
 
 def artifacts_of(client: httpx.Client, run: Manifest) -> str:
@@ -227,7 +227,7 @@ def test_a_sweep_is_a_run_with_one_below_it_for_each_trial(recorded):
     recorded.wait("sw", "search", lambda s: (s.get("trials") or {}).get("succeeded", 0) >= 3 and s.get("mlflow"))
     selector = "ultramarine.dev/kind=Sweep,ultramarine.dev/name=search,ultramarine.dev/role=coordinator"
     recorded.kubectl("delete", "pod", "-l", selector, "--grace-period=0", "--force", "--wait=false")
-    status = recorded.wait("sw", "search", lambda s: s.get("state") in ("Succeeded", "Failed"), 180)
+    status = recorded.wait("sw", "search", lambda s: s.get("state") in ("Succeeded", "Failed"), 300)
     assert status["state"] == "Succeeded", status
 
     with tracking(recorded) as client:
@@ -272,12 +272,12 @@ def test_trials_that_were_stopped_and_a_sweep_that_is_held_are_killed_runs(recor
             found = client.get("/runs/get", params={"run_id": own}).raise_for_status().json()["run"]
             return str(found["info"]["status"])
 
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while state() != "KILLED":
             assert time.monotonic() < until, state()
             time.sleep(0.5)
         recorded.kubectl("patch", "sw", "halved", "--type=merge", "-p", '{"spec": {"suspend": false}}')
-        status = recorded.wait("sw", "halved", lambda s: s.get("state") in ("Succeeded", "Failed"), 180)
+        status = recorded.wait("sw", "halved", lambda s: s.get("state") in ("Succeeded", "Failed"), 300)
         assert (status["state"], state()) == ("Succeeded", "FINISHED")
         found = [run["info"]["status"] for run in runs(client, "halved", "ultramarine.sweep")]
     assert found.count("KILLED") == status["trials"]["stopped"] > 0
@@ -361,7 +361,10 @@ def test_a_team_reaches_mlflow_by_its_own_gateway(recorded):
     own = other.secret("ultramarine-mlflow")
     account = (own["MLFLOW_TRACKING_USERNAME"], own["MLFLOW_TRACKING_PASSWORD"])
     named = "/api/2.0/mlflow/experiments/get-by-name?experiment_name="
-    with other.by_gateway(MLFLOW_FORWARD_PORT) as port, httpx.Client(base_url=f"http://localhost:{port}") as client:
+    with (
+        other.by_gateway(MLFLOW_FORWARD_PORT) as port,
+        httpx.Client(base_url=f"http://localhost:{port}", timeout=60) as client,
+    ):
         answers = [client.get(f"{named}{space}", auth=account).status_code for space in (OTHER, NAMESPACE)]
     assert answers == [200, 403]
 
@@ -378,7 +381,7 @@ def test_what_was_recorded_before_there_were_accounts_is_its_namespaces(recorded
         client.post(f"{permissions(client)}/grant", json=granted).raise_for_status()
         client.post("/experiments/delete", json={"experiment_id": experiment["experiment_id"]}).raise_for_status()
     recorded.kubectl("rollout", "restart", "deployment/ultramarine-mlflow")
-    recorded.kubectl("rollout", "status", "deployment/ultramarine-mlflow", "--timeout=120s")
+    recorded.kubectl("rollout", "status", "deployment/ultramarine-mlflow", "--timeout=300s")
     with tracking(recorded) as client, tracking(Platform(recorded.target, OTHER)) as stranger:
         assert experiment_of(client) == {**experiment, "last_update_time": experiment_of(client)["last_update_time"]}
         refused = stranger.get("/experiments/get", params={"experiment_id": experiment["experiment_id"]})
@@ -408,7 +411,7 @@ def test_a_sweep_does_not_need_mlflow(recorded):
     """While the server is away trials run as ever, and the coordinator says in its log what is missing."""
     without_server(recorded)
     recorded.apply(sweep("alone", limits={"maxTrials": 6}))
-    status = recorded.wait("sw", "alone", lambda s: s.get("state") in ("Succeeded", "Failed"), 180)
+    status = recorded.wait("sw", "alone", lambda s: s.get("state") in ("Succeeded", "Failed"), 300)
     assert (status["state"], status["trials"]["succeeded"]) == ("Succeeded", 6)
     assert "mlflow" not in status
     log = recorded.kubectl("logs", "job/alone-coordinator")

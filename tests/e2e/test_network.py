@@ -79,7 +79,7 @@ def stranger(platform: Platform) -> Iterator[str]:
     manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
     platform.delete("pod", STRANGER)
     platform.kubectl("apply", "-f", "-", input=yaml.safe_dump(manifest))
-    platform.kubectl("wait", "--for=condition=Ready", f"pod/{STRANGER}", "--timeout=60s")
+    platform.kubectl("wait", "--for=condition=Ready", f"pod/{STRANGER}", "--timeout=240s")
     yield platform.get("pod", STRANGER)["status"]["podIP"]
     platform.kubectl("delete", "pod", STRANGER, "--grace-period=1")
 

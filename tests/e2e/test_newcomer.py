@@ -146,13 +146,13 @@ def colleague(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
     pair = authority.issue(COLLEAGUE, pki.Leaf(COLLEAGUE))
     kubeconfig = pki.kubeconfig(tmp_path / "kubeconfig", running.url, authority, pair)
     helm = [*admin.helm, "upgrade", "ultramarine", str(target.CHART), "-n", NAMESPACE, "--reset-then-reuse-values"]
-    helm += ["--wait", "--timeout=120s", "--set"]
+    helm += ["--wait", "--timeout=300s", "--set"]
     try:
         subprocess.run([*helm, f"namespaces={{{SECOND}}}"], check=True, capture_output=True)
         yield Platform(replace(admin, kubectl=(admin.kubectl[0], "--kubeconfig", str(kubeconfig))), SECOND)
     finally:
         # The operator loses its rights there before it hears of it: nothing of its own may be left to look after.
-        admin.run("-n", SECOND, "delete", "oe,sw,tj,mdl,mv", "--all", "--timeout=90s")
+        admin.run("-n", SECOND, "delete", "oe,sw,tj,mdl,mv", "--all", "--timeout=240s")
         subprocess.run([*helm, "namespaces=null"], check=True, capture_output=True)
         admin.run("delete", "namespace", SECOND, "--wait=false")
 

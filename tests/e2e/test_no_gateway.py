@@ -21,7 +21,7 @@ HOME = "ultramarine-plain"
 @pytest.fixture(scope="module")
 def plain(embedded: target.Target) -> Iterator[Platform]:
     """A release without a gateway, in a namespace that serves two versions behind keys."""
-    embedded.run("delete", "namespace", HOME, "--ignore-not-found", "--timeout=120s")
+    embedded.run("delete", "namespace", HOME, "--ignore-not-found", "--timeout=300s")
     restricted(embedded, HOME)
     home = Platform(embedded, HOME)
     try:

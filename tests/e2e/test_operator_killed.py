@@ -64,7 +64,7 @@ def test_killing_the_operator_changes_nothing_in_the_end(platform, moment):
     """One pod was run, one version registered, and the endpoint serves it, whenever the operator died."""
     name = f"k-{moment}"
     platform.apply(training_job(name, model=name), endpoint(name, f"{name}@latest"))
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not MOMENTS[moment](platform, name):
         assert time.monotonic() < end, f"never got to {moment}"
         time.sleep(0.05)
@@ -85,25 +85,25 @@ def test_a_deleted_lease_is_made_again(platform):
     before = platform.get("lease", "ultramarine-operator")["metadata"]["uid"]
     platform.kubectl("delete", "lease", "ultramarine-operator")
     platform.apply(training_job("unleased", suspend=True))
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not (found := [o for o in platform.get("lease") if o["spec"].get("holderIdentity")]):
         assert time.monotonic() < end, "no new Lease"
         time.sleep(0.3)
     assert found[0]["metadata"]["uid"] != before
-    platform.wait("tj", "unleased", lambda s: s.get("state") == "Suspended", 30)
+    platform.wait("tj", "unleased", lambda s: s.get("state") == "Suspended")
 
 
 def test_the_result_survives_the_pod(platform):
     """The pod deleted before the operator saw its end: the result is read from the storage."""
     platform.kubectl("scale", "deployment/ultramarine-operator", "--replicas=0")
-    platform.kubectl("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=operator", "--timeout=60s")
+    platform.kubectl("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=operator", "--timeout=240s")
     try:
         platform.apply(training_job("orphan", model="orphan"))
     finally:
         platform.kubectl("scale", "deployment/ultramarine-operator", "--replicas=1")
     platform.wait("tj", "orphan", lambda s: s.get("state") == "Running")
     platform.kubectl("scale", "deployment/ultramarine-operator", "--replicas=0")
-    platform.kubectl("wait", "--for=condition=Complete", "job/orphan", "--timeout=60s")
+    platform.kubectl("wait", "--for=condition=Complete", "job/orphan", "--timeout=240s")
     platform.kubectl("delete", "pod", "-l", "ultramarine.dev/name=orphan", "--wait=true")
     platform.kubectl("scale", "deployment/ultramarine-operator", "--replicas=1")
     status = platform.ended("orphan")

@@ -48,7 +48,7 @@ def run(name: str, pipeline: str, **spec: Any) -> Manifest:
 
 def ended(platform: Platform, name: str) -> Manifest:
     """Wait for the end of a run, and return its status."""
-    return platform.wait("plr", name, lambda s: s.get("state") in ("Succeeded", "Failed", "Cancelled", "Invalid"), 240)
+    return platform.wait("plr", name, lambda s: s.get("state") in ("Succeeded", "Failed", "Cancelled", "Invalid"), 300)
 
 
 def states(status: Manifest) -> dict[str, str]:
@@ -132,14 +132,14 @@ def test_a_cancelled_run_ends_its_jobs(platform):
     forever = sweep("x", ["sleep", "600"], limits={"maxTrials": 1})["spec"]
     platform.apply(pipeline("slow", quick, slow, {"name": "tune", "after": ["quick"], "sweep": forever}))
     platform.apply(run("slow-run", "slow"))
-    platform.wait("plr", "slow-run", lambda s: (s.get("counts") or {}).get("running") == 2, 120)
+    platform.wait("plr", "slow-run", lambda s: (s.get("counts") or {}).get("running") == 2)
     platform.kubectl("patch", "plr", "slow-run", "--type=merge", "-p", '{"spec": {"cancel": true}}')
     status = ended(platform, "slow-run")
     assert states(status) == {"quick": "Succeeded", "slow": "Failed", "tune": "Failed"}
     assert condition(status, "Failed")["reason"] == "Cancelled"
 
     platform.apply(run("slow-resumed", "slow", rerun={"of": "slow-run"}, ttlSecondsAfterFinished=0))
-    resumed = platform.wait("plr", "slow-resumed", lambda s: (s.get("counts") or {}).get("running") == 2, 120)
+    resumed = platform.wait("plr", "slow-resumed", lambda s: (s.get("counts") or {}).get("running") == 2)
     assert resumed["steps"][0]["cached"]["run"] == "slow-run"
     platform.kubectl("patch", "plr", "slow-resumed", "--type=merge", "-p", '{"spec": {"cancel": true}}')
 

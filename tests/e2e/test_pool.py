@@ -15,7 +15,7 @@ NAME, LABELS = "pool", {"e2e": "pool"}
 SMALL = [f"pool-{number}" for number in range(20)]
 LARGE = [f"pool-large-{number}" for number in range(10)]
 MIB = 16  # the bound: ten models of more than 2 MiB do not fit
-SECONDS = 180  # for a new catalogue: the kubelet looks once a minute, and may have a ConfigMap of a minute before
+SECONDS = 300  # for a new catalogue: the kubelet looks once a minute, and may have a ConfigMap of a minute before
 
 
 def register(platform: Platform, name: str, content: bytes, number: int = 1) -> None:
@@ -30,7 +30,7 @@ def settled(platform: Platform, message: str) -> Manifest:
 
     def so(status: Manifest) -> bool:
         found = [(d["state"], d["message"], d["modelVersion"]) for d in status.get("deployments") or []]
-        return found == [("Ready", message, "")] and condition(status, "Ready")["status"] == "True"
+        return found == [("Ready", message, "")] and condition(status, "Ready").get("status") == "True"
 
     return platform.wait("oe", NAME, so, SECONDS)
 
@@ -60,7 +60,7 @@ def the_pod(platform: Platform) -> Manifest:
 
 def metric(platform: Platform, name: str) -> float:
     """The value of a metric of the pod."""
-    told = httpx.get(f"http://{the_pod(platform)['status']['podIP']}:8080/metrics").text
+    told = httpx.get(f"http://{the_pod(platform)['status']['podIP']}:8080/metrics", timeout=30).text
     found = re.search(rf"^ultramarine_server_{name} (\S+)$", told, re.M)
     assert found, name
     return float(found[1])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from api.bare import audit_events
 from conftest import NAMESPACE, Manifest, Platform, began
 from ultramarine_cluster import cluster
 from ultramarine_cluster.paths import REPOSITORY
@@ -68,12 +69,9 @@ def held(platform: Platform, who: str, namespace: str) -> set[Right]:
 
 def requests(since: datetime) -> Iterator[Manifest]:
     """The operator's requests since then, from the audit log and what was rotated away from it."""
-    log = cluster.find().audit_log
-    for path in sorted(log.parent.glob(f"{log.stem}*{log.suffix}")):
-        for line in path.read_text().splitlines():
-            event = json.loads(line)
-            if event["user"]["username"] == OPERATOR and event["requestReceivedTimestamp"] > since.isoformat():
-                yield event
+    for event in audit_events(cluster.find().audit_log, OPERATOR):
+        if event["requestReceivedTimestamp"] > since.isoformat():
+            yield event
 
 
 def used(event: Manifest) -> Iterator[Right]:

@@ -144,7 +144,7 @@ def test_a_candidate_that_fails_requests_is_turned_back_and_the_next_one_gets_it
     with OpenLoad(stepping, NAME) as load:
         roll_out(stepping, [50, 100], **GATES)
         status = ended(stepping, "Promoted", "RolledBack", "Paused")
-        stepping.wait("oe", NAME, lambda s: s["traffic"] == {"blue": 100})
+        stepping.wait("oe", NAME, lambda s: s.get("traffic") == {"blue": 100})
     assert status["rollout"]["phase"] == "RolledBack", status["rollout"]
     evidence = of_gate(status, "errorRateIncrease")
     assert evidence["verdict"] == "Failed"
@@ -175,7 +175,7 @@ def test_a_candidate_is_judged_by_how_it_answers(stepping):
     with OpenLoad(stepping, NAME) as load:
         roll_out(stepping, [50, 100], agreement=0.95)
         status = ended(stepping, "Promoted", "RolledBack", "Paused")
-        stepping.wait("oe", NAME, lambda s: s["traffic"] == {"blue": 100})
+        stepping.wait("oe", NAME, lambda s: s.get("traffic") == {"blue": 100})
     assert status["rollout"]["phase"] == "RolledBack", status["rollout"]
     evidence = of_gate(status, "agreement")
     assert evidence["verdict"] == "Failed"
@@ -243,7 +243,7 @@ def test_a_candidate_of_another_input_gets_no_request_and_one_that_refuses_all_o
         challenger(stepping, "6")
         stepping.wait("oe", NAME, lambda s: (s.get("rollout") or {}).get("reason") != "SignatureChanged")
         status = ended(stepping, "Promoted", "RolledBack", "Paused")
-        stepping.wait("oe", NAME, lambda s: s["traffic"] == {"blue": 100})
+        stepping.wait("oe", NAME, lambda s: s.get("traffic") == {"blue": 100})
     assert (status["rollout"]["phase"], status["rollout"]["reason"]) == ("RolledBack", "GateFailed"), status
     evidence = of_gate(status, "clientErrorRateIncrease")
     assert evidence["verdict"] == "Failed"

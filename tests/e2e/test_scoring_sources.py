@@ -62,7 +62,7 @@ def test_a_changed_script_rolls_without_a_failed_request(applied):
 
         with (load := Background(ask)):
             applied.apply(scored("scored", inline(2)))
-            applied.wait("oe", "scored", lambda _: answers and answers[-1] == (200, '[2, "high"]'), 180)
+            applied.wait("oe", "scored", lambda _: answers and answers[-1] == (200, '[2, "high"]'))
             applied.settled("scored")
     assert {code for code, _ in answers} == {200}
 

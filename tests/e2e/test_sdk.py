@@ -56,7 +56,7 @@ def guide(platform: Platform, kubeconfig: Path, tmp_path_factory: pytest.TempPat
         env={**os.environ, "KUBECONFIG": str(kubeconfig)},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -100,7 +100,7 @@ def test_a_running_sweep_has_trials(client: ultramarine.Client) -> None:
     """The journal is read while the coordinator writes it; a notebook shows the chart."""
     manifest = {**API, **sweep("sdk-live", limits={"maxTrials": 6, "parallelTrials": 1})}
     run = client.submit(manifest)
-    run.wait(180)
+    run.wait(300)
     assert isinstance(run, ultramarine.SweepRun)
     trials = run.trial_list()
 
@@ -128,7 +128,7 @@ def test_a_failure_is_described(grace: Person, client: ultramarine.Client) -> No
     """Cause, reason and remedy come before everything else."""
     run = client.submit({**API, **training_job("sdk-failing", "raise KeyError('age')")})
     with pytest.raises(ultramarine.RunFailed, match="KeyError: 'age'"):
-        run.wait(120)
+        run.wait(300)
     page = grace.run("describe", "tj", "sdk-failing").stdout
 
     assert "sdk-failing: Failed" in page.splitlines()[0]
@@ -141,7 +141,7 @@ def test_a_run_without_a_page_says_so(grace: Person, client: ultramarine.Client)
     """`open` names what could be opened."""
     job = training_job("sdk-plain", "print('x=1')", outputs={}, command=["python", "train.py"])
     run = client.submit({**API, **job})
-    run.wait(120)
+    run.wait(300)
     if not run.status.get("mlflow"):
         assert "has no page" in grace.run("open", "sdk-plain", code=1).stderr
     with pytest.raises(UltramarineError):
@@ -165,7 +165,7 @@ def test_a_pod_uses_its_service_account(platform: Platform, client: ultramarine.
     account = f"--serviceaccount={platform.namespace}:sdk-bot"
     platform.kubectl("create", "rolebinding", "sdk-bot", "--clusterrole=ultramarine-data-scientist", account)
     client.submit({**API, **training_job("sdk-in-pod", "print(1)", outputs={}, command=["python", "train.py"])}).wait(
-        120
+        300
     )
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:

@@ -30,7 +30,7 @@ def share(platform: Platform) -> Iterator[Platform]:
 
 def counted(platform: Platform, pods: str) -> None:
     """Wait until the quota admits so many pods."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while platform.kubectl("get", "quota", "share", "-o", "jsonpath={.status.hard.pods}") != pods:
         assert time.monotonic() < end, "the quota is not counted"
         time.sleep(0.3)
@@ -48,7 +48,7 @@ def test_a_namespace_with_a_quota_trains_and_serves_and_says_when_it_is_full(sha
     outputs = {"model": {"registerAs": "shared", "compile": {"to": "onnx"}}}
     share.apply(training_job("shared", outputs=outputs), endpoint("shared", "shared@latest", authMode="none"))
     assert share.ended("shared")["state"] == "Succeeded"
-    share.ready("shared", "shared-1", 240)
+    share.ready("shared", "shared-1", 300)
     assert condition(share.status("mv", "shared-1"), "Compiled")["status"] == "True"
 
     share.kubectl("patch", "quota", "share", "--type=merge", "-p", '{"spec": {"hard": {"pods": "0"}}}')
@@ -65,16 +65,16 @@ def test_a_namespace_with_a_quota_trains_and_serves_and_says_when_it_is_full(sha
         assert "used: pods=" in condition(said, type)["message"]
 
     share.kubectl("patch", "quota", "share", "--type=merge", "-p", '{"spec": {"hard": {"pods": "100"}}}')
-    assert share.ended("roomless", 180)["state"] == "Succeeded"
-    share.wait("sw", "roomless", lambda s: s.get("state") == "Succeeded", 240)
-    share.ready("roomless", "shared-1", 240)
+    assert share.ended("roomless", 300)["state"] == "Succeeded"
+    share.wait("sw", "roomless", lambda s: s.get("state") == "Succeeded", 300)
+    share.ready("roomless", "shared-1", 300)
 
 
 @pytest.mark.attack("author/disk")
 def test_a_training_that_fills_the_disk_is_told_what_to_raise(platform: Platform):
     """The kubelet evicts it, and the status has its words and the field."""
     platform.apply(training_job("filler", FILLS, resources={"limits": {"ephemeral-storage": "50Mi"}}))
-    failure = platform.ended("filler", 180)["failure"]
+    failure = platform.ended("filler")["failure"]
     assert failure["reason"] == "Evicted"
     assert "50Mi" in failure["message"]
     assert "resources.limits.ephemeral-storage" in failure["hint"]

@@ -46,7 +46,7 @@ def test_a_simulated_job_succeeds_with_its_last_words(simulated):
         "spec": {"template": pod(restartPolicy="Never")},
     }
     simulated.run("-n", NAMESPACE, "apply", "-f", "-", input=yaml.safe_dump(job))
-    simulated.run("-n", NAMESPACE, "wait", "--for=condition=Complete", "--timeout=30s", "job/one")
+    simulated.run("-n", NAMESPACE, "wait", "--for=condition=Complete", "--timeout=180s", "job/one")
 
     found = simulated.run("-n", NAMESPACE, "get", "pod", "-l", "job-name=one", "-o", "json")
     (status,) = json.loads(found)["items"][0]["status"]["containerStatuses"]
@@ -64,7 +64,7 @@ def test_simulated_deployments_stay_available(simulated):
         "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "simulated"}}, "template": pod()},
     }
     simulated.run("-n", NAMESPACE, "apply", "-f", "-", input=yaml.safe_dump(deployment))
-    simulated.run("-n", NAMESPACE, "rollout", "status", "deployment/two", "--timeout=30s")
+    simulated.run("-n", NAMESPACE, "rollout", "status", "deployment/two", "--timeout=180s")
 
     pods = json.loads(simulated.run("-n", NAMESPACE, "get", "pods", "-l", "app=simulated", "-o", "json"))["items"]
     running = [pod for pod in pods if pod["metadata"]["ownerReferences"][0]["kind"] == "ReplicaSet"]

@@ -99,7 +99,7 @@ def git(platform: Platform) -> Iterator[tuple[str, str]]:
     code = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "git-server"}, "data": program}
     platform.delete("pod", "git")
     platform.kubectl("apply", "-f", "-", input=yaml.safe_dump_all([code, pod, service, policy]))
-    platform.kubectl("wait", "--for=condition=Ready", "pod/git", "--timeout=60s")
+    platform.kubectl("wait", "--for=condition=Ready", "pod/git", "--timeout=240s")
     commit = platform.kubectl("logs", "git").split()[0]
     yield f"http://git.{NAMESPACE}.svc:8000/churn.git", commit
     objects = ("pod/git", "service/git", "networkpolicy/git", "configmap/git-server")
@@ -210,7 +210,7 @@ def test_code_from_a_config_map_that_comes_later(platform):
     assert "ConfigMap my-code is not there, or empty; create it" in condition(said, "Running")["message"]
 
     platform.kubectl("create", "configmap", "my-code", f"--from-literal=train.py={TRAIN}")
-    status = platform.ended("from-config-map", 180)
+    status = platform.ended("from-config-map", 300)
     assert status["state"] == "Succeeded"
     assert status["provenance"]["sourceDigest"] == f"sha256:{content_hash({'train.py': TRAIN})}"
 

@@ -94,13 +94,13 @@ def test_a_result_waits_for_its_bucket(platform, training):
     pod = platform.status("tj", training)["pod"]
     with no_bucket(platform):
         go_on(platform, training)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while "create it; next attempt in" not in (log := platform.kubectl("logs", pod)):
             assert time.monotonic() < end, log
             time.sleep(1)
         assert "bucket ultramarine of s3://ultramarine/" in log
         assert platform.status("tj", training)["state"] == "Running"
-    done = platform.ended(training, 180)
+    done = platform.ended(training)
     assert (done["state"], done["attempts"], done["pod"]) == ("Succeeded", 1, pod)
     assert done["outputs"]["model"]["bytes"] > 0
 
@@ -121,5 +121,5 @@ def test_a_storage_that_is_away_is_waited_for_and_retain_is_the_way_out(platform
         platform.kubectl("patch", "mdl", "stuck", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Retain"}}')
         platform.wait("mdl", "stuck", lambda s: "artifacts" not in s)
         labels = "ultramarine.dev/kind=Model,ultramarine.dev/name=stuck"
-        platform.kubectl("wait", "--for=delete", "job", "-l", labels, "--timeout=60s")
+        platform.kubectl("wait", "--for=delete", "job", "-l", labels, "--timeout=180s")
     assert stored(platform, uri) > 1

@@ -7,13 +7,13 @@ import subprocess
 import pytest
 from conftest import condition
 from manifests import endpoint, infer, training_job
-from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY, GROUP
+from ultramarine_contract.meta import ANNOTATION_APPROVED_BY, ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY, GROUP
 
 
 def test_helm_test_passes(platform):
     """`helm test` proves that the operator is ready and the bucket works."""
     argv = [*platform.target.helm, "test", "ultramarine", "-n", "ultramarine-e2e", "--logs"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=360, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "it works" in done.stdout
 
@@ -31,7 +31,7 @@ def test_an_endpoint_waits_for_its_model_and_goes_ready(platform):
     assert done["outputs"]["model"]["modelVersion"] == "early-1"
     assert done["metrics"]["latest"] == {"accuracy": 1.0}
     assert done["provenance"]["imageDigest"]
-    platform.kubectl("wait", "--for=condition=Succeeded", "tj/early", "--timeout=5s")
+    platform.kubectl("wait", "--for=condition=Succeeded", "tj/early", "--timeout=60s")
     platform.ready("early", "early-1")
     with platform.client("early") as client:
         answer = client.post("/v2/models/early/infer", json=infer([[0.0], [3.0]], "input", "FP64"))
@@ -50,7 +50,8 @@ def test_the_columns_tell_the_story(platform):
 
 def test_nothing_foreign_is_written_into_our_objects(platform):
     """Objects have no finalizer, and only the annotations of kubectl, requesters, trusted models and approvers."""
-    expected = {"kubectl.kubernetes.io/last-applied-configuration", ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY}
+    people = {ANNOTATION_APPROVED_BY, ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY}
+    expected = {"kubectl.kubernetes.io/last-applied-configuration", *people}
     for kind in ("tj", "mdl", "mv", "oe"):
         for item in platform.get(kind):
             assert "finalizers" not in item["metadata"]

@@ -52,7 +52,7 @@ def has_ended(job: Manifest) -> bool:
 
 def all_ended(platform: Platform, name: str) -> None:
     """Wait until all jobs of a sweep's trials have ended: the last one says so a moment after the sweep."""
-    until(20, lambda: all(map(has_ended, jobs(platform, name).values())), "a trial's job has not ended")
+    until(180, lambda: all(map(has_ended, jobs(platform, name).values())), "a trial's job has not ended")
 
 
 def pods_of(platform: Platform, name: str) -> list[Manifest]:
@@ -82,7 +82,9 @@ def test_each_trial_is_a_job_and_the_best_is_named(platform: Platform):
     best = done["best"][0]
     assert abs((best["params"]["x"] - 3) ** 2 - best["values"]["loss"]) < 1e-3
     # A trial has ended for its sweep when it has told its result; its pod stores its log after that.
-    until(20, lambda: all(map(has_ended, jobs(platform, "apart").values())), "the last jobs end soon after their sweep")
+    until(
+        180, lambda: all(map(has_ended, jobs(platform, "apart").values())), "the last jobs end soon after their sweep"
+    )
     trials = jobs(platform, "apart")
     assert sorted(trials) == list(range(6))
     assert {job["status"]["state"] for job in trials.values()} == {"Succeeded"}
@@ -91,7 +93,7 @@ def test_each_trial_is_a_job_and_the_best_is_named(platform: Platform):
     who = json.loads(platform.kubectl("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
     assert {job["status"]["provenance"]["requestedBy"] for job in trials.values()} == {who}, "not the operator"
     platform.delete("sw", "apart")
-    until(60, lambda: not jobs(platform, "apart"), "the trials' jobs go with their sweep")
+    until(180, lambda: not jobs(platform, "apart"), "the trials' jobs go with their sweep")
 
 
 @pytest.mark.slow
@@ -126,7 +128,7 @@ def test_a_paused_trial_is_a_suspended_job_that_goes_on_from_its_checkpoint(plat
         return status.get("state") in ("Succeeded", "Failed")
 
     platform.apply(alone("paused-apart", ["sh", "-c", EPOCHS], **PAUSING))
-    platform.wait("sw", "paused-apart", lambda s: is_over(s) or held, 240)
+    platform.wait("sw", "paused-apart", lambda s: is_over(s) or held, 300)
     (pod,) = platform.get("pod", "", *of("paused-apart"))
     platform.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false")
     platform.kill_operator()
@@ -188,7 +190,7 @@ def test_a_pod_that_cannot_start_ends_its_trial_with_the_truth(platform: Platfor
     assert failed["state"] == "Failed"
     message = condition(failed, "Failed")["message"]
     assert "nosuch" in message, message
-    until(60, lambda: not running(platform, "imageless"), "what still ran of it goes on")
+    until(180, lambda: not running(platform, "imageless"), "what still ran of it goes on")
 
 
 @pytest.mark.slow
@@ -203,7 +205,7 @@ def test_coordinator_operator_and_a_trial_are_killed(platform: Platform):
     platform.kill_operator()
     platform.wait("sw", "killed-apart", lambda s: over(s) >= 7)
     trials: list[Manifest] = []
-    until(60, lambda: trials.extend(running(platform, "killed-apart")) or trials, "no trial runs")
+    until(180, lambda: trials.extend(running(platform, "killed-apart")) or trials, "no trial runs")
     name = trials[0]["metadata"]["name"]
     platform.kubectl("delete", "pod", "-l", f"ultramarine.dev/name={name}", "--grace-period=0", "--force")
     done = ended(platform, "killed-apart", 300)
@@ -236,7 +238,7 @@ def test_the_best_trials_model_is_registered(platform: Platform):
     assert [v["metadata"]["name"] for v in platform.get("mv", "") if v["spec"]["model"] == "found-apart"] == [
         "found-apart-1"
     ]
-    status = platform.wait("mv", "found-apart-1", lambda s: condition(s, "Ready").get("status") == "True", 180)
+    status = platform.wait("mv", "found-apart-1", lambda s: condition(s, "Ready").get("status") == "True")
     assert status["compiled"]["uri"], status
 
 
@@ -246,16 +248,16 @@ def test_a_sweep_is_made_wider_held_and_resumed(platform: Platform):
     platform.apply(alone("wider", SLOW, limits={"maxTrials": 12, "parallelTrials": 1}))
     platform.wait("sw", "wider", lambda s: over(s) >= 1)
     platform.kubectl("patch", "sw", "wider", "--type=merge", "-p", '{"spec": {"limits": {"parallelTrials": 3}}}')
-    until(60, lambda: len([j for j in jobs(platform, "wider").values() if not has_ended(j)]) >= 3, "it is not wider")
+    until(180, lambda: len([j for j in jobs(platform, "wider").values() if not has_ended(j)]) >= 3, "it is not wider")
     platform.kubectl("patch", "sw", "wider", "--type=merge", "-p", '{"spec": {"suspend": true}}')
     platform.wait("sw", "wider", lambda s: s.get("state") == "Suspended")
-    until(90, lambda: not pods_of(platform, "wider"), "a suspended sweep still has pods")
+    until(240, lambda: not pods_of(platform, "wider"), "a suspended sweep still has pods")
     before = {number for number, job in jobs(platform, "wider").items() if has_ended(job)}
     assert all(job["spec"]["suspend"] for number, job in jobs(platform, "wider").items() if number not in before)
     platform.kubectl("patch", "sw", "wider", "--type=merge", "-p", '{"spec": {"suspend": false}}')
     platform.wait("sw", "wider", lambda s: s.get("state") == "Running")
     platform.kubectl("patch", "sw", "wider", "--type=merge", "-p", '{"spec": {"limits": {"parallelTrials": 1}}}')
-    done = ended(platform, "wider", 240)
+    done = ended(platform, "wider")
     assert done["state"] == "Succeeded", done
     assert done["trials"] == counted(succeeded=12)
     assert sorted(jobs(platform, "wider")) == list(range(12))
@@ -267,15 +269,15 @@ def test_a_trial_of_two_nodes(platform: Platform):
     command = ["sh", "-c", "echo rank $NODE_RANK of $NNODES; sleep 1; echo loss=$(params.x)"]
     template = {"nodes": 2, "framework": "none", "backoffLimit": 0}
     platform.apply(alone("gangs", command, limits={"maxTrials": 2, "parallelTrials": 1}, template=template))
-    done = ended(platform, "gangs", 240)
+    done = ended(platform, "gangs")
     assert done["state"] == "Succeeded", done
     assert done["trials"] == counted(succeeded=2)
 
-    forever = ["sh", "-c", "echo loss=$(params.x); if [ $NODE_RANK = 0 ]; then sleep 5; exit 0; fi; sleep 600"]
+    forever = ["sh", "-c", "echo loss=$(params.x); if [ $NODE_RANK = 0 ]; then sleep 30; exit 0; fi; sleep 600"]
     limits = {"maxTrials": 1, "parallelTrials": 1, "trialTimeoutSeconds": 3}
     platform.apply(alone("gang-late", forever, limits=limits, template=template))
-    failed = ended(platform, "gang-late", 240)
+    failed = ended(platform, "gang-late")
     assert (failed["state"], failed["trials"]) == ("Failed", counted(failed=1)), failed
     job = platform.wait("tj", "gang-late-trial-0", lambda s: s.get("state") == "Failed")  # when both pods have ended
     assert job["failure"]["reason"] == "TrialTimeout"
-    until(60, lambda: not pods_of(platform, "gang-late"), "the other node goes on")
+    until(180, lambda: not pods_of(platform, "gang-late"), "the other node goes on")

@@ -275,8 +275,8 @@ async def ask(session: ClientSession, port: int, path: str = "/v2/models/m/infer
 
 
 async def answers(session: ClientSession, url: str) -> None:
-    """Wait for an answer with 200, for 20 seconds at most."""
-    end = time.monotonic() + 20
+    """Wait for an answer with 200, for a minute at most."""
+    end = time.monotonic() + 60
     while True:
         with suppress(ClientConnectorError):
             async with session.get(url) as answer:

@@ -205,7 +205,7 @@ async def test_the_key_set_is_fetched_from_the_issuer(gateway: Gateway, client: 
         gateway.serve("churn-blue", blue)
         auth = RouteAuth("token", issuer="id", jwks_uri=uri)
         await gateway.use(routes(port, deployment("blue", 100), auth=auth))
-        headers = {"Authorization": f"Bearer {_token(key, iss='id', exp=int(time.time()) + 60)}"}
+        headers = {"Authorization": f"Bearer {_token(key, iss='id', exp=int(time.time()) + 600)}"}
 
         assert await who_answers(client, port, 1, headers=headers) == {"blue": 1}
         assert gateway.agent.report()["churn"].no_key_set == ""

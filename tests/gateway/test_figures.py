@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -37,13 +38,14 @@ async def answering(gateway: Gateway) -> AsyncIterator[str]:
 async def figures(address: str, holds: Callable[[dict[str, DeploymentFigures]], bool]) -> dict[str, DeploymentFigures]:
     """The figures, when something holds for them."""
     counted: dict[str, DeploymentFigures] | None = None
-    for _ in range(100):
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
         (state,) = await asyncio.to_thread(routes_of, address, "churn")
         counted = state.figures
         if counted is not None and holds(counted):
             return counted
         await asyncio.sleep(0.1)
-    pytest.fail(f"waited 10 s in vain, and last saw {counted}")
+    pytest.fail(f"waited a minute in vain, and last saw {counted}")
 
 
 def all_counted(counted: DeploymentFigures, count: int) -> bool:

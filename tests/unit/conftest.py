@@ -43,9 +43,8 @@ class ObjectStore:
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(200):
-        if process.poll() is not None:
-            break
+    until = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < until:
         try:
             urlopen(f"{address}/healthz", timeout=5, context=ssl._create_unverified_context()).close()
             return

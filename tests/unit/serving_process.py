@@ -32,10 +32,12 @@ KEY = {"api-key": "first-key"}
 
 
 class Slow(Pipeline):  # type: ignore[misc]
-    """A pipeline that takes its time, and fails on rows that begin with -1."""
+    """A pipeline that takes its time, as long as the file HELD_WHILE is there, and fails on rows that begin with -1."""
 
     def predict(self, rows: Any) -> Any:
         time.sleep(0.5)
+        while Path(os.environ.get("HELD_WHILE", "/none")).exists():
+            time.sleep(0.01)
         if rows[0, 0] == -1:
             raise RuntimeError("secret detail")
         return super().predict(rows)

@@ -141,7 +141,7 @@ class Pods:
         job["status"] = {"state": "Suspended" if held else "Pending"}
         if held:
             self.pods[name].terminate()
-            self.held.append((name, self.pods[name].wait(20)))
+            self.held.append((name, self.pods[name].wait(240)))
         else:
             self._start(job)
 

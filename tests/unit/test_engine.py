@@ -253,7 +253,7 @@ async def test_a_worker_can_always_be_ended(turns):
         await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, 20)
 
 
 async def test_a_task_that_swallows_its_cancellation_is_ended_all_the_same():
@@ -266,7 +266,7 @@ async def test_a_task_that_swallows_its_cancellation_is_ended_all_the_same():
 
     working = asyncio.create_task(work())
     await asyncio.sleep(0)
-    await asyncio.wait_for(_end([working]), 5)
+    await asyncio.wait_for(_end([working]), 30)
     assert working.cancelled()
 
 
@@ -294,9 +294,9 @@ async def test_without_the_lease_a_client_reads_and_does_not_write():
         with pytest.raises(TimeoutError):
             deaf.accept()
         reading = asyncio.create_task(client.get(TRAINING_JOB, "team-a", "churn"))
-        await asyncio.sleep(0.1)
-        connection, _ = deaf.accept()
-        assert connection.recv(3) == b"GET"
+        deaf.settimeout(60)
+        connection, _ = await asyncio.to_thread(deaf.accept)
+        assert await asyncio.to_thread(connection.recv, 3) == b"GET"
         reading.cancel()
         await client.close()
 
@@ -306,7 +306,7 @@ async def test_a_write_waits_no_longer_than_the_lease_holds():
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         client = client_of(deaf).fenced(lambda: 0.3)
         with pytest.raises(ApiError, match="did not answer"):
-            await asyncio.wait_for(client.create(TRAINING_JOB, live(1)), 2)
+            await asyncio.wait_for(client.create(TRAINING_JOB, live(1)), 20)
         await client.close()
 
 
@@ -316,8 +316,8 @@ async def test_a_write_that_comes_to_be_sent_too_late_is_not_sent():
         left = iter([5.0])  # then it has run out
         client = client_of(server).fenced(lambda: next(left, 0.0))
         with pytest.raises(NotLeading):
-            await asyncio.wait_for(client.create(TRAINING_JOB, live(1)), 2)
+            await asyncio.wait_for(client.create(TRAINING_JOB, live(1)), 20)
         connection, _ = server.accept()
-        connection.settimeout(1)
+        connection.settimeout(20)
         assert connection.recv(100) == b"", "it was connected, and closed without a byte"
         await client.close()

@@ -195,7 +195,7 @@ async def answer(
     """The answers, when the key was rung."""
     rung.clear()
     assert inquiries.answers(KEY, questions) is None
-    await asyncio.wait_for(rung.wait(), 10)
+    await asyncio.wait_for(rung.wait(), 60)
     answers = inquiries.answers(KEY, questions)
     assert answers is not None
     return [answers[question] for question in questions]

@@ -52,7 +52,7 @@ COLUMNS = [
     *("time", "request_id", "inference_id", "endpoint", "deployment", "model", "version"),
     *("path", "status", "duration_ms", "request", "response"),
 ]
-AT_ONCE = Pace(seconds=0, look_seconds=0.02, last_seconds=1)
+AT_ONCE = Pace(seconds=0, look_seconds=0.02, last_seconds=60)
 
 
 @pytest.fixture(scope="module")
@@ -142,12 +142,13 @@ def test_every_way_of_asking_is_kept_until_the_pod_ends(folder, tmp_path, object
             server.client.close()
             server.channel.close()
             server.http.process.send_signal(signal.SIGTERM)
-            assert server.http.process.wait(20) == 0
+            assert server.http.process.wait(240) == 0
+            ended = time.time()
         sidecar.send_signal(signal.SIGTERM)
-        assert sidecar.wait(30) == 0, sidecar.stdout.read() if sidecar.stdout else ""
-    hour = time.strftime("%Y/%m/%d/%H", time.gmtime(began))
+        assert sidecar.wait(240) == 0, sidecar.stdout.read() if sidecar.stdout else ""
+    hours = {time.strftime("%Y/%m/%d/%H", time.gmtime(when)) for when in (began, ended)}
     [key] = tables(bucket_folder)
-    assert key.startswith(f"team-a/kept/shop/blue/{hour}/shop-blue-abc-")
+    assert key.startswith(tuple(f"team-a/kept/shop/blue/{hour}/shop-blue-abc-" for hour in hours))
     rows = {row["request_id"]: row for row in rows_of(bucket_folder)}
 
     assert list(rows["json"]) == COLUMNS
@@ -157,8 +158,8 @@ def test_every_way_of_asking_is_kept_until_the_pod_ends(folder, tmp_path, object
         assert (label["shape"], label["data"]) == ([1], [1])
         assert probabilities["shape"] == [1, 2]
         assert rows[name]["status"] == 200
-        assert 0 < rows[name]["duration_ms"] < 20_000
-        assert abs(rows[name]["time"].timestamp() - began) < 20
+        assert 0 < rows[name]["duration_ms"] < 1000 * (ended - began + 1)
+        assert began - 1 < rows[name]["time"].timestamp() < ended + 1
     for name in ("json", "binary", "grpc"):
         [asked] = json.loads(rows[name]["request"])
         assert asked == {"name": "input", "datatype": "FP64", "shape": [1, 2], "data": [55.0, 1.0]}
@@ -181,7 +182,7 @@ def test_redacted_values_never_leave_the_server(folder, tmp_path, object_store, 
     with grpc_serving(folder, task, "--captures-dir", str(tmp_path)) as server:
         ask_in_every_way(server)
         server.http.process.send_signal(signal.SIGTERM)
-        assert server.http.process.wait(20) == 0
+        assert server.http.process.wait(240) == 0
     text = b"".join(path.read_bytes() for path in tmp_path.glob("*.jsonl"))
     assert text.count(b"55.") == text.count(b'"duration_ms":55.')
     rows, wrong = rows_in(text.splitlines())
@@ -223,9 +224,9 @@ def test_a_share_is_drawn_and_counted(folder, tmp_path, object_store, bucket_fol
             assert client.post("/score", json=[[55, 1]]).status_code == 200
         server.http.process.send_signal(signal.SIGTERM)
         client.close()
-        assert server.http.process.wait(20) == 0
+        assert server.http.process.wait(240) == 0
         sidecar.send_signal(signal.SIGTERM)
-        assert sidecar.wait(30) == 0
+        assert sidecar.wait(240) == 0
     assert 50 < len(rows_of(bucket_folder)) < 160
     assert {row["path"] for row in rows_of(bucket_folder)} == {"/score"}
 
@@ -252,7 +253,7 @@ def test_large_ones_are_counted_and_not_kept(folder, tmp_path, object_store, buc
         assert httpx.post(f"{url}/score", json=[[55, 1]]).status_code == 200
         eventually(lambda: counted(server.http)["size"] == 2)
         server.http.process.send_signal(signal.SIGTERM)
-        server.http.process.wait(20)
+        server.http.process.wait(240)
     assert sum(file.lines for file in waiting(tmp_path)) == 1
 
 
@@ -285,13 +286,13 @@ def test_what_does_not_fit_into_the_buffer_is_counted(tmp_path):
     class Stuck(Spool):
         def add(self, given):
             entered.set()
-            gate.wait(20)
+            gate.wait(60)
             lines.extend(given)
             return 0
 
     captures = Captures(1, Redaction((), Doubling()), tmp_path, Stuck(tmp_path))
     captures.take(capture(0))
-    assert entered.wait(20)
+    assert entered.wait(60)
     for number in range(1, 1101):
         captures.take(capture(number))
     assert dropped(captures)["buffer"] == 100
@@ -432,7 +433,7 @@ def test_a_storage_that_was_away_gets_all(folder, tmp_path, monkeypatch, capsys)
     with conftest.serving_store(behind):
         eventually(lambda: read_totals(spooled).written == 2)
         ended.set()
-        thread.join(20)
+        thread.join(60)
     assert [row["request_id"] for row in rows_of(behind / "lake")] == ["r1", "r2"]
     assert capsys.readouterr().err.count("cannot store captures now: Unreachable") == 1
 
@@ -444,8 +445,8 @@ def test_a_storage_that_stays_away_does_not_hold_the_pods_end(folder, tmp_path, 
     wait_in(tmp_path, 1, [line(1), line(2)])
     away = Storage(f"http://127.0.0.1:{free_port()}", "us-east-1", read_seconds=1, attempts=1)
     began = time.monotonic()
-    run(collecting(folder, "lake"), away, tmp_path)
-    assert time.monotonic() - began < 10
+    run(collecting(folder, "lake"), away, tmp_path, replace(AT_ONCE, last_seconds=1))
+    assert time.monotonic() - began < 30
     assert "2 captures are lost with the pod" in capsys.readouterr().out
 
 
@@ -551,7 +552,7 @@ def test_a_streams_requests_are_kept_each(folder, tmp_path, bucket):
         eventually(lambda: len(came) == 2)
         server.client.stop_stream()
         server.http.process.send_signal(signal.SIGTERM)
-        server.http.process.wait(20)
+        server.http.process.wait(240)
     [file] = waiting(tmp_path)
     rows, _ = rows_in(file.path.read_bytes().splitlines())
 

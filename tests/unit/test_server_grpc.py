@@ -484,7 +484,7 @@ def test_a_failing_model_shows_the_client_an_id_only(models: Path) -> None:
         with streaming(server) as answers:
             for rows in (bad, ROWS[:1]):
                 server.client.async_stream_infer("cancer", [tensor("input", rows, "FP64")])
-            first, second = answers.get(timeout=240), answers.get(timeout=20)
+            first, second = answers.get(timeout=240), answers.get(timeout=240)
         server.http.process.terminate()
         _, stderr = server.http.process.communicate(timeout=240)
 
@@ -525,7 +525,7 @@ def test_a_stream_ends_with_a_word_when_the_server_leaves(models: Path) -> None:
         server.client.async_stream_infer("cancer", [tensor("input", ROWS[:1], "FP64")])
         server.http.wait_until_busy(2)
         server.http.process.terminate()
-        answer, goodbye = answers.get(timeout=240), answers.get(timeout=20)
+        answer, goodbye = answers.get(timeout=240), answers.get(timeout=240)
 
     assert answer.as_numpy("predict").shape == (1,)
     assert goodbye.status() == "StatusCode.UNAVAILABLE"

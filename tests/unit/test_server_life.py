@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -24,6 +25,7 @@ from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_contract.version_records import DeleteTask
 from ultramarine_server.authentication import LOOK_SECONDS
+from unit.conftest import eventually
 from unit.packages import stored_environment
 
 # Failures of the model, keys, shutdown
@@ -52,15 +54,18 @@ def test_a_failing_model_shows_no_traceback_to_the_client(models: Path) -> None:
     assert "secret detail" in stderr
 
 
-def test_health_answers_while_the_model_computes(models: Path) -> None:
+def test_health_answers_while_the_model_computes(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow prediction does not make a probe wait."""
+    monkeypatch.setenv("HELD_WHILE", str(tmp_path / "held"))
     with serving(models, task_for(models / "slow.skops", allow_code_execution=True)) as server:
+        (tmp_path / "held").touch()  # the first prediction was for the warm-up
         thread = threading.Thread(target=server.infer, args=(ROWS[:1],))
         thread.start()
-        time.sleep(0.1)
+        server.wait_until_busy(2)
 
         assert server.get("/v2/health/live").status_code == 200
-        assert thread.is_alive(), "the probe has waited for the prediction, or never met it"
+        assert thread.is_alive(), "the prediction did not wait"
+        (tmp_path / "held").unlink()
         thread.join()
 
 
@@ -90,9 +95,11 @@ def test_no_request_is_lost_when_the_server_leaves(models: Path) -> None:
     """SIGTERM under load: what was accepted is answered, clients are told to close, readiness falls, the end is 0."""
     codes: list[int | str] = []
     goodbyes: list[str] = []
-    with serving(models, task_for(models / "slow.skops", allow_code_execution=True)) as server:
+    met: set[int] = set()
+    task = task_for(models / "slow.skops", allow_code_execution=True)
+    with serving(models, task, "--linger-seconds", "3") as server:
 
-        def client() -> None:
+        def client(number: int) -> None:
             # Connections stay open between requests, as those of a gateway do.
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=240)
             rows = {"name": "input", "shape": [1, 30], "datatype": "FP64", "data": ROWS[0].tolist()}
@@ -106,22 +113,27 @@ def test_no_request_is_lost_when_the_server_leaves(models: Path) -> None:
                     codes.append(repr(error))
                     return
                 codes.append(answer.status)
+                met.add(number)
                 if answer.getheader("connection") == "close":
                     goodbyes.append("close")
                     return
 
-        clients = [threading.Thread(target=client) for _ in range(4)]
+        def readiness() -> int:
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=240)
+            with contextlib.closing(connection):
+                connection.request("GET", "/v2/health/ready", headers={"Connection": "close"})
+                return connection.getresponse().status
+
+        clients = [threading.Thread(target=client, args=(number,)) for number in range(4)]
         for thread in clients:
             thread.start()
-        time.sleep(1.2)
+        eventually(lambda: len(met) == 4)
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
-        readiness = server.get("/v2/health/ready").status_code
+        eventually(lambda: readiness() == 503)
         for thread in clients:
             thread.join()
 
         assert server.process.wait(timeout=240) == 0
-    assert readiness == 503
     assert set(codes) == {200}
     assert len(goodbyes) == 4
 

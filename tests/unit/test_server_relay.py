@@ -266,7 +266,7 @@ async def test_the_command_serves_until_its_end(tmp_path: Path) -> None:
                 async with session.post("/reply", json="x" * MAX_CAPTURE) as answer:
                     assert answer.status == 200
             process.terminate()
-            assert await asyncio.to_thread(process.wait, 30) == 0
+            assert await asyncio.to_thread(process.wait, 240) == 0
             assert process.stdout is not None
             assert "by reason: {'size': 1}" in process.stdout.read()
         finally:

@@ -31,7 +31,7 @@ def test_the_first_process_of_a_container_ends_while_it_is_imported(number):
             assert outside.stdout.readline() == "importing\n"
             [child] = Path(f"/proc/{outside.pid}/task/{outside.pid}/children").read_text().split()
             os.kill(int(child), number)
-            assert outside.wait(30) == 128 + number
+            assert outside.wait(60) == 128 + number
         finally:
             outside.kill()
 

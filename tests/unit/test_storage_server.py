@@ -57,7 +57,7 @@ class Server:
     def end(self, how: signal.Signals = signal.SIGKILL) -> int:
         assert self.process is not None
         self.process.send_signal(how)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
     def client(self, secret: str = "first") -> Any:
         config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
@@ -176,7 +176,7 @@ def test_what_is_missing_at_the_start_is_named(tmp_path: Path, secret: str, word
     (tmp_path / "accounts" / "root").write_text(secret)
     command = [programs.path("ultramarine-storage"), "-data", tmp_path, "-accounts", tmp_path / "accounts"]
     bucket = ["-bucket", "a..b"] if secret else []
-    done = subprocess.run([*command, *bucket], capture_output=True, timeout=30)
+    done = subprocess.run([*command, *bucket], capture_output=True, timeout=120)
     assert done.returncode != 0
     assert words in done.stderr
 

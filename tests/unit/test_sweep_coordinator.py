@@ -313,7 +313,7 @@ async def test_a_storage_that_is_away_is_no_trials_fault(monkeypatch: pytest.Mon
         records, is_long, back = (), False, threading.Event()
 
         def append(self, records: Any) -> None:
-            assert self.back.wait(30)
+            assert self.back.wait(60)
 
     book: Any = Away()
     task = SweepTask("team-a/hpo", "u", "s3://lake/", ({"metric": "loss"},), {}, max_trials=10)

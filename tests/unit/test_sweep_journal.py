@@ -203,7 +203,7 @@ def test_a_storage_that_is_away_is_waited_for(
     eventually(lambda: bool(said))
     assert not done.is_set()
     with serving_store(tmp_path):
-        assert done.wait(20)
+        assert done.wait(60)
         assert journal.read(storage, "s3://sweeps/journal/") == entries(1)
 
     assert "trying until it answers" in said[0]

@@ -311,7 +311,7 @@ def test_promoted_trials_repeat_no_epoch(fleet: Fleet, storage: Storage) -> None
     coordinator = fleet.coordinate(max_trials=9, early_termination=ASHA)
     worker = work(fleet, "w0")
 
-    assert [process.wait(90) for process in (coordinator, worker)] == [0, 0], fleet.said("w0")
+    assert [process.wait(240) for process in (coordinator, worker)] == [0, 0], fleet.said("w0")
     ran, trials = epochs(fleet), ended(fleet, storage)
     assert ran == {1: [*range(1, 10)], 2: [1, 2, 3], 3: [1, 2, 3], **{x: [1] for x in range(4, 10)}}
     assert {x: trial.attempt for x, trial in trials.items() if trial.attempt > 1} == {2: 2, 3: 2}
@@ -333,7 +333,7 @@ def test_killed_coordinators_lose_no_pause_and_repeat_no_epoch(fleet: Fleet, sto
         coordinator.wait()
         coordinator = fleet.coordinate(max_trials=9, early_termination=ASHA)
 
-    assert [process.wait(90) for process in (coordinator, *workers)] == [0, 0, 0], fleet.said("coordinator")
+    assert [process.wait(240) for process in (coordinator, *workers)] == [0, 0, 0], fleet.said("coordinator")
     ran, trials = epochs(fleet), ended(fleet, storage)
     assert sorted(ran) == sorted(trials) == list(range(1, 10))
     assert all(run == list(range(1, len(run) + 1)) for run in ran.values()), ran
@@ -354,7 +354,7 @@ def test_a_promoted_trial_whose_worker_dies_goes_on_elsewhere(fleet: Fleet, stor
     del fleet.environment["HOLD"]
     other = work(fleet, "w1")
 
-    assert [process.wait(90) for process in (coordinator, other)] == [0, 0], fleet.said("w1")
+    assert [process.wait(240) for process in (coordinator, other)] == [0, 0], fleet.said("w1")
     trial = ended(fleet, storage)[2]
     assert (trial.attempt, trial.losses) == (3, 1)
     assert epochs(fleet)[2] == [1, 2, 2, 3]

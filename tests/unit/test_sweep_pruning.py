@@ -95,7 +95,7 @@ def test_what_former_best_trials_have_stored_goes_at_the_end(storage: Storage, f
     script = "echo model $0 > ../outputs/model/model.txt; echo loss=-$0"
     coordinator = fleet.coordinate(max_trials=13, outputs=("model",))
     worker = fleet.work("w0", "sh", "-c", script, "$(params.x)", outputs={"model": ""})
-    assert (coordinator.wait(60), worker.wait(60)) == (0, 0), fleet.said("w0")
+    assert (coordinator.wait(240), worker.wait(240)) == (0, 0), fleet.said("w0")
 
     best = SweepSummary.from_json(storage.read(f"{fleet.prefix}summary.json")).best
     assert [trial.trial for trial in best] == list(range(12, 2, -1))

@@ -40,14 +40,15 @@ def trial(number: int, outcome: str = SUCCEEDED, **fields: Any) -> Trial:
 def test_a_trial_is_a_run_below_the_sweeps(tracking: Tracking) -> None:
     """Its parameters, the objective's values by step, what it told last besides, when it ran, and how it ended."""
     said: list[str] = []
+    before = time.time()
     one = recorder(tracking.uri, said)
+    after = time.time()
     params = {"lr": 0.1, "depth": 3, "booster": "dart", "fast": True}
     ended = Trial(
         4, params, began=90.0, seconds=2.5, outcome=SUCCEEDED, values=(0.25,), points=Points([(1, 0.5), (2, 0.25)])
     )
     one.hear(4, {"loss": 0.25, "accuracy": 0.75, "odd": None, "a//b": 1.0})
     one.add(ended)
-    before = time.time()
     one.close(OVER)
 
     assert said == []
@@ -58,7 +59,7 @@ def test_a_trial_is_a_run_below_the_sweeps(tracking: Tracking) -> None:
     assert run["params"] == {"lr": "0.1", "depth": "3", "booster": "dart", "fast": "true"}
     assert run["metrics"] == [("loss", 1, 0.5), ("loss", 2, 0.25), ("accuracy", 2, 0.75)]
     assert run["status"] == ["RUNNING", "FINISHED"]
-    assert abs(run["start_time"] / 1000 - (before - 10)) < 2
+    assert before - 11 < run["start_time"] / 1000 < after - 9
     assert run["end_time"] - run["start_time"] == 2500
     assert run["tags"] == {
         "ultramarine.sweep": "team-a/hpo",
@@ -316,7 +317,7 @@ def test_a_whole_sweep_is_recorded(fleet: Fleet, tracking: Tracking) -> None:
     fleet.environment["ULTRAMARINE_MLFLOW_TRACKING_TOKEN"] = "abc"
     coordinator = fleet.coordinate(max_trials=4, mlflow=tracking.uri)
     worker = fleet.work("w0", *SCRIPT)
-    assert (coordinator.wait(60), worker.wait(60)) == (0, 0), fleet.said("coordinator")
+    assert (coordinator.wait(240), worker.wait(240)) == (0, 0), fleet.said("coordinator")
 
     parent = tracking.runs[0]
     children = tracking.children(parent)
@@ -340,11 +341,11 @@ def test_kills_of_the_coordinator_record_nothing_twice(fleet: Fleet, tracking: T
     for count, signum in ((5, signal.SIGKILL), (12, signal.SIGKILL), (20, signal.SIGTERM)):
         eventually(lambda count=count: len(tracking.runs) > count)  # type: ignore[misc]
         os.kill(coordinator.pid, signum)
-        coordinator.wait(10)
+        coordinator.wait(240)
         if signum == signal.SIGTERM:
             assert tracking.runs[0]["status"][-1] == "KILLED"
         coordinator = fleet.coordinate(**told)
-    assert [process.wait(90) for process in (coordinator, *workers)] == [0, 0, 0], fleet.said("coordinator")
+    assert [process.wait(240) for process in (coordinator, *workers)] == [0, 0, 0], fleet.said("coordinator")
 
     children = tracking.children(tracking.runs[0])
     assert sorted(children) == list(range(30))
@@ -361,7 +362,7 @@ def test_a_sweep_does_not_need_mlflow(fleet: Fleet) -> None:
     """A server that is away is said once, and the sweep ends as it would."""
     coordinator = fleet.coordinate(max_trials=4, mlflow=f"http://127.0.0.1:{free_port()}")
     worker = fleet.work("w0", *SCRIPT)
-    assert (coordinator.wait(60), worker.wait(60)) == (0, 0), fleet.said("coordinator")
+    assert (coordinator.wait(240), worker.wait(240)) == (0, 0), fleet.said("coordinator")
 
     summary = fleet.last_words()
     assert (summary.outcome, summary.succeeded, summary.mlflow_run) == ("Succeeded", 4, "")

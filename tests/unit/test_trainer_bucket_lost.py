@@ -18,7 +18,7 @@ from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import CheckpointRecord, CheckpointTask, TerminationRecord, TrainingTask
 from ultramarine_operator.shared import pods
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 # The trainer with shorter times: checkpoints are looked for, and the log is sent, all the time.
 PROGRAM = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +13,8 @@ from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import CheckpointRecord, CheckpointTask
-from ultramarine_trainer.data.checkpoints import Checkpoints, Times
+from ultramarine_trainer.data import checkpoints
+from ultramarine_trainer.data.checkpoints import Checkpoints, Files, Times
 from unit import conftest
 from unit.conftest import eventually, free_port, serving_store
 
@@ -29,11 +31,16 @@ class Job:
         self.folder = base / "checkpoints"
         self.said: list[str] = []
         self.step = -1
+        self.changes = 0  # of the folder, that an attempt has seen
+
+    def _told(self) -> int:
+        self.changes += 1
+        return self.step
 
     def attempt(self, times: Times = QUICK, **task: bool | str) -> Checkpoints:
         """Return the checkpoints of a new attempt, as a new pod sees them."""
         asked = CheckpointTask(**task)  # type: ignore[arg-type]
-        return Checkpoints(self.storage, self.prefix, asked, self.folder, self.said.append, lambda: self.step, times)
+        return Checkpoints(self.storage, self.prefix, asked, self.folder, self.said.append, self._told, times)
 
     def running(self, times: Times = QUICK, **task: bool | str) -> Checkpoints:
         """Return an attempt whose command has just started."""
@@ -43,8 +50,10 @@ class Job:
         return attempt
 
     def write(self, **files: str) -> None:
+        """Write files whole: no look at the folder finds an empty one."""
         for name, text in files.items():
-            (self.folder / name).write_text(text)
+            (self.folder / f".{name}").write_text(text)
+            (self.folder / f".{name}").rename(self.folder / name)
 
     def keep(self, attempt: Checkpoints, text: str) -> CheckpointRecord:
         """Write a checkpoint and wait until it is the latest."""
@@ -65,10 +74,10 @@ class Job:
         return {path.relative_to(self.folder).as_posix(): path.read_text() for path in paths}
 
 
-def end(attempt: Checkpoints, ended_by_itself: bool = True, seconds: float = 20) -> None:
-    """Let the command end now."""
-    deadline = time.monotonic() + seconds
-    attempt.finish(ended_by_itself, lambda: deadline)
+def end(attempt: Checkpoints, ended_by_itself: bool = True, ended: float | None = None) -> None:
+    """Let the command end now, or say when it did."""
+    deadline = time.monotonic() + 60
+    attempt.finish(ended_by_itself, lambda: deadline, ended)
 
 
 @pytest.fixture
@@ -82,12 +91,18 @@ def job(storage: Storage, bucket: str, tmp_path: Path) -> Job:
 
 def test_a_settled_folder_becomes_the_latest_checkpoint(job: Job, tmp_path: Path) -> None:
     """What has kept still is stored whole, and latest.json says what it is."""
-    attempt = job.running()
+    attempt = job.attempt()
+    attempt.restore()
     job.step = 40
     (job.folder / "shards").mkdir()
     (job.folder / "shards/0.pt").write_text("shard")
-    record = job.keep(attempt, "one")
+    job.write(weights="one")
+    attempt.start()
+    eventually(lambda: attempt.last is not None)
+    record = attempt.last
     end(attempt)
+
+    assert record is not None
 
     assert job.latest() == record == attempt.last
     assert (record.step, record.bytes, record.previous) == (40, 8, None)
@@ -97,20 +112,24 @@ def test_a_settled_folder_becomes_the_latest_checkpoint(job: Job, tmp_path: Path
     assert job.said[-1].startswith(f"the checkpoint (last step told: 40) is stored: 8 bytes to {record.uri}")
 
 
-def test_what_is_still_being_written_is_not_taken(job: Job) -> None:
+def test_what_is_still_being_written_is_not_taken(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that grows is no checkpoint until it has stopped growing."""
-    attempt = job.running(Times(look=0.4))
-    with (job.folder / "weights").open("w") as file:
-        for _ in range(60):
-            file.write("x")
-            file.flush()
-            time.sleep(0.02)
-            assert attempt.last is None
+    look = checkpoints.look
+
+    def grow(folder: Path) -> Files | None:
+        with (folder / "weights").open("a") as file:
+            file.write("x" if file.tell() < 20 else "")
+        return look(folder)
+
+    attempt = job.attempt()
+    attempt.restore()
+    monkeypatch.setattr(checkpoints, "look", grow)
+    attempt.start()
     eventually(lambda: attempt.last is not None)
     end(attempt)
 
     assert attempt.last is not None
-    assert attempt.last.bytes == 60
+    assert (attempt.last.bytes, attempt.last.previous) == (20, None)
 
 
 def test_unfinished_names_are_left_out(job: Job) -> None:
@@ -175,9 +194,11 @@ def test_a_file_that_goes_away_before_it_is_uploaded_is_nobodys_fault(job: Job) 
     """A command that tidies up its old files is not told of a failure, and what it leaves is stored."""
     storage = Meddling(job.storage.name)
     job.storage = storage
-    attempt = job.running()
+    attempt = job.attempt()
+    attempt.restore()
     storage.before = lambda: (job.folder / "old").unlink(missing_ok=True)
     job.write(old="old", weights="new")
+    attempt.start()
     eventually(lambda: attempt.last is not None)
     end(attempt)
 
@@ -187,14 +208,21 @@ def test_a_file_that_goes_away_before_it_is_uploaded_is_nobodys_fault(job: Job) 
     assert len(job.said) == 2  # what it starts with, and what it has stored
 
 
-def test_a_folder_that_never_keeps_still_is_told_of_once(job: Job) -> None:
+def test_a_folder_that_never_keeps_still_is_told_of_once(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that writes its log beside the checkpoints learns why there are none."""
-    attempt = job.running(Times(look=0.5, patience=0.8))
-    until = time.monotonic() + 20
-    count = 0
-    while len(job.said) < 2 and time.monotonic() < until:
-        job.write(log=str(count := count + 1))
-        time.sleep(0.01)
+    look, lines = checkpoints.look, itertools.count()
+
+    def change(folder: Path) -> Files | None:
+        job.write(log="x" * next(lines))
+        return look(folder)
+
+    attempt = job.attempt(Times(look=0.05, patience=0.5))
+    attempt.restore()
+    monkeypatch.setattr(checkpoints, "look", change)
+    attempt.start()
+    eventually(lambda: len(job.said) >= 2)
+    told = job.changes
+    eventually(lambda: job.changes > told + 20)
     end(attempt, ended_by_itself=False)
 
     assert [line for line in job.said if "write logs elsewhere" in line] == [job.said[1]]
@@ -205,6 +233,7 @@ def test_a_link_out_of_the_folder_is_told_of_once(job: Job) -> None:
     attempt = job.running()
     (job.folder / "secret").symlink_to("/etc/hostname")
     job.write(weights="w")
+    eventually(lambda: "leads out of the folder" in job.said[-1])
     time.sleep(0.5)
     (job.folder / "secret").unlink()
     eventually(lambda: attempt.last is not None)
@@ -333,8 +362,9 @@ def test_what_was_written_just_before_a_kill_is_not_kept(job: Job) -> None:
     """The half-written file of a killed command is not resumed from; the checkpoint before it is."""
     attempt = job.running(Times(look=0.3))
     first = job.keep(attempt, "whole")
+    ended = time.monotonic()
     job.write(weights="ha")
-    end(attempt, ended_by_itself=False)
+    end(attempt, ended_by_itself=False, ended=ended)
 
     assert job.latest() == attempt.last == first
     assert job.said[-1].startswith("the command was killed while it wrote a checkpoint; the checkpoint is what is kept")
@@ -346,7 +376,8 @@ def test_what_had_settled_before_a_kill_is_kept(job: Job) -> None:
     """A file that was complete for a while counts, though the command did not end by itself."""
     attempt = job.running(Times(look=1.0))
     job.write(weights="whole")
-    time.sleep(2.5)
+    eventually(lambda: job.changes == 1)
+    time.sleep(1.1)
     end(attempt, ended_by_itself=False)
 
     assert job.latest().bytes == 5
@@ -355,11 +386,12 @@ def test_what_had_settled_before_a_kill_is_kept(job: Job) -> None:
 class Hanging(Storage):
     """A storage that takes an upload and does not come to an end with it until it is told to."""
 
-    go_on = threading.Event()
+    entered, go_on = threading.Event(), threading.Event()
 
     def upload_folder(
         self, folder: Path, prefix_uri: str, format: str = "", files: Mapping[str, Path] | None = None
     ) -> OutputRecord:
+        self.entered.set()
         assert self.go_on.wait(60)
         return super().upload_folder(folder, prefix_uri, format, files)
 
@@ -369,7 +401,8 @@ def test_the_end_does_not_wait_longer_than_it_may(job: Job) -> None:
     job.storage = Hanging(job.storage.name)
     attempt = job.running(Times())
     job.write(weights="last")
-    end(attempt, seconds=0.5)
+    started = time.monotonic()
+    attempt.finish(True, lambda: started + (0.5 if Hanging.entered.is_set() else 60))
     assert job.said[-1] == "the last checkpoint was not stored in the time that is left; no checkpoint is kept"
     Hanging.go_on.set()
     eventually(lambda: len(job.kept()) == 1)
@@ -518,12 +551,14 @@ def test_productive_time_goes_on_where_the_checkpoint_was(job: Job) -> None:
     time.sleep(0.5)
     end(attempt, ended_by_itself=False)
     whole = attempt.productive_seconds()
+    started = time.monotonic()
     again = job.running()
     time.sleep(0.1)
     end(again)
+    took = time.monotonic() - started
 
     assert 0.3 <= record.productive_seconds <= whole - 0.5
-    assert record.productive_seconds + 0.1 <= again.productive_seconds() < whole
+    assert record.productive_seconds + 0.1 <= again.productive_seconds() <= record.productive_seconds + took
     assert again.productive_seconds() == again.productive_seconds(time.monotonic() + 100)
 
 
@@ -531,8 +566,9 @@ def test_a_run_can_follow_a_run(job: Job) -> None:
     """A command that starts again in the same pod resumes from what its last run has stored."""
     attempt = job.running(Times(look=0.3))
     first = job.keep(attempt, "one")
+    ended = time.monotonic()
     job.write(weights="ha")
-    end(attempt, ended_by_itself=False)
+    end(attempt, ended_by_itself=False, ended=ended)
     found = attempt.restore()
     files = job.files()
     attempt.start()
@@ -541,4 +577,4 @@ def test_a_run_can_follow_a_run(job: Job) -> None:
 
     assert (found, files) == (first, {"weights": "one"})
     assert second.previous == first
-    assert not [thread for thread in threading.enumerate() if thread.name == "checkpoints"]
+    eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "checkpoints"])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from ultramarine_trainer.attempt.resources import DiskWatch
+from unit.conftest import eventually
 
 
 def test_a_disk_that_fills_up_is_told_of_once_for_each_level():
@@ -22,8 +22,6 @@ def test_a_disk_that_fills_up_is_told_of_once_for_each_level():
         return 1000, percent * 10, 1000 - percent * 10
 
     DiskWatch(Path("/"), said.append, look, seconds=0)
-    deadline = time.monotonic() + 10
-    while not ended and time.monotonic() < deadline:
-        time.sleep(0.01)
+    eventually(lambda: bool(ended))
     assert [line.split(" %")[0].rpartition(" ")[2] for line in said] == ["86", "96", "91"]
     assert "140 bytes are left" in said[0]

@@ -30,9 +30,9 @@ from ultramarine_trainer.gang.muster import Muster, Times
 T = TypeVar("T")
 JOB = "churn"
 TIMES = Times(
-    heartbeat=0.1, silence=2.0, connect=1.0, retry=0.05, blame=0.3, elastic_wait=0.4, look=0.05, tell=0.2, tick=0.01
+    heartbeat=0.1, silence=30.0, connect=1.0, retry=0.05, blame=0.3, elastic_wait=0.4, look=0.05, tell=0.2, tick=0.01
 )
-PATIENCE = 15.0
+PATIENCE = 60.0
 
 
 def never() -> bool:
@@ -102,6 +102,12 @@ def eventually(reached: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def muster_of(gang: Gang) -> Muster:
+    """Return what node 0 knows of the nodes."""
+    assert gang._coordinator is not None
+    return gang._coordinator.muster
+
+
 # The start
 
 
@@ -163,7 +169,7 @@ def test_one_failure_is_the_cause_and_the_others_are_echoes(job: Job) -> None:
     job.start(*gangs)
 
     cause = job.do(lambda: gangs[2].failed(3))
-    time.sleep(TIMES.blame / 5)
+    eventually(lambda: muster_of(gangs[0])._failed)
     echo = job.do(lambda: gangs[1].failed(1))
 
     assert cause.result(PATIENCE)
@@ -175,15 +181,18 @@ def test_one_failure_is_the_cause_and_the_others_are_echoes(job: Job) -> None:
 @pytest.mark.parametrize(("code", "words"), [(-9, "was killed by SIGKILL"), (137, "exited with code 137")])
 def test_who_was_killed_is_the_cause_even_if_another_reports_first(job: Job, code: int, words: str) -> None:
     """A node that is out of memory is noticed by its peers before its own trainer has reported it."""
-    gangs = job.trainers(gang_task())
+    times = replace(TIMES, blame=PATIENCE)  # it is not needed when all nodes have ended
+    gangs = [job.trainer(index, gang_task(), times=times) for index in range(3)]
     job.start(*gangs)
 
+    success = job.do(lambda: gangs[2].succeeded(never))
     echo = job.do(lambda: gangs[0].failed(1))
-    time.sleep(TIMES.blame / 5)
+    eventually(lambda: muster_of(gangs[0])._failed and muster_of(gangs[0])._succeeded)
     cause = job.do(lambda: gangs[1].failed(code))
 
     assert cause.result(PATIENCE)
     assert not echo.result(PATIENCE)
+    assert not success.result(PATIENCE)
     assert gangs[2].broken.wait(PATIENCE)
     assert gangs[2].why == f"node 1 {words}"
 
@@ -234,10 +243,12 @@ def test_a_lost_node_breaks_the_epoch_and_its_next_pod_starts_the_next(job: Job)
 
 def test_a_node_that_is_silent_is_lost(job: Job) -> None:
     """A pod whose machine is gone closes no connection."""
-    first = job.trainer(0, gang_task(2), times=replace(TIMES, silence=0.5))
+    first = job.trainer(0, gang_task(2), times=replace(TIMES, silence=2.0))
+    joining = job.join(first)
+    eventually(lambda: muster_of(first)._ready)
     with job.connection() as silent:
         silent.sendall(b'{"kind":"hello","identity":"churn","index":1,"last":0}\n{"kind":"ready"}\n')
-        job.start(first)
+        assert joining.result(PATIENCE)
 
         assert first.broken.wait(PATIENCE)
         assert first.why == "node 1 was lost"
@@ -299,7 +310,7 @@ def test_who_succeeded_is_not_missed(job: Job) -> None:
     gangs = job.trainers(gang_task())
     job.start(*gangs)
     job.do(lambda: gangs[2].succeeded(lambda: gangs[1].broken.is_set()))
-    time.sleep(0.1)
+    eventually(lambda: muster_of(gangs[0])._succeeded)
 
     gangs[2].close()
 
@@ -375,6 +386,7 @@ def test_an_elastic_gang_goes_on_without_a_lost_node(job: Job) -> None:
     """When its pod is not replaced in time, the rest starts again."""
     task = gang_task(3, min_nodes=2)
     gangs = job.trainers(task)
+    eventually(lambda: len(muster_of(gangs[0])._connected) == 3)
     job.start(*gangs)
     gangs[1].close()
 
@@ -395,7 +407,7 @@ def test_a_newcomer_does_not_disturb_who_is_about_to_finish(job: Job) -> None:
     gangs = [job.trainer(index, task) for index in (0, 1)]
     job.start(*gangs)
     end = job.do(lambda: gangs[0].succeeded(never))
-    time.sleep(0.1)
+    eventually(lambda: muster_of(gangs[0])._succeeded)
 
     late = job.join(job.trainer(2, task))
     time.sleep(0.2)

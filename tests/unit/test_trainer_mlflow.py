@@ -313,6 +313,6 @@ def test_a_job_that_is_told_to_stop_is_a_killed_run(tracking, pod):
         assert process.stdout is not None
         process.stdout.readline()
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=240)
 
     assert tracking.runs[0]["status"] == ["RUNNING", "KILLED"]

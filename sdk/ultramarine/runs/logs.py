@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD
+from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, Manifest
 
 from ..kube.client import Cluster
 from ..kube.config import NoAccess
@@ -26,15 +26,23 @@ def log_lines(run: Run) -> Iterator[Update]:
     selector = f"{LABEL_KIND}={run.resource.kind},{LABEL_NAME}={run.name}"
     pods = sorted(cluster.list(POD, selector), key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
     living = {str(pod["metadata"]["name"]) for pod in pods}
-    for pod, lines in archived(run, living):
+    for gone, lines in archived(run, living):
         for line in lines:
-            yield Update("log", line, pod)
-    for name in (str(pod["metadata"]["name"]) for pod in pods):
-        try:
-            for line in cluster.logs(name, TRAINER):
-                yield Update("log", line.partition(" ")[2], name)
-        except (NotFound, Rejected):  # the container has not begun, or the pod went meanwhile
-            continue
+            yield Update("log", line, gone)
+    for pod in pods:
+        for container in containers_of(pod):
+            try:
+                for line in cluster.logs(name := str(pod["metadata"]["name"]), container):
+                    yield Update("log", line.partition(" ")[2], name)
+            except (NotFound, Rejected):  # the container has not begun, or the pod went meanwhile
+                continue
+
+
+def containers_of(pod: Manifest) -> list[str]:
+    """Return the containers whose log is a run's: the trainer, or all where a pod has none, as a build's."""
+    spec = pod["spec"]
+    names = [str(container["name"]) for container in (*spec.get("initContainers", ()), *spec["containers"])]
+    return [TRAINER] if TRAINER in names else names
 
 
 def followed(cluster: Cluster, pod: str, container: str, stop: threading.Event, restarts: int = 0) -> Iterator[str]:

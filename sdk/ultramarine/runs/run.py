@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..client import Client
 
 ENDED = ("Succeeded", "Failed", "Cancelled", "Stopped", "Invalid")
+BUILT = "Ready"  # state of an Environment whose build has succeeded
 
 
 class RunFailed(UltramarineError):

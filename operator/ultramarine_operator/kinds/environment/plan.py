@@ -167,18 +167,16 @@ def _at_work(job: JobView, seen: Seen, now: datetime) -> Progress:
             trouble = waiting.no_pod(job, refused)
             return Progress(BUILDING, trouble.reason, trouble.message, after=waiting.sooner(None, refused))
         return Progress(BUILDING, BUILDING, _awaited(job), after=waiting.MAX_NO_POD - waited)
-    running = [
+    begun = [
         STEPS[str(status.get("name"))]
         for pod in job.pods
         for status in container_statuses(pod.manifest)
-        if "running" in (status.get("state") or {}) and status.get("name") in STEPS
+        if {"running", "terminated"} & (status.get("state") or {}).keys() and status.get("name") in STEPS
     ]
-    if not running:
+    if not begun:
         return Progress(BUILDING, BUILDING, _awaited(job))
-    message = f"{running[-1]} by pod {job.pods[-1].name}"
-    if running[-1] == STEPS[BUILD]:
-        message += f"; kubectl -n {job.namespace} logs {job.pods[-1].name} -c {BUILD} shows how far it is"
-    return Progress(BUILDING, BUILDING, message)
+    log = f"its log: ultramarine logs environment/{job.name}"
+    return Progress(BUILDING, BUILDING, f"{begun[-1]} by pod {job.pods[-1].name}; {log}")
 
 
 def _awaited(job: JobView) -> str:

@@ -96,9 +96,9 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
     has_token = own.is_whole or (gives_way and own.coordinator)
     effects: tuple[Effect, ...] = () if has_token else (token_secret(sweep),)
     # The `suspend` of the workers' Job is the queue's; without the Job the queue gives its place to another.
-    delete = (own.workers.ref,) if gives_way and own.workers else ()
+    leaving = (own.workers.ref,) if gives_way and own.workers else ()
     going_on = _going_on(sweep, seen, search, own, facts, now)
-    return replace(going_on, apply=apply, effects=effects, delete=delete)
+    return replace(going_on, apply=apply, effects=effects, delete=(*going_on.delete, *leaving))
 
 
 def _without_datasets(sweep: Sweep, seen: Seen, search: Search, facts: SweepStatus, now: datetime) -> Plan:

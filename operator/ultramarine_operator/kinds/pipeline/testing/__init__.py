@@ -15,7 +15,7 @@ _DEPLOYMENT = {"model": "churn", "version": "1", "endpoint": "churn", "deploymen
 
 def _publishes(words: str, *documents: Manifest) -> Rule:
     """A rule of `publish`: the first document keeps it, the others break it."""
-    steps: list[Manifest] = [{"steps": [{"name": "a", "publish": document}]} for document in documents]
+    steps: list[Manifest] = [{"outputs": None, "steps": [{"name": "a", "publish": document}]} for document in documents]
     return rule(words, *steps)
 
 
