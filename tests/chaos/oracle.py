@@ -31,6 +31,7 @@ SOURCE = re.compile(r'"source": "[0-9a-f]{16}"')  # a hash of a Dataset's source
 HASHED = ("ultramarine.dev/applied", "ultramarine.dev/revision", "pod-template-hash")
 MASKED = {"duration", "activeSeconds", "lostSeconds", "clusterIP", "clusterIPs", *HASHED}
 OF_A_POD = re.compile(r"-[0-9a-f]{8}-(\d+)")  # the end of its name
+OF_AN_EVENT = re.compile(r"(?<=-e)\d{10}\b")  # the second of the event for which a Schedule made the run
 
 End = dict[str, str]
 
@@ -43,17 +44,24 @@ def end_state(objects: Iterable[Manifest], namespace: str) -> End:
     ports = {
         routes.port for found in there if found["kind"] == "ConfigMap" and (routes := routes_in(found)) is not None
     }
+    seconds = sorted({second for found in there for second in OF_AN_EVENT.findall(found["metadata"]["name"])})
+
+    def numbered(text: str) -> str:
+        for number, second in enumerate(seconds, 1):
+            text = text.replace(f"-e{second}", f"-e{number}")
+        return text
+
     end = {}
     for found in there:
-        text = json.dumps(_stable(found), sort_keys=True)
+        text = numbered(json.dumps(_stable(found), sort_keys=True))
         for uid, name in names.items():
             if uid:
-                text = text.replace(uid, name)
+                text = text.replace(uid, numbered(name))
         text = UID.sub("uid-of-what-is-gone", PORT.sub("STORAGE", TIME.sub("TIME", text)))
         text = OF_A_POD.sub(r"-hash-\1", SOURCE.sub('"source": "HASH"', text)).replace(namespace, "NAMESPACE")
         for port in ports:  # at the gateway, by the names of namespace and endpoint
             text = re.sub(rf"\b{port}\b", '"PORT"' if found["kind"] != "ConfigMap" else "PORT", text)
-        name = found["metadata"]["name"]
+        name = numbered(found["metadata"]["name"])
         name = OF_A_POD.sub(r"-hash-\1", name) if found["kind"] == "Pod" else name
         end[f"{found['kind']}/{name}"] = text
     return end
