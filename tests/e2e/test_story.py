@@ -7,7 +7,13 @@ import subprocess
 import pytest
 from conftest import condition
 from manifests import endpoint, infer, training_job
-from ultramarine_contract.meta import ANNOTATION_APPROVED_BY, ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY, GROUP
+from ultramarine_contract.meta import (
+    ANNOTATION_APPROVED_BY,
+    ANNOTATION_KEYS,
+    ANNOTATION_REQUESTED_BY,
+    ANNOTATION_TRUSTED_BY,
+    GROUP,
+)
 
 
 def test_helm_test_passes(platform):
@@ -49,9 +55,9 @@ def test_the_columns_tell_the_story(platform):
 
 
 def test_nothing_foreign_is_written_into_our_objects(platform):
-    """Objects have no finalizer, and only the annotations of kubectl, requesters, trusted models and approvers."""
+    """Objects have no finalizer, and only annotations of kubectl, of people, and of the keys that a client makes."""
     people = {ANNOTATION_APPROVED_BY, ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY}
-    expected = {"kubectl.kubernetes.io/last-applied-configuration", *people}
+    expected = {"kubectl.kubernetes.io/last-applied-configuration", ANNOTATION_KEYS, *people}
     for kind in ("tj", "mdl", "mv", "oe"):
         for item in platform.get(kind):
             assert "finalizers" not in item["metadata"]

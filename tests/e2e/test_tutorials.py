@@ -165,6 +165,7 @@ def recorded(
     folder = tmp_path_factory.mktemp("terminal")
     state = folder / "state.bash"
     setup = script(before).replace("make demo\n", "")  # the fixture `demo` has run it
+    forget(clone, "vineyard")
     run(clone, f"{setup}declare -px > {state}\nprintf 'cd %q' \"$PWD\" >> {state}\n")
     try:
         with Terminal(folder, f"source {state}", "From a folder to a served model") as terminal:
