@@ -80,8 +80,6 @@ def faults(manifest: Manifest, folder: Path | None = None) -> list[Fault]:
     kind = kinds().get(manifest["kind"]) if stored else None
     if kind is None:
         return refused
-    if isinstance(spec := stored.get("spec"), dict):
-        refused += reference_faults(kind.name, spec)
     if not refused:
         refused += _model_faults(kind, stored["spec"])
     if kind.name == SCHEDULE.kind and not any(_touches_template(fault) for fault in refused):
@@ -95,7 +93,7 @@ def admission_faults(manifest: Manifest) -> list[Fault]:
 
 
 def _admission(manifest: Manifest, folder: Path | None = None) -> tuple[list[Fault], Manifest]:
-    """Return the faults of an object's form and rules, and the object with its defaults; empty without a head."""
+    """Return the faults of an object's form, rules and references, and the object with its defaults."""
     if head := [*head_faults(manifest)]:
         return head, {}
     check = Check()
@@ -103,9 +101,12 @@ def _admission(manifest: Manifest, folder: Path | None = None) -> tuple[list[Fau
     manifest = _named(copy.deepcopy(manifest))
     _list_command(manifest)
     check.faults += uploaded(manifest, folder)
-    stored = check.value(_root(kinds()[manifest["kind"]]), manifest, ())
+    kind = kinds()[manifest["kind"]]
+    stored = check.value(_root(kind), manifest, ())
     for held in check.held:
         check.faults += (Fault(held.path, message) for message in broken(held.rules, held.value))
+    if isinstance(spec := manifest.get("spec"), dict):
+        check.faults += reference_faults(kind.name, spec)
     return check.faults, stored
 
 
