@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Callable
 from math import isfinite
 from typing import Annotated, Any, ClassVar, Self, TypeVar
@@ -140,6 +141,22 @@ def _finite(text: str) -> float | str:
     return number if isfinite(number := float(text)) else text
 
 
+_BUILT: set[Any] = set()
+_BUILDING = threading.Lock()
+
+
+def built(cls: type[T]) -> type[T]:
+    """Return a type that msgspec has prepared for conversion.
+
+    msgspec prepares a type at its first use, and crashes the process (0.22.0) if threads do so at the same time.
+    """
+    if cls not in _BUILT:
+        with _BUILDING:
+            msgspec.json.Decoder(cls)
+            _BUILT.add(cls)
+    return cls
+
+
 def decode(
     cls: type[T],
     data: bytes | str,
@@ -154,7 +171,7 @@ def decode(
     """
     try:
         document = json.loads(data, parse_constant=str, parse_float=_finite)
-        return msgspec.convert(prepare(readable(document)), cls, strict=strict)
+        return msgspec.convert(prepare(readable(document)), built(cls), strict=strict)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not {noun}: {error}") from error
 
@@ -169,7 +186,7 @@ def without_empty(document: Any, *names: str) -> Any:
 def read_known(cls: type[T], document: Any) -> T:
     """Convert a parsed document, without fields that `cls` lacks. Raises ValueError if a field has another type."""
     try:
-        return msgspec.convert(document, cls)
+        return msgspec.convert(document, built(cls))
     except RecursionError as error:
         raise ValueError(str(error)) from error
 

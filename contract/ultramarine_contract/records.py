@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from .common import built
 from .errors import StorageError
 from .lineage import Fact, Part, reference
 from .meta import GROUP, VERSION
@@ -96,7 +97,7 @@ def entry_of(data: bytes) -> Entry:
     """Return a record that was read. Raises ValueError."""
     try:
         chain = json.loads(data)["chain"]
-        fact = msgspec.convert(chain["fact"], Fact)
+        fact = msgspec.convert(chain["fact"], built(Fact))
         return Entry(int(chain["number"]), digest_of(data), str(chain["former"]), fact)
     except (KeyError, TypeError, msgspec.ValidationError) as error:
         raise ValueError(f"not a record: {error}") from error
@@ -134,7 +135,7 @@ def _entry(storage: Storage, place: str, number: int) -> Entry | None:
 
 def _block(storage: Storage, place: str, block: int) -> list[Entry]:
     try:
-        return msgspec.json.decode(storage.read(f"{place}{INDEX}/{record_name(block)}"), type=list[Entry])
+        return msgspec.json.decode(storage.read(f"{place}{INDEX}/{record_name(block)}"), type=built(list[Entry]))
     except msgspec.MsgspecError:
         return []
 

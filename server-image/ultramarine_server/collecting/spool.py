@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+from ultramarine_contract.common import built
 
 _NAME_PATTERN = re.compile(r"(\d{13})-(\d{1,6})\.jsonl")
 MAX_FILE = 2 * 1024 * 1024  # bytes; the server writes no larger file
@@ -140,7 +141,7 @@ class Totals(msgspec.Struct):
 def read_totals(folder: Path) -> Totals:
     """Return the counts so far, which are 0 before the first object."""
     try:
-        return msgspec.json.decode((folder / _NAME).read_bytes(), type=Totals)
+        return msgspec.json.decode((folder / _NAME).read_bytes(), type=built(Totals))
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return Totals()
 

@@ -16,7 +16,7 @@ from typing import Self
 
 import msgspec
 from ultramarine_contract.catalogue import CatalogueEntry, unpack
-from ultramarine_contract.common import CATALOGUE_NAME
+from ultramarine_contract.common import CATALOGUE_NAME, built
 
 from ultramarine_server.errors import LoadError
 
@@ -31,7 +31,7 @@ class _Message(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
-        return msgspec.json.decode(text, type=cls)
+        return msgspec.json.decode(text, type=built(cls))
 
 
 class FetchRequest(_Message, frozen=True):

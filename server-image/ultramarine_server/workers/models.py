@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import ultramarine_contract
+from ultramarine_contract.common import built
 
 import ultramarine_server
 from ultramarine_server.errors import LoadError
@@ -24,7 +25,7 @@ class WorkerModel:
     def __init__(self, workers: Workers) -> None:
         self.workers = workers
         try:
-            facts = msgspec.convert(workers.facts, _Facts)
+            facts = msgspec.convert(workers.facts, built(_Facts))
         except msgspec.ValidationError as error:
             workers.close()
             raise LoadError(f"the worker process has reported no signature: {error}", "ModelUnsupported") from error
