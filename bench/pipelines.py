@@ -27,7 +27,7 @@ from data_figures import imports, profiles
 from figures import Row, Seen, made, watched
 from ground import Ground, asking, bare
 from serving import processor
-from sights import AT_ONCE, follow, table
+from sights import AT_ONCE, Memory, each_job, table
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import JOB, PIPELINE, PIPELINE_RUN, POD, TRAINING_JOB, Manifest, Resource
 from ultramarine_contract.storage import Storage
@@ -37,7 +37,7 @@ NAMESPACE = "pipelines"
 CALM_SECONDS = 2.0  # without a write of the operator, after which a run is complete
 START_SECONDS = 300.0  # of an operator on a busy machine, at most
 LAYERS, WIDTH = 4, 5
-PROCESS, RESIDENT = "process_cpu_seconds_total", "process_resident_memory_bytes"
+PROCESS = "process_cpu_seconds_total"
 MERGE = "application/merge-patch+json"
 
 
@@ -79,23 +79,14 @@ class Kubelet:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run until the end of the block."""
-        gate, tasks = asyncio.Semaphore(AT_ONCE), set[asyncio.Task[None]]()
+        gate = asyncio.Semaphore(AT_ONCE)
 
         async def finish(job: Manifest) -> None:
             async with gate:
                 await self._finish(job)
 
-        def tell(type: str, job: Manifest) -> None:
-            if type == "ADDED":
-                tasks.add(asyncio.create_task(finish(job)))
-
-        watch = asyncio.create_task(follow(self.api, JOB, NAMESPACE, "", tell))
-        try:
+        async with each_job(self.api, NAMESPACE, finish):
             yield
-            await asyncio.gather(*tasks)
-        finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
 
     async def _finish(self, job: Manifest) -> None:
         name, start = job["metadata"]["name"], hands.now()
@@ -160,7 +151,7 @@ class Bench:
     async def run(self, title: str, name: str, **spec: Any) -> Row:
         """Run a pipeline to its end, and return its cost."""
         count, pods, jobs = await self.writes(), self.kubelet.pods, len(self.jobs.objects)
-        cpu, peak = (await self.metrics())[PROCESS], Peak(self)
+        cpu, peak = (await self.metrics())[PROCESS], Memory(self.metrics)
         async with peak.watching():
             began = time.monotonic()
             await self.create(PIPELINE_RUN, made("PipelineRun", name, spec))
@@ -179,32 +170,6 @@ class Bench:
             "operator memory, most": f"{peak.most / 2**20:.0f} MiB",
             "run object": f"{await self.size(name) / 1024:.0f} KiB",
         }
-
-
-@dataclass
-class Peak:
-    """Maximum resident memory of the operator over a span."""
-
-    bench: Bench
-    most: float = 0.0
-
-    @asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
-        """Sample until the end of the block, and once more."""
-        task = asyncio.create_task(self._watch())
-        try:
-            yield
-            await self._sample()
-        finally:
-            task.cancel()
-
-    async def _watch(self) -> None:
-        while True:
-            await self._sample()
-            await asyncio.sleep(0.5)
-
-    async def _sample(self) -> None:
-        self.most = max(self.most, (await self.bench.metrics()).get(RESIDENT, 0.0))
 
 
 async def reruns(bench: Bench) -> list[Row]:

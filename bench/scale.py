@@ -44,7 +44,7 @@ async def jobs(bench: Bench, count: int, inline: bool, nodes: int = 1) -> dict[s
     for manifest in manifests:
         manifest["spec"] = {field: value for field, value in manifest["spec"].items() if value is not None}
     before, cpu = await bench.idle(), cpu_of_components(bench.running)
-    most = Memory(bench.operator)
+    most = Memory(bench.operator.metrics)
     async with bench.watching(namespace) as sights, most.watching():
         began = time.monotonic()
         taken = await bench.create(TRAINING_JOB, manifests, namespace)

@@ -73,7 +73,7 @@ async def model_versions(bench: Bench, namespace: str, stored: Stored, models: i
     spec = {"aliases": {"first": "1"}, "retention": {"versions": KEPT}}
     # Version by version, as they come to be: each Model has two before it has three.
     manifests = [stored.version(name, number) for number in range(1, per_model + 1) for name in names]
-    spent, most = Spent(bench), Memory(bench.operator)
+    spent, most = Spent(bench), Memory(bench.operator.metrics)
     async with watched(bench.api, MODEL, namespace) as seen, most.watching():
         await spent.begin()
         await bench.create(MODEL, [made("Model", name, spec) for name in names], namespace)

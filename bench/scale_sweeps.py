@@ -30,7 +30,7 @@ def names_of(count: int) -> list[str]:
 async def sweeps(bench: Bench, namespace: str, count: int, bucket: str, store: Store) -> list[Row]:
     """Create `count` suspended sweeps and resume all at once, until all have their best trial."""
     names = names_of(count)
-    spent, most = Spent(bench), Memory(bench.operator)
+    spent, most = Spent(bench), Memory(bench.operator.metrics)
     rows: list[Row] = []
     async with watched(bench.api, SWEEP, namespace) as seen, most.watching():
 

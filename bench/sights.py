@@ -8,7 +8,7 @@ import os
 import re
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,20 +207,45 @@ def percentiles(values: list[float]) -> tuple[float, float]:
 
 @dataclass
 class Memory:
-    """Maximum resident memory of the operator."""
+    """Maximum resident memory of an operator over a span, in bytes; `metrics` returns its samples."""
 
-    operator: Operator
+    metrics: Callable[[], Awaitable[dict[str, float]]]
     most: float = 0.0
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
+        """Sample until the end of the block, and once more."""
         task = asyncio.create_task(self._watch())
         try:
             yield
+            await self._sample()
         finally:
             task.cancel()
 
     async def _watch(self) -> None:
         while True:
-            self.most = max(self.most, (await self.operator.metrics()).get("process_resident_memory_bytes", 0.0))
-            await asyncio.sleep(1)
+            await self._sample()
+            await asyncio.sleep(0.5)
+
+    async def _sample(self) -> None:
+        self.most = max(self.most, (await self.metrics()).get("process_resident_memory_bytes", 0.0))
+
+
+@asynccontextmanager
+async def each_job(
+    api: Api, namespace: str, act: Callable[[Manifest], Coroutine[Any, Any, None]]
+) -> AsyncIterator[None]:
+    """Act on each Job of a namespace as soon as a watch reports it, until the end of the block."""
+    tasks = set[asyncio.Task[None]]()
+
+    def tell(type: str, job: Manifest) -> None:
+        if type == "ADDED":
+            tasks.add(asyncio.create_task(act(job)))
+
+    watch = asyncio.create_task(follow(api, JOB, namespace, "", tell))
+    try:
+        yield
+        await asyncio.gather(*tasks)
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)

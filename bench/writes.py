@@ -29,7 +29,7 @@ from api.accounts import account, admit
 from builders import training
 from chaos.world import Api, World
 from ground import Ground, bare, played
-from sights import follow, percentiles, table
+from sights import each_job, percentiles, table
 from ultramarine_cluster import cluster
 from ultramarine_contract.meta import JOB, POD, TRAINING_JOB, Manifest
 from ultramarine_contract.storage import Storage
@@ -138,26 +138,18 @@ async def costs(world: World, record: Record, title: str, number: int) -> dict[s
 @asynccontextmanager
 async def pods_at_once(api: Api, names: list[str]) -> AsyncIterator[None]:
     """Run a Job controller that only creates the pod of each of these Jobs as soon as a watch reports it."""
-    tasks = set()
 
     async def begin(job: Manifest) -> None:
         name = job["metadata"]["name"]
+        if name not in names:  # a watch begins with what is there
+            return
         await api.ask("POST", POD.path(NAMESPACE), hands.pod_of(job, f"{name}-0-abcde"))
         status = {"status": {"active": 1, "ready": 0, "startTime": hands.now()}}
         await api.ask("PATCH", JOB.path(NAMESPACE, name, "status"), status, "application/merge-patch+json")
 
-    def tell(type: str, job: Manifest) -> None:
-        if type == "ADDED" and job["metadata"]["name"] in names:  # a watch begins with what is there
-            tasks.add(asyncio.create_task(begin(job)))
-
-    watch = asyncio.create_task(follow(api, JOB, NAMESPACE, "", tell))
-    await asyncio.sleep(1)
-    try:
+    async with each_job(api, NAMESPACE, begin):
+        await asyncio.sleep(1)
         yield
-        await asyncio.gather(*tasks)
-    finally:
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
 
 
 WAYS = {
