@@ -77,9 +77,9 @@ def faults(manifest: Manifest, folder: Path | None = None) -> list[Fault]:
     Local paths must exist if the `folder` is given to which they are relative.
     """
     refused, stored = _admission(manifest, folder)
-    kind = kinds().get(manifest["kind"]) if stored else None
-    if kind is None:
+    if not stored:
         return refused
+    kind = kinds()[manifest["kind"]]
     if not refused:
         refused += _model_faults(kind, stored["spec"])
     if kind.name == SCHEDULE.kind and not any(_touches_template(fault) for fault in refused):
@@ -93,7 +93,7 @@ def admission_faults(manifest: Manifest) -> list[Fault]:
 
 
 def _admission(manifest: Manifest, folder: Path | None = None) -> tuple[list[Fault], Manifest]:
-    """Return the faults of an object's form, rules and references, and the object with its defaults."""
+    """Return the faults of form, rules and references, and the object with its defaults; empty without a valid head."""
     if head := [*head_faults(manifest)]:
         return head, {}
     check = Check()
