@@ -64,12 +64,15 @@ class Api:
     tls: object
 
     async def ask(self, method: str, path: str, body: Manifest | None = None, type: str = "") -> Manifest:
-        """One request. Raises RuntimeError with the server's words for an error, LookupError for a 404 or 409."""
+        """One request. Raises RuntimeError with the server's words for an error.
+
+        Raises LookupError for a 404 or 409, or if the name belongs to an object with another uid than the body's.
+        """
         headers = {"Content-Type": type or "application/json"}
         data = json.dumps(body) if body is not None else None
         async with self.session.request(method, self.url + path, data=data, headers=headers, ssl=self.tls) as answer:  # type: ignore[arg-type]
             document: Manifest = await answer.json(content_type=None)
-        if answer.status in (404, 409):
+        if answer.status in (404, 409) or "metadata.uid: Invalid value" in str(document.get("message")):
             raise LookupError(f"{method} {path}: {document.get('message')}")
         if answer.status >= 400:
             raise RuntimeError(f"{method} {path}: {document.get('message')}\n{data}")
