@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _FRESH_SECONDS = 30.0  # for which predictions trust what they read of the endpoint
 _FAILING_SECONDS = 30.0  # for which a deployment may fail before wait() gives up
+_SIGNATURE_SECONDS = 15.0  # for which one attempt to read a signature may last
 _CONFLICTS = 10  # attempts to change an object that others change too
 
 
@@ -264,16 +265,19 @@ class Endpoint:
         deployment: str = "",
         *,
         repeat: bool = False,
+        seconds: float = 0.0,
     ) -> Answer:
         """Return the answer to any request, such as one to a container. Raises EndpointError for an error status.
 
-        With `repeat` a request whose connection was lost is sent again.
+        With `repeat` a request whose connection was lost is sent again; it is lost without an answer after `seconds`,
+        by default after the deployment's own timeout.
         """
         pin = {PIN_HEADER: deployment} if deployment else {}
         whole = {"Content-Type": "application/json", **(headers or {}), **pin}
 
         def send(credential: Mapping[str, str]) -> Answer:
-            return self._route.send(method, path, body, {**whole, **credential}, self._recent(), repeat=repeat)
+            all_headers = {**whole, **credential}
+            return self._route.send(method, path, body, all_headers, self._recent(), repeat=repeat, seconds=seconds)
 
         credential = self._credential()
         if self._key:
@@ -295,7 +299,8 @@ class Endpoint:
             return None
         if (deployment, model) not in self._signatures:
             try:
-                answer = self.request("GET", f"/v2/models/{quote(model)}", None, {}, deployment, repeat=True)
+                path = f"/v2/models/{quote(model)}"
+                answer = self.request("GET", path, None, {}, deployment, repeat=True, seconds=_SIGNATURE_SECONDS)
             except EndpointError as error:
                 if error.status == 501:  # a script without a signature
                     return None

@@ -131,19 +131,29 @@ class Models:
     def signature(self, version: Manifest) -> dict[str, Any]:
         """Return inputs and outputs: those of the spec, or what a server that serves the version has inferred.
 
-        Empty if no endpoint answers with it.
+        Empty if no endpoint serves the version, or a script does. Raises UltramarineError with the cause if endpoints
+        serve it and none answers.
         """
         if signature := version["spec"].get("signature"):
             return dict(signature)
+        problem: UltramarineError | None = None
         for endpoint in self._cluster.list(ONLINE_ENDPOINT):
+            name = str(endpoint["metadata"]["name"])
             for entry in (endpoint.get("status") or {}).get("deployments") or []:
-                if entry.get("modelVersion") == version["metadata"]["name"] and entry.get("readyReplicas"):
-                    try:
-                        made = self._client.endpoint(endpoint["metadata"]["name"]).signature(entry["name"])
-                    except UltramarineError:  # without a key, for one
-                        continue
-                    if made:
-                        return made.document()
+                if entry.get("modelVersion") != version["metadata"]["name"]:
+                    continue
+                if not entry.get("readyReplicas"):
+                    problem = UltramarineError(f"deployment {entry['name']} of endpoint {name} has no ready pod")
+                    continue
+                try:
+                    made = self._client.endpoint(name).signature(entry["name"])
+                except UltramarineError as error:  # without a key, for one
+                    problem = error
+                    continue
+                if made:
+                    return made.document()
+        if problem:
+            raise problem
         return {}
 
     def wait(self, version: Manifest) -> Manifest:

@@ -238,7 +238,7 @@ def test_an_environment_that_does_not_exist_starts_no_job(user: User, api: Api, 
     ("format", "is_served", "words"),
     [
         ("sklearn", False, "deploy the version to see it"),
-        ("sklearn", True, "not shown by endpoint shop"),
+        ("sklearn", True, "not shown: deployment blue of endpoint shop has no ready pod"),
         ("custom", False, "known to the scoring script alone"),
     ],
 )

@@ -16,6 +16,8 @@ from .session import Format, Output, Session, print_list, session_of
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
 
+    from ultramarine.models import Models
+
 _REFERENCE = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Or MODEL@ALIAS, or MODEL for the newest.")]
 
 group = typer.Typer(no_args_is_help=True, help="Models and their versions.")
@@ -82,7 +84,7 @@ def show(context: typer.Context, reference: _REFERENCE) -> None:
         "compiled": status.get("compiled"),
         "codeExecution": status.get("codeExecution"),
         "files": _files(session, version),
-        "signature": models.signature(version) or _no_signature(spec["format"]["name"], users),
+        "signature": _signature(models, version, users),
         "metrics": metrics,
         "lineage": lineage,
     }
@@ -91,14 +93,19 @@ def show(context: typer.Context, reference: _REFERENCE) -> None:
     typer.echo(yaml_text(shown), nl=False)
 
 
-def _no_signature(format: str, users: list[str]) -> str:
-    """Return why no signature is shown, and what to do for one."""
+def _signature(models: Models, version: Manifest, users: list[str]) -> dict[str, Any] | str:
+    """Return inputs and outputs, or why none are shown and what to do for them."""
     from ultramarine_contract.formats import CUSTOM
 
-    if format == CUSTOM:
+    try:
+        if signature := models.signature(version):
+            return signature
+    except UltramarineError as error:
+        return f"not shown: {error.message}"
+    if version["spec"]["format"]["name"] == CUSTOM:
         return "known to the scoring script alone, as the format is custom"
     if users:
-        return f"not shown by endpoint {users[0]}: it is not ready, serves a script, or you lack its key"
+        return f"known to the scoring script of endpoint {users[0]} alone"
     return "inferred by the server; deploy the version to see it"
 
 

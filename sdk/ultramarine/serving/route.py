@@ -68,23 +68,34 @@ class Route:
         self._unverified.clear()
 
     def send(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str], manifest: Manifest, *, repeat: bool
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        manifest: Manifest,
+        *,
+        repeat: bool,
+        seconds: float = 0.0,
     ) -> Answer:
         """Return the answer to a request, after patience with 503 and, if `repeat`, with lost connections.
 
-        `manifest` is the endpoint, whose deployment the headers may pin.
+        `manifest` is the endpoint, whose deployment the headers may pin. A connection without an answer is lost after
+        `seconds`, by default after the deployment's own timeout.
         """
         pin = headers.get(PIN_HEADER, "")
         sleeps = asleep(manifest, pin)
         if sleeps and not self._noted:
             self._noted = True
             self.note(f"Endpoint {self.name} sleeps; its first pod starts now, which may take a minute.")
-        deadline = time.monotonic() + (_WAKE_SECONDS if sleeps else _BUSY_SECONDS)
+        patience = max(_BUSY_SECONDS, _timeout(manifest)) if seconds else _BUSY_SECONDS
+        deadline = time.monotonic() + (_WAKE_SECONDS if sleeps else patience)
+        reading = seconds or _timeout(manifest) + _MARGIN_SECONDS
         while True:
             try:
-                answer = self._request(method, path, body, headers, manifest, pin)
+                answer = self._request(method, path, body, headers, manifest, pin, reading)
             except urllib3.exceptions.HTTPError as error:
-                problem = self._problem(pin, error)
+                problem = self._problem(pin, error, body)
                 self.close()
                 if (
                     not repeat
@@ -100,10 +111,17 @@ class Route:
             time.sleep(pause)
 
     def _request(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str], manifest: Manifest, pin: str
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        manifest: Manifest,
+        pin: str,
+        reading: float,
     ) -> Answer:
         base = self._base(manifest, pin)
-        timeout = urllib3.Timeout(connect=20, read=_timeout(manifest) + _MARGIN_SECONDS)
+        timeout = urllib3.Timeout(connect=20, read=reading)
         options: dict[str, Any] = {"body": body, "headers": headers, "timeout": timeout, "retries": False}
         if base.startswith("http:"):
             answer = self._http.request(method, base + path, redirect=False, **options)
@@ -159,7 +177,7 @@ class Route:
             " has the cause."
         )
 
-    def _problem(self, pin: str, error: Exception) -> UltramarineError:
+    def _problem(self, pin: str, error: Exception, rows: bytes | None) -> UltramarineError:
         """Return the cause of a failed connection: that of the tunnel if it has one."""
         tunnel = self._tunnels.get("") or self._tunnels.get(pin)
         if tunnel is not None and tunnel.problem is not None:
@@ -167,7 +185,8 @@ class Route:
         if isinstance(error, urllib3.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
             return trust.refused(self.name, self._bases.get("", ""), error)
         if isinstance(error, urllib3.exceptions.ReadTimeoutError):
-            return EndpointError(f"endpoint {self.name} does not answer within its timeout. Send fewer rows at once.")
+            remedy = "Send fewer rows at once." if rows else f"`ultramarine endpoints logs {self.name}` may say why."
+            return EndpointError(f"endpoint {self.name} does not answer within its timeout. {remedy}")
         return EndpointError(
             f"endpoint {self.name}: the connection failed: {error}. Try again; `ultramarine doctor` looks for causes."
         )
