@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Protocol
 from urllib.parse import unquote
 
 from .common import ArtifactManifest, FileEntry
@@ -20,6 +21,21 @@ class Partition:
     key: str
     values: tuple[tuple[str, str], ...]
     digest: str
+
+
+class Storage(Protocol):
+    """Reading side of the object storage."""
+
+    def manifest(self, uri: str) -> ArtifactManifest: ...
+
+
+def read_partitions(storage: Storage, uri: str, digest: str) -> tuple[Partition, ...]:
+    """Return the partitions of a version. Raises StorageError if its list of files has another digest (DataChanged)."""
+    manifest = storage.manifest(uri)
+    if manifest.digest != digest:
+        message = f"{uri} has changed since its version was made; register its files as a new version"
+        raise StorageError(message, "DataChanged")
+    return partitions_of(manifest)
 
 
 def partitions_of(manifest: ArtifactManifest) -> tuple[Partition, ...]:

@@ -9,6 +9,7 @@ import pytest
 from builders import condition
 from pydantic import ValidationError
 from ultramarine.resources.dataset import DatasetPin
+from ultramarine.resources.dataset_versions import NotReady
 from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_contract.dataset_records import (
     ColumnFacts,
@@ -27,7 +28,7 @@ from ultramarine_operator.kinds.dataset.testing import stored_dataset, stored_ve
 from ultramarine_operator.kinds.dataset.version import plan_version, questions_version
 from ultramarine_operator.kinds.trainingjob.plan import plan as plan_job
 from ultramarine_operator.shared.conditions import timestamp
-from ultramarine_operator.shared.datasets import NotReady, resolve
+from ultramarine_operator.shared.datasets import resolve
 from ultramarine_operator.shared.plan import Obj, Plan
 from ultramarine_operator.shared.questions import CheckData, DataFacts, ReadMark, ReadText
 from ultramarine_operator.shared.testing import DIGEST, NOW, child, seen, stored

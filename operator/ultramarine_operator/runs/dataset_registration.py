@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ultramarine.resources.dataset_versions import number_of
 from ultramarine.resources.model import version_name, version_number
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.meta import API_VERSION, Manifest
 
-from ..shared.datasets import number_of, versions_of
+from ..shared.datasets import versions_of
 from ..shared.plan import Seen
 from .registration import LABEL_OUTPUT, Maker, annotated
 

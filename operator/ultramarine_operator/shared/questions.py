@@ -20,7 +20,7 @@ from ultramarine_contract.common import ArtifactManifest
 from ultramarine_contract.dataset_records import table_format
 from ultramarine_contract.errors import GatewayError, StorageError, UltramarineError
 from ultramarine_contract.meta import Manifest
-from ultramarine_contract.partitions import Partition, partitions_of
+from ultramarine_contract.partitions import Partition, read_partitions
 from ultramarine_contract.routes import RouteState
 
 from .metrics import GATEWAY_QUESTIONS, STORAGE_QUESTION_SECONDS, STORAGE_QUESTIONS
@@ -224,11 +224,7 @@ class ReadPartitions(_StorageQuestion):
     async def ask(self, clients: Clients) -> tuple[Partition, ...]:
         def read() -> tuple[Partition, ...]:
             with _counted(STORAGE_QUESTIONS), STORAGE_QUESTION_SECONDS.time():
-                manifest = clients.storage.manifest(self.uri)
-                if manifest.digest != self.digest:
-                    message = f"{self.uri} has changed since its version was made; register its files as a new version"
-                    raise StorageError(message, "DataChanged")
-                return partitions_of(manifest)
+                return read_partitions(clients.storage, self.uri, self.digest)
 
         return await clients.in_thread(read)
 

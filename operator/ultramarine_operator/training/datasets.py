@@ -6,10 +6,11 @@ from datetime import datetime
 
 from pydantic import ValidationError
 from ultramarine.resources.dataset import DatasetPin
+from ultramarine.resources.dataset_versions import NotReady
 from ultramarine.resources.trainingjob import TrainingJobSpec
 
 from ..runs import waiting
-from ..shared.datasets import NotReady, resolve
+from ..shared.datasets import resolve
 from ..shared.plan import Obj, Seen
 from ..shared.pods import Verdict
 from ..shared.states import pending

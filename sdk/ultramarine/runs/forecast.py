@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from ultramarine_contract.cache_lookup import CacheAnswer
-from ultramarine_contract.cache_records import CacheRecord
-from ultramarine_contract.meta import Manifest
+from ultramarine_contract.errors import StorageError, counted
+from ultramarine_contract.meta import SWEEP, TRAINING_JOB, Manifest
+from ultramarine_contract.partitions import Partition
 
 from ultramarine.resources import pipeline_conditions as conditions
-from ultramarine.resources.pipeline import PipelineSpec, Step
+from ultramarine.resources.dataset import DatasetPin
+from ultramarine.resources.dataset_versions import NotReady, pinned, references_in
+from ultramarine.resources.pipeline import PipelineSpec, Step, StepStatus
 from ultramarine.resources.pipeline_conditions import ConditionError
-from ultramarine.resources.pipeline_keys import Parts, identity_of, parts_of
-from ultramarine.resources.pipeline_references import Reference, filled, references
+from ultramarine.resources.pipeline_keys import Parts, parts_of
+from ultramarine.resources.pipeline_references import Reference, filled, references, whole
+from ultramarine.resources.pipeline_repetition import ForEach
 from ultramarine.resources.pipeline_steps import Document, document_of, ordered, runnable_of
+from ultramarine.resources.pipeline_values import (
+    Unresolved,
+    Values,
+    check_is_folder,
+    items_of,
+    named_by_digest,
+    partition_entries,
+    recorded_outputs,
+)
 
 from .pipelines import steps_of
 from .run import duration_of
 
-LookUp = Callable[[str, Parts], CacheAnswer]
+MAX_NAMED = 3  # entries that run, with their reasons
 
 
-class _Open(Exception):
-    """Value that only the run shows."""
+class Surroundings(Protocol):
+    """State of the cluster and of the storage, as far as a forecast depends on it."""
+
+    def look_up(self, step: str, parts: Parts) -> CacheAnswer:
+        """Look for a record of a step's work."""
+
+    def environment(self, name: str) -> str:
+        """Return the digest of a named Environment; empty if it is not built."""
+
+    def image(self, step: str) -> str:
+        """Return the platform's image for a step."""
+
+    def version(self, reference: str) -> DatasetPin | NotReady:
+        """Return the version of a dataset that a reference leads to now."""
+
+    def partitions(self, pin: DatasetPin) -> tuple[Partition, ...]:
+        """Return the partitions of a version. Raises StorageError."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +73,16 @@ class StepForecast:
 
 
 class Forecaster:
-    """Forecast of one run: parameters are given, and the cache is looked up."""
+    """Forecast of one run: parameters are given, datasets are resolved as now, and the cache is looked up."""
 
     def __init__(
-        self,
-        spec: PipelineSpec,
-        params: Mapping[str, Any],
-        look_up: LookUp,
-        environment: Callable[[str], str],
-        image: Callable[[str], str],
-        history: Mapping[str, float],
+        self, spec: PipelineSpec, params: Mapping[str, Any], surroundings: Surroundings, history: Mapping[str, float]
     ) -> None:
-        self._spec, self._params, self._look_up = spec, params, look_up
-        self._environment, self._image, self._history = environment, image, history
-        self._records: dict[str, CacheRecord] = {}
+        self._spec, self._params, self._surroundings, self._history = spec, params, surroundings, history
+        self._states: dict[str, StepStatus] = {}  # of steps whose results are reused, as the run would have them
         self._skipped: set[str] = set()
-        self._sweeps = {step.name for step in (*spec.steps, *spec.finally_) if step.sweep is not None}
+        steps = (*spec.steps, *spec.finally_)
+        self._values = Values(params, self._states, {step.name for step in steps if step.for_each is not None})
 
     def steps(self) -> Iterator[StepForecast]:
         """Yield the forecast of each step, in an order in which each follows those that it depends on."""
@@ -73,6 +95,8 @@ class Forecaster:
         runnable, document = runnable_of(step), document_of(step, self._spec.defaults)
         own = runnable.own(document)
         used = {reference.step for _, reference in references(document, own) if reference.step}
+        if step.for_each is not None:
+            used |= {reference.step for _, reference in references(step.for_each.items) if reference.step}
         kind = runnable.made.kind if runnable.resource is not None else ""
         action: Literal["runs", "reused", "skipped"] = "runs"
         reason = self._decided(step)
@@ -82,7 +106,7 @@ class Forecaster:
             action, reason = "skipped", f"{step.when} is false"
         elif reason is None:
             reason = self._reuse(step, document, used)
-            action = "reused" if step.name in self._records else "runs"
+            action = "reused" if step.name in self._states else "runs"
         if action == "skipped":
             self._skipped.add(step.name)
         document = filled(document, lambda reference: self._shown(reference), own)
@@ -92,64 +116,84 @@ class Forecaster:
         """Return a reason that needs no look-up: empty if the step is skipped; None if the cache decides."""
         if step.when is not None:
             names = conditions.names(step.when, "steps")
-            if names - self._records.keys():
+            if names - self._states.keys():
                 return f"if {step.when}"
             try:
-                if not conditions.holds(step.when, {"params": dict(self._params), "steps": self._documents(names)}):
+                if not conditions.holds(step.when, self._values.names(names, None)):
                     return ""
             except ConditionError as error:
                 return f"it fails: {error}"
         if step.publish is not None:
             return "it publishes a version"
-        if step.for_each is not None:
-            return "for each entry; the cache is asked for each"
         return "at least one round" if step.while_ is not None else None
 
-    def _documents(self, names: Iterable[str]) -> dict[str, Any]:
-        return {
-            name: {
-                "state": "Succeeded",
-                "outputs": {output: stored.uri for output, stored in self._records[name].outputs.items()},
-                "metrics": self._records[name].metrics,
-            }
-            for name in names
-        }
-
     def _reuse(self, step: Step, document: Document, used: set[str]) -> str:
-        """Look for a record of a step's work; return its run, or why there is none."""
-        runnable = runnable_of(step)
+        """Look for records of a step's work; return the run that made them, or why the step runs."""
+        if unsure := sorted(used - self._states.keys()):
+            return f"step {unsure[0]} runs; the cache is asked with its results"
+        if step.for_each is None:
+            return self._looked_up(step, step.name, document, None)
+        try:
+            entries = self._entries(step.for_each)
+        except (Unresolved, StorageError) as error:
+            return str(error)
+        if entries is None:
+            return "for each entry of a list that the run reads; the cache is asked for each"
+        names = [f"{step.name}-{number}" for number in range(len(entries))]
+        reasons = {
+            name: self._looked_up(step, name, document, entry) for name, entry in zip(names, entries, strict=True)
+        }
+        running = {name: reason for name, reason in reasons.items() if name not in self._states}
+        if not running:
+            self._states[step.name] = StepStatus(name=step.name, state="Succeeded", items=len(entries))
+            return f"the results of {counted(len(entries), 'repetition')} are those of earlier runs"
+        shown = [f"{name}: {reason}" for name, reason in running.items()][:MAX_NAMED]
+        more = [f"and {len(running) - MAX_NAMED} more"] if len(running) > MAX_NAMED else []
+        return f"{len(running)} of {counted(len(entries), 'repetition')}; {'; '.join(shown + more)}"
+
+    def _entries(self, for_each: ForEach) -> list[Any] | None:
+        """Return the entries of a step; None if only the run reads them. Raises Unresolved and StorageError."""
+        if for_each.partitions is not None:
+            pin = self._surroundings.version(self._values.dataset_in(for_each.partitions))
+            if isinstance(pin, NotReady):
+                raise Unresolved(f"forEach.partitions: {pin.message}")
+            check_is_folder(pin)
+            return partition_entries(pin.version, pin.uri, self._surroundings.partitions(pin))
+        items = for_each.items
+        if (reference := whole(items)) is not None:
+            if reference.is_output and not isinstance(self._values.resolve(reference, None), list):
+                return None
+            items = self._values.resolve(reference, None)
+        return items_of(items) if isinstance(items, str) else list(items)
+
+    def _looked_up(self, step: Step, name: str, document: Document, item: Any) -> str:
+        """Look for a record of one object's work; return its run, or why there is none."""
         if not step.cache:
             return "cache is false"
-        if unsure := sorted(used - self._records.keys()):
-            return f"step {unsure[0]} runs; the cache is asked with its results"
+        runnable = runnable_of(step)
+        own = runnable.own(document)
         try:
-            identity = filled(document, self._identity, runnable.own(document))
-        except _Open as error:
+            document = self._values.fanned_in(document)
+            identity = filled(document, lambda reference: self._values.resolve(reference, item, digests=True), own)
+        except Unresolved as error:
             return str(error)
-        if reads := [name for name, source in (identity.get("inputs") or {}).items() if "dataset" in source]:
-            return f"inputs.{reads[0]} is a dataset; the cache is asked with the version that the run resolves"
-        parts = parts_of(runnable, identity, step.cache_salt, self._image(step.name), self._environment)
+        if runnable.resource in (TRAINING_JOB, SWEEP):
+            for input_name, reference in references_in(identity).items():
+                if isinstance(version := self._surroundings.version(reference), NotReady):
+                    return f"inputs.{input_name}: {version.message}"
+            _, identity = pinned(identity, identity, self._surroundings.version)
+        image = self._surroundings.image(name)
+        parts = parts_of(runnable, identity, step.cache_salt, image, self._surroundings.environment)
         if parts.problem:
             return parts.problem
-        answer = self._look_up(step.name, parts)
-        if answer.record is None:
+        record = (answer := self._surroundings.look_up(name, parts)).record
+        if record is None:
             return answer.miss
-        self._records[step.name] = answer.record
-        return f"the results are those of run {answer.record.run}"
-
-    def _identity(self, reference: Reference) -> Any:
-        """Return the value of a reference as it is in the cache key. Raises _Open."""
-        if reference.root == "params":
-            return self._params[reference.path[0]]
-        record = self._records.get(reference.step)
-        if record is not None and reference.path[1:] == ("state",):
-            return "Succeeded"
-        if record is not None and reference.is_output and reference.path[2] in record.outputs:
-            output, is_sweep = record.outputs[reference.path[2]], reference.step in self._sweeps
-            return identity_of(output.uri, "" if is_sweep else output.digest)  # as the run's status has it
-        if record is not None and reference.is_metric and reference.path[2] in record.metrics:
-            return record.metrics[reference.path[2]]
-        raise _Open(f"{reference.text} is not known yet")
+        outputs = recorded_outputs(runnable.made.kind, record.outputs)
+        if name != step.name:
+            outputs = {output: named_by_digest(stored) for output, stored in outputs.items()}
+        self._states[name] = StepStatus(name=name, state="Succeeded", outputs=outputs, metrics=record.metrics)
+        return f"the results are those of run {record.run}"
 
     def _shown(self, reference: Reference) -> Any:
         return self._params[reference.path[0]] if reference.root == "params" else reference.text

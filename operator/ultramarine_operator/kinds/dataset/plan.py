@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from ultramarine.resources.dataset import MAX_IN_USE, DatasetSpec, DatasetStatus
+from ultramarine.resources.dataset_versions import number_of
 from ultramarine.resources.model import version_name, version_number
 from ultramarine_contract.errors import listed
 from ultramarine_contract.meta import DATASET_VERSION, Manifest, Ref
 
 from ...shared import statuses
 from ...shared.conditions import Condition, find, health, is_true, merge, parse_timestamp, timestamp
-from ...shared.datasets import number_of, readers_of, versions_of
+from ...shared.datasets import readers_of, versions_of
 from ...shared.plan import Event, Obj, Plan, Seen
 from . import refreshing
 from .refreshing import Refresh

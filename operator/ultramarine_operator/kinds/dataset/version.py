@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 from ultramarine.resources.dataset import DatasetSpec, DatasetVersionStatus
+from ultramarine.resources.dataset_versions import INVALID, QUARANTINED, READY, REFUSED
 from ultramarine_contract.meta import Manifest
 
 from ...shared import statuses
 from ...shared.artifacts import FOUND, Artifact
 from ...shared.conditions import Condition, find, health, is_true, merge
-from ...shared.datasets import INVALID, QUARANTINED, READY, REFUSED
 from ...shared.plan import Event, Plan, Platform, Seen
 from ...shared.questions import CheckData, DataFacts, Question
 from . import profiling

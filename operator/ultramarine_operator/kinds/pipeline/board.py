@@ -11,25 +11,27 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ultramarine.resources import pipeline_conditions as conditions
+from ultramarine.resources.dataset_versions import pinned
 from ultramarine.resources.pipeline import CachedFrom, Step, StepState, StepStatus
 from ultramarine.resources.pipeline_conditions import ConditionError
-from ultramarine.resources.pipeline_references import Reference, filled, whole
+from ultramarine.resources.pipeline_references import Reference, filled
 from ultramarine.resources.pipeline_steps import RUNNABLES
+from ultramarine.resources.pipeline_values import Unresolved, Values, recorded_outputs
 from ultramarine_contract.cache_records import CacheRecord
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import PIPELINE_RUN, SWEEP, TRAINING_JOB, Manifest, Ref, controller_uid
 
 from ...shared.conditions import ENDED as ENDED_RUNS
 from ...shared.conditions import parse_timestamp, timestamp
+from ...shared.datasets import look_up
 from ...shared.plan import Edit, Seen
 from ...shared.questions import CacheAnswer, LookUpStep, Question
 from . import results
 from .graph import Graph, Node
-from .results import ENDED, MAX_MESSAGE, Unresolved, Values, may_pass
-from .work import Run, Work, child_name, child_of, parts_of, pinned, pipeline_of, with_suspend
+from .results import ENDED, MAX_MESSAGE, may_pass
+from .work import Run, Work, child_name, child_of, parts_of, pipeline_of, with_suspend
 
 MAX_LOOK_UPS = 64  # questions about the cache in one pass
-MAX_INPUTS = 32  # of a TrainingJob
 RETRY = timedelta(seconds=5)  # after the storage did not answer
 
 
@@ -170,7 +172,7 @@ class Board:
                 self.end(name, "Failed", str(error), **self.kept(state))
 
     def _work(self, node: Node, name: str, item: Any) -> Work:
-        own, document = node.runnable.own(node.document), self._fanned_in(node.document)
+        own, document = node.runnable.own(node.document), self.values.fanned_in(node.document)
         if node.runnable.resource == PIPELINE_RUN and self.run.spec.force_rerun:
             document = {**document, "forceRerun": True}
 
@@ -182,24 +184,8 @@ class Board:
 
         spec, identity = filled(document, value, own), filled(document, digest, own)
         if node.runnable.resource in (TRAINING_JOB, SWEEP):
-            spec, identity = pinned(spec, identity, self.seen)
+            spec, identity = pinned(spec, identity, lambda text: look_up(text, self.seen))
         return Work(name, node.step, node.runnable, spec, identity)
-
-    def _fanned_in(self, document: Manifest) -> Manifest:
-        """Return the spec with an input for each repetition in place of one that is all of them."""
-        inputs: Manifest = {}
-        for name, source in (document.get("inputs") or {}).items():
-            reference = whole(source.get("uri")) if isinstance(source, dict) else None
-            value = self.values.resolve(reference, None) if reference is not None and reference.is_output else None
-            if reference is None or not isinstance(value, list):
-                inputs[name] = source
-                continue
-            for number, part in enumerate(self.values.repetitions(reference.step)):
-                text = reference.text.replace(f".{reference.step}.", f".{part.name}.")
-                inputs[f"{name}-{number}"] = {**source, "uri": text}
-        if len(inputs) > MAX_INPUTS:
-            raise Unresolved(f"inputs: {len(inputs)} inputs; pass the URIs as a parameter above {MAX_INPUTS}")
-        return {**document, "inputs": inputs} if inputs else document
 
     def _begin(self, node: Node, work: Work, state: StepStatus) -> None:
         """Begin a step's work, or create its object again if it was deleted."""
@@ -214,7 +200,7 @@ class Board:
         is_own = other is not None and controller_uid(other) == self.run.uid
         if record is not None and not is_own:  # an own one ended before the status had its name
             origin = CachedFrom(run=record.run, job=record.job)
-            outputs = results.recorded_outputs(work.runnable.made.kind, record.outputs)
+            outputs = recorded_outputs(work.runnable.made.kind, record.outputs)
             self.end(work.name, "Succeeded", key=key, cached=origin, outputs=outputs, metrics=record.metrics)
             return
         if other is not None and not is_own and key:

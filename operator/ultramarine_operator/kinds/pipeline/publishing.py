@@ -11,6 +11,7 @@ from typing import Any
 
 from ultramarine.resources.model import version_name, version_number
 from ultramarine.resources.pipeline import Published, StepStatus
+from ultramarine.resources.pipeline_values import Unresolved
 from ultramarine_contract.errors import listed
 from ultramarine_contract.meta import DATASET, MODEL, ONLINE_ENDPOINT, Manifest, Ref, Resource
 
@@ -18,7 +19,6 @@ from ...shared.conditions import find, is_true, timestamp
 from ...shared.plan import Edit, Seen
 from .board import RETRY, Board
 from .graph import Node
-from .results import Unresolved
 from .work import Work
 
 _OWNERS: dict[str, Resource] = {"Model": MODEL, "Dataset": DATASET}

@@ -10,15 +10,16 @@ from ultramarine.resources.pipeline import MAX_STATES, Step
 from ultramarine.resources.pipeline_conditions import ConditionError
 from ultramarine.resources.pipeline_references import whole
 from ultramarine.resources.pipeline_repetition import MAX_ITEMS
+from ultramarine.resources.pipeline_values import Unresolved, items_of
 from ultramarine_contract.errors import UltramarineError
 
 from ...shared.conditions import ENDED as ENDED_RUNS
 from ...shared.conditions import state_of, timestamp
 from ...shared.questions import ReadText
-from . import partitions, results, room
+from . import partitions, room
 from .board import RETRY, Board
 from .graph import Node
-from .results import ENDED, Unresolved, may_pass
+from .results import ENDED, may_pass
 
 ITEMS_NAME = "items.json"
 
@@ -66,9 +67,9 @@ def _items(board: Board, step: Step) -> list[Any] | None:
             if not isinstance(answer, str):
                 board.look_again(timedelta() if answer is None else RETRY)
                 return None
-            items = results.items_of(answer)
+            items = items_of(answer)
     elif isinstance(items, str):
-        items = results.items_of(items)
+        items = items_of(items)
     if len(items) > MAX_ITEMS:
         raise Unresolved(f"forEach has {len(items)} entries; use at most {MAX_ITEMS}")
     return list(items)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ultramarine.resources import pipeline_keys
-from ultramarine.resources.dataset import DatasetPin
 from ultramarine.resources.pipeline import PipelineRunSpec, Step
 from ultramarine.resources.pipeline_keys import Parts
 from ultramarine.resources.pipeline_steps import Runnable
@@ -23,7 +22,6 @@ from ultramarine_contract.meta import (
 )
 
 from ...runs import queues
-from ...shared.datasets import look_up, references_in
 from ...shared.plan import Obj, Platform, Seen
 from ...training.environment import ANNOTATION as ANNOTATION_ENVIRONMENT
 
@@ -62,28 +60,6 @@ def parts_of(work: Work, seen: Seen) -> Parts:
     return pipeline_keys.parts_of(
         work.runnable, work.identity, work.step.cache_salt, seen.platform.trainer_image, environment
     )
-
-
-def pinned(spec: Manifest, identity: Manifest, seen: Seen) -> tuple[Manifest, Manifest]:
-    """Return the spec of a TrainingJob or a Sweep, and its identity, with what aliases of datasets lead to.
-
-    The spec gets numbers of versions, and the identity digests. An input whose version is not ready stays as it is: its
-    job waits.
-    """
-    if "trialTemplate" in spec:
-        template, alike = spec["trialTemplate"], identity["trialTemplate"]
-        inner, inner_identity = pinned(template.get("spec") or {}, alike.get("spec") or {}, seen)
-        with_inner = {**spec, "trialTemplate": {**template, "spec": inner}}
-        return with_inner, {**identity, "trialTemplate": {**alike, "spec": inner_identity}}
-    inputs, contents = dict(spec.get("inputs") or {}), dict(identity.get("inputs") or {})
-    for name, reference in references_in({"spec": spec}).items():
-        if isinstance(pin := look_up(reference, seen), DatasetPin):
-            dataset = reference.partition("@")[0]
-            number = pin.version.removeprefix(f"{dataset}-")
-            inputs[name] = {**inputs[name], "dataset": f"{dataset}@{number}"}
-            kept = {field: value for field, value in contents[name].items() if field != "dataset"}
-            contents[name] = {**kept, "digest": pin.digest}
-    return ({**spec, "inputs": inputs}, {**identity, "inputs": contents}) if inputs else (spec, identity)
 
 
 def child_name(run: Run, work: Work, key: str, number: int) -> str:
