@@ -13,6 +13,7 @@ from .meta import ANNOTATION_APPROVED_BY, GROUP, Manifest, approver_of_alias
 ENDS = ("Succeeded", "Failed", "Stopped", "Cancelled")
 MAX_TEXT = 1024  # characters
 STARTED_BY = "started by"  # name of the part that is the object which made a run
+FILES = "files"  # name of the part with the files of a version
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -145,6 +146,7 @@ def _pipeline_run(manifest: Manifest, spec: Manifest, status: Manifest) -> Itera
             Part(reference("Pipeline", name), "pipeline", str(pipeline.get("digest", ""))) if name else None,
             _owner(manifest),
             *(_step(step) for step in steps),
+            *(_partitions(step) for step in steps),
         ),
         made=(Part(reference(manifest["kind"], manifest["metadata"]["name"])),),
         details=details,
@@ -164,6 +166,15 @@ def _step(step: Manifest) -> Part | None:
     if step.get("child") and step.get("kind"):
         return Part(reference(str(step["kind"]), str(step["child"])), f"step {step['name']}")
     return None
+
+
+def _partitions(step: Manifest) -> Part | None:
+    """Return the version of a Dataset for whose partitions a step ran."""
+    pin = step.get("partitions") or {}
+    if not pin.get("version"):
+        return None
+    uri = reference("DatasetVersion", str(pin["version"]))
+    return Part(uri, f"partitions of step {step['name']}", str(pin.get("digest", "")))
 
 
 def _owner(manifest: Manifest) -> Part | None:
@@ -219,7 +230,7 @@ def _version(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[F
         "registration",
         "Ready",
         time=str(ready.get("lastTransitionTime", "")),
-        used=_parts(*origins, Part(str(spec.get("uri", "")), "files", digest)),
+        used=_parts(*origins, Part(str(spec.get("uri", "")), FILES, digest)),
         made=_parts(Part(reference(manifest["kind"], manifest["metadata"]["name"]), digest=digest)),
         by=str(lineage.get("requestedBy") or by) if _OPERATOR.fullmatch(by) else by,
         details={

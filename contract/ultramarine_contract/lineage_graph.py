@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
-from .lineage import STARTED_BY, Fact, Part
+from .lineage import FILES, STARTED_BY, Fact, Part
+from .meta import DATASET_VERSION
 
 
 class Graph:
@@ -13,13 +14,25 @@ class Graph:
 
     The object that started a run is not data: a walk reaches it and goes on to what started it, and to no other input
     of it. So a step of a pipeline does not come from the data of its siblings.
+
+    Files below the folder of a DatasetVersion, such as a partition, are of that version: they come from its
+    registration, and what used them used the version.
     """
 
     def __init__(self, facts: Iterable[Fact]) -> None:
         self._making: dict[str, list[Fact]] = defaultdict(list)
         self._using: dict[str, list[Fact]] = defaultdict(list)
         self._begun: dict[str, list[Fact]] = defaultdict(list)
+        self._registered: dict[str, list[Fact]] = defaultdict(list)  # by the folder of the version
+        self._inside: dict[str, list[Fact]] = defaultdict(list)  # what used files, by each folder above them
         for fact in facts:
+            if fact.kind == DATASET_VERSION.kind:
+                for part in fact.used:
+                    if part.name == FILES and part.uri.endswith("/"):
+                        self._registered[part.uri].append(fact)
+            for part in fact.used:
+                for folder in _folders(part.uri):
+                    self._inside[folder].append(fact)
             for part in fact.made:
                 self._making[part.uri].append(fact)
             for part in fact.used:
@@ -29,12 +42,28 @@ class Graph:
         return uri in self._making or uri in self._using or uri in self._begun
 
     def makers(self, uri: str) -> list[Fact]:
-        """Return the facts that made a part."""
-        return self._making.get(uri, [])
+        """Return the facts that made a part; of a part of a DatasetVersion those that registered the version."""
+        return self._making.get(uri) or self._registrations(uri)
 
     def users(self, uri: str) -> list[Fact]:
-        """Return the facts that used a part."""
-        return self._using.get(uri, [])
+        """Return the facts that used a part, or parts of a DatasetVersion."""
+        folders = {
+            part.uri
+            for fact in self._making.get(uri, [])
+            for part in fact.used
+            if fact.kind == DATASET_VERSION.kind and part.name == FILES
+        }
+        return _unique(
+            [*self._using.get(uri, []), *(fact for folder in folders for fact in self._inside.get(folder, []))]
+        )
+
+    def wholes(self, uri: str) -> list[str]:
+        """Return the DatasetVersions that a part lies in, unless a fact made it by itself."""
+        registrations = [] if self._making.get(uri) else self._registrations(uri)
+        return [part.uri for fact in registrations for part in fact.made]
+
+    def _registrations(self, uri: str) -> list[Fact]:
+        return [fact for folder in _folders(uri) for fact in self._registered.get(folder, [])]
 
     def begun(self, uri: str) -> list[Fact]:
         """Return the facts of runs that an object started itself."""
@@ -65,6 +94,12 @@ def inputs(fact: Fact) -> tuple[Part, ...]:
 def starters(fact: Fact) -> tuple[Part, ...]:
     """Return the object that started a run."""
     return tuple(part for part in fact.used if part.name == STARTED_BY)
+
+
+def _folders(uri: str) -> Iterator[str]:
+    """Yield the folders that files lie in, from the nearest one to the bucket's."""
+    while uri.startswith("s3://") and (uri := f"{uri.rstrip('/').rpartition('/')[0]}/") != "s3://":
+        yield uri
 
 
 def identity_of(fact: Fact) -> str:

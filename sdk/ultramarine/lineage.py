@@ -89,6 +89,11 @@ class Lineage:
             activity = node(_words(fact), ("([", "])"))
             lines += [f"  {node(part.uri, ('[', ']'))} --> {activity}" for part in fact.used]
             lines += [f"  {activity} --> {node(part.uri, ('[', ']'))}" for part in fact.made]
+            lines += [
+                f"  {node(version, ('[', ']'))} --> {node(part.uri, ('[', ']'))}"
+                for part in fact.used
+                for version in self.graph.wholes(part.uri)
+            ]
         if self.uri in names:
             lines.append(f"  style {names[self.uri]} stroke-width:4px")
         return "\n".join(dict.fromkeys(lines))

@@ -21,11 +21,12 @@ from ultramarine_contract.dataset_records import (
 )
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.meta import Manifest
-from ultramarine_operator.kinds.dataset import refreshing
+from ultramarine_operator.kinds.dataset import DATASET_KIND, refreshing
 from ultramarine_operator.kinds.dataset.jobs import job_name
 from ultramarine_operator.kinds.dataset.plan import plan_dataset
 from ultramarine_operator.kinds.dataset.testing import stored_dataset, stored_version
 from ultramarine_operator.kinds.dataset.version import plan_version, questions_version
+from ultramarine_operator.kinds.pipeline import RUN_KIND
 from ultramarine_operator.kinds.trainingjob.plan import plan as plan_job
 from ultramarine_operator.shared.conditions import timestamp
 from ultramarine_operator.shared.datasets import resolve
@@ -249,6 +250,45 @@ def test_runs_that_read_a_version_are_named_until_they_end():
 
     assert got.status["inUse"] == {"churn": "TrainingJob two", "churn-2": "TrainingJob one, alias golden"}
     assert got.after == timedelta(seconds=30)
+
+
+def pipeline_run(name: str, *pins: str, state: str = "Running") -> Manifest:
+    """A PipelineRun with a step for the partitions of each version; that of an empty pin waits for one."""
+    steps = [
+        {"name": f"s{number}", "partitions": {"dataset": "churn@latest", "version": pin}}
+        for number, pin in enumerate(pins)
+    ]
+    other = {"name": "other", "partitions": {"dataset": "clean@1", "version": "clean-1"}}
+    return stored("PipelineRun", name, {"pipeline": "nightly"}, {"state": state, "steps": [*steps, other]})
+
+
+def test_a_pipeline_run_protects_the_versions_of_its_pins():
+    """Retention spares them until the run is deleted, and the refusal of a delete names it."""
+    versions = tuple(version(number) for number in range(1, 5))
+    runs = (
+        pipeline_run("going", "churn-1", "churn-1", ""),
+        pipeline_run("ended", "churn-2", "", state="Failed"),
+        run("one", "churn@1", pin="churn-1"),
+    )
+    owner = stored_dataset(retention={"versions": 1})
+    got = plan_dataset(owner, seen(related=(*versions, *runs)), NOW)
+    assert got.status["inUse"] == {
+        "churn": "PipelineRun going",
+        "churn-1": "TrainingJob one, PipelineRun going",
+        "churn-2": "PipelineRun ended",
+    }
+    assert [ref.name for ref in got.delete] == ["churn-3"]
+
+    kept = plan_dataset(owner, seen(related=(*versions, runs[1])), NOW)
+    assert (kept.status["inUse"], kept.after) == ({"churn-2": "PipelineRun ended"}, None)
+
+
+def test_a_dataset_sees_the_pins_of_pipeline_runs():
+    """The run has the topic of the Dataset, whose plan is made again at each change of the run."""
+    topics = RUN_KIND.topics(pipeline_run("ended", "churn-2", state="Succeeded"))
+    assert topics >= DATASET_KIND.topics(stored_dataset().manifest)
+    assert RUN_KIND.resource in DATASET_KIND.related
+    assert RUN_KIND.resource in DATASET_KIND.rung_by
 
 
 def test_retention_spares_what_is_named_read_or_newest():

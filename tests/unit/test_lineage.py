@@ -177,6 +177,60 @@ def test_a_schedule_leads_to_what_its_runs_made(runs):
     assert all(name in tree for name in ("PipelineRun/second", "TrainingJob/fit-1", "ModelVersion/churn-8"))
 
 
+def dataset_version(number, uri):
+    """A version of the Dataset orders, which an import has made."""
+    spec = {"dataset": "orders", "version": str(number), "uri": uri, "digest": DIGEST}
+    spec["lineage"] = {"trainingJob": f"orders-import-{number}"}
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": END}
+    return ours("DatasetVersion", f"orders-{number}", spec, {"conditions": [ready]})
+
+
+@pytest.fixture
+def monthly():
+    """A run with a step for each partition of orders@3, beside version 30 that no run has read."""
+    folder = "s3://lake/orders/3/"
+    pin = {"dataset": "orders@latest", "version": "orders-3", "uri": folder, "digest": DIGEST}
+    months = {"name": "months", "state": "Succeeded", "items": 2, "partitions": pin}
+    first = {"name": "months-0", "state": "Succeeded", "kind": "TrainingJob", "child": "months-0-1"}
+    manifests = (
+        dataset_version(3, folder),
+        dataset_version(30, "s3://lake/orders/30/"),
+        pipeline_step("months-0-1", "monthly", [f"{folder}month=2026-01/"], [MODEL]),
+        pipeline_run("monthly", months, first),
+        {**version(), "spec": {**version()["spec"], "lineage": {"trainingJob": "months-0-1"}}},
+    )
+    return Graph(fact for manifest in manifests for fact in facts(manifest))
+
+
+def test_a_partition_is_a_part_of_its_version(monthly):
+    """A model that was trained on a partition comes from the version; the version leads to job, run and model."""
+    origins = monthly.origins("ModelVersion/churn-8")
+    assert {fact.name for fact in origins} == {"churn-8", "months-0-1", "orders-3", "monthly"}
+
+    consequences = [fact.name for fact in monthly.consequences("DatasetVersion/orders-3")]
+    assert set(consequences) == {"months-0-1", "monthly", "churn-8"}
+    assert monthly.consequences("DatasetVersion/orders-30") == []
+
+
+def test_a_run_names_the_version_of_its_partitions(monthly):
+    """The record of the run has the version to which a step was pinned, with its digest."""
+    (run,) = monthly.makers("PipelineRun/monthly")
+    used = [(part.name, part.uri, part.digest) for part in run.used if part.uri.startswith("DatasetVersion/")]
+    assert used == [("partitions of step months", "DatasetVersion/orders-3", DIGEST)]
+
+
+def test_a_partition_is_shown_below_its_version(monthly):
+    """The tree leads from the model by the partition to the version, and the flowchart has the edge."""
+    tree = Lineage("ModelVersion/churn-8", monthly, "team-a").tree()
+    lines = [line.strip("│├└─ ") for line in tree.splitlines()]
+    place = lines.index("in0: s3://lake/orders/3/month=2026-01/")
+    assert lines[place + 1] == f"DatasetVersion/orders-3 Ready {END}"
+
+    chart = as_text(Lineage("ModelVersion/churn-8", monthly, "team-a"), "mermaid")
+    names = {line.split('"')[1]: line.split("[")[0].strip() for line in chart.splitlines() if '["' in line}
+    assert f"{names['DatasetVersion/orders-3']} --> {names['s3://lake/orders/3/month=2026-01/']}" in chart
+
+
 @pytest.mark.parametrize("state", ["", "Pending", "Running", "Suspended"])
 def test_a_run_that_goes_on_tells_nothing(state):
     """Only the end of a run is worth a record."""

@@ -61,3 +61,29 @@ def readers_of(dataset: str, runs: Iterable[Manifest]) -> dict[str, list[str]]:
                 version = str(pin.get("version", "")) if isinstance(pin, dict) else ""
                 readers.setdefault(version or dataset, []).append(f"{run['kind']} {run['metadata']['name']}")
     return readers
+
+
+def pins_of(run: Manifest) -> list[tuple[str, str]]:
+    """Return the Datasets whose partitions a PipelineRun reads, with the versions to which it is pinned.
+
+    The version is empty while none is ready.
+    """
+    steps = (run.get("status") or {}).get("steps") or []
+    pins = [step["partitions"] for step in steps if step.get("partitions")]
+    return [(str(pin.get("dataset", "")).partition("@")[0], str(pin.get("version") or "")) for pin in pins]
+
+
+def pinned_by(dataset: str, runs: Iterable[Manifest]) -> dict[str, list[str]]:
+    """Return the PipelineRuns that are pinned to versions of a Dataset, by the name of the version.
+
+    A run that has ended counts, too: it is a record of work that can be repeated as long as its data exist. An
+    unfinished run that has no version yet counts under the name of the Dataset.
+    """
+    users: dict[str, list[str]] = {}
+    for run in runs:
+        is_over = (run.get("status") or {}).get("state") in ENDED
+        name = f"{run['kind']} {run['metadata']['name']}"
+        pins = {version or dataset for of, version in pins_of(run) if of == dataset and (version or not is_over)}
+        for version in sorted(pins):
+            users.setdefault(version, []).append(name)
+    return users

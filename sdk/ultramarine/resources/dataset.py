@@ -267,8 +267,8 @@ class DatasetStatus(Status):
     in_use: dict[str, Annotated[str, Field(max_length=600)]] = Field(
         default={},
         max_length=MAX_IN_USE,
-        description="Versions that cannot be deleted now, by name, with the unfinished runs that read them and the "
-        "aliases that lead to them.",
+        description="Versions that cannot be deleted now, by name, with their users: unfinished runs, "
+        "PipelineRuns that are pinned to them, and aliases.",
     )
     refresh: RefreshStatus | None = Field(default=None, description="Last look at the source.")
     next_refresh_time: str | None = Field(

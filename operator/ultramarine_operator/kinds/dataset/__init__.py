@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ultramarine.resources.dataset import DatasetSpec, DatasetStatus, DatasetVersionSpec, DatasetVersionStatus
-from ultramarine_contract.meta import DATASET, DATASET_VERSION, SWEEP, TRAINING_JOB
+from ultramarine_contract.meta import DATASET, DATASET_VERSION, PIPELINE_RUN, SWEEP, TRAINING_JOB
 
 from ...shared.datasets import topic_of
 from ...shared.kind import PLAIN_NAME, READY, Column, Kind
@@ -29,8 +29,8 @@ DATASET_KIND = Kind(
     plan=plan_dataset,
     questions=refreshing.questions,
     children=(TRAINING_JOB,),
-    related=(DATASET_VERSION, *READERS),
-    rung_by=(DATASET_VERSION,),
+    related=(DATASET_VERSION, *READERS, PIPELINE_RUN),
+    rung_by=(DATASET_VERSION, PIPELINE_RUN),  # whose status has the pins
     rung_by_edits=READERS,
     creates=(DATASET_VERSION,),
     deletes=(DATASET_VERSION,),

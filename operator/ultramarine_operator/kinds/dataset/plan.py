@@ -12,7 +12,7 @@ from ultramarine_contract.meta import DATASET_VERSION, Manifest, Ref
 
 from ...shared import statuses
 from ...shared.conditions import Condition, find, health, is_true, merge, parse_timestamp, timestamp
-from ...shared.datasets import readers_of, versions_of
+from ...shared.datasets import pinned_by, readers_of, versions_of
 from ...shared.plan import Event, Obj, Plan, Seen
 from . import refreshing
 from .refreshing import Refresh
@@ -28,7 +28,10 @@ def plan_dataset(dataset: Dataset, seen: Seen, now: datetime) -> Plan:
     numbers = [number_of(version) for version in versions]
     ready = [number_of(version) for version in versions if is_true(version.get("status") or {}, "Ready")]
     readers = readers_of(dataset.name, (*seen.others("TrainingJob"), *seen.others("Sweep")))
-    retired, expiry = _retired(dataset, versions, readers, now)
+    users = {version: list(runs) for version, runs in readers.items()}
+    for version, runs in pinned_by(dataset.name, seen.others("PipelineRun")).items():
+        users.setdefault(version, []).extend(runs)
+    retired, expiry = _retired(dataset, versions, users, now)
     latest = max([version_number(dataset.status.get("latestVersion")), *numbers])
     status = DatasetStatus(
         observed_generation=dataset.generation,
@@ -37,7 +40,7 @@ def plan_dataset(dataset: Dataset, seen: Seen, now: datetime) -> Plan:
         latest_ready_version=str(ready[0]) if ready else "",
         aliases=", ".join(f"{alias}={to}" for alias, to in sorted(dataset.spec.aliases.items())),
     )
-    if in_use := _in_use(dataset, readers):
+    if in_use := _in_use(dataset, users):
         status.in_use = in_use
     conditions = _conditions(dataset, numbers)
     step = refreshing.refresh(dataset, seen, now)
@@ -81,27 +84,27 @@ def _conditions(dataset: Dataset, numbers: list[int]) -> tuple[Condition, ...]:
     return (Condition("Ready", False, "VersionNotFound", message), *health(done=False, progress=message))
 
 
-def _in_use(dataset: Dataset, readers: dict[str, list[str]]) -> dict[str, str]:
+def _in_use(dataset: Dataset, runs: dict[str, list[str]]) -> dict[str, str]:
     """Return the users of each version, runs first; the key of runs without a version yet is the Dataset."""
-    users = {version: list(runs) for version, runs in readers.items()}
+    users = {version: list(names) for version, names in runs.items()}
     for alias, number in sorted(dataset.spec.aliases.items()):
         users.setdefault(version_name(dataset.name, number), []).append(f"alias {alias}")
     return {name: listed(users[name], MAX_NAMED)[:600] for name in sorted(users)[:MAX_IN_USE]}
 
 
 def _retired(
-    dataset: Dataset, versions: list[Manifest], readers: dict[str, list[str]], now: datetime
+    dataset: Dataset, versions: list[Manifest], runs: dict[str, list[str]], now: datetime
 ) -> tuple[list[Manifest], timedelta | None]:
     """Return the versions that retention gives up, and the time until the next one is too old.
 
-    The newest ready version stays, and so does any that an alias names or a run reads.
+    The newest ready version stays, and so does any that an alias names, a job reads or a PipelineRun is pinned to.
     """
     retention = dataset.spec.retention
     if retention is None:
         return [], None
     ready = [v for v in versions if is_true(v.get("status") or {}, "Ready")]
     # A version that the status still names as used cannot be deleted: the admission policy reads it.
-    used = {*readers, *(dataset.status.get("inUse") or {})}
+    used = {*runs, *(dataset.status.get("inUse") or {})}
     used |= {version_name(dataset.name, number) for number in dataset.spec.aliases.values()}
     retired, ages = [], []
     for version in versions:

@@ -24,16 +24,15 @@ from .plan import plan_pipeline, plan_run, questions_run
 
 
 def _topics(run: Manifest) -> frozenset[str]:
-    """Return the topics of a run: its Pipeline, cache keys of work that others may do, what it awaits and publishes."""
+    """Return the topics of a run: its Pipeline, cache keys of work that others may do, what it reads and publishes."""
     steps = (run.get("status") or {}).get("steps") or []
     keys = {
         topic_of_key(step["key"]) for step in steps if step.get("key") and step.get("state") in ("Waiting", "Running")
     }
-    waiting = [step["partitions"] for step in steps if step.get("partitions") and step.get("state") == "Waiting"]
-    awaited = {datasets.topic_of(str(pin.get("dataset")).partition("@")[0]) for pin in waiting}
+    read = {datasets.topic_of(dataset) for dataset, _ in datasets.pins_of(run)}
     publishing = [step["published"] for step in steps if step.get("published") and step.get("state") == "Running"]
     names = {p["name"] if p["kind"] == MODEL.kind else datasets.topic_of(p["name"]) for p in publishing}
-    return frozenset({f"pipeline {run['spec'].get('pipeline') or ''}", *keys, *names, *awaited})
+    return frozenset({f"pipeline {run['spec'].get('pipeline') or ''}", *keys, *names, *read})
 
 
 PIPELINE_KIND = Kind(
