@@ -287,6 +287,21 @@ def artifact_folder(uri: str) -> str:
     return match[0] if match else ""
 
 
+# BUCKET/NAMESPACE/datasets/DATASET/DIGEST16/
+_UPLOAD = re.compile(f"s3://{_NAME}/{_NAME}/datasets/{_NAME}/[0-9a-f]{{16}}/")
+
+
+def upload_folder(uri: str) -> str:
+    """Return the folder of a dataset's upload, from a URI that names it or lies in it; empty for any other URI."""
+    match = _UPLOAD.match(uri)
+    return match[0] if match else ""
+
+
+def stored_folder(uri: str) -> str:
+    """Return the folder of a TrainingJob's output or of an upload, from a URI in it; empty for any other URI."""
+    return artifact_folder(uri) or upload_folder(uri)
+
+
 # BUCKET/NAMESPACE/compiled/DIGEST16-SETTINGS8/, with the digest of the native model.
 _COMPILED = re.compile(f"s3://{_NAME}/{_NAME}/compiled/([0-9a-f]{{16}})-[0-9a-f]{{8}}/")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from .common import LARGEST, Count, Document, Task, artifact_folder, compiled_folder, decode, read_known
+from .common import LARGEST, Count, Document, Task, compiled_folder, decode, read_known, stored_folder
 from .serving_records import ServingTask
 
 Bytes = bytes  # for records that have a field of that name
@@ -101,6 +101,6 @@ class DeleteTask(Task, frozen=True):
     def from_json(cls, data: bytes | str) -> DeleteTask:
         """Read what `to_json` wrote. Raises ValueError for anything else, and for a folder without an artifact."""
         task = decode(cls, data, cls.NOUN)
-        if task.uri not in (artifact_folder(task.uri), compiled_folder(task.uri)):
-            raise ValueError(f"{task.uri!r} is neither the folder of a TrainingJob's output nor of a compiled model")
+        if task.uri not in (stored_folder(task.uri), compiled_folder(task.uri)):
+            raise ValueError(f"{task.uri!r} is neither the folder of an output, of an upload nor of a compiled model")
         return task

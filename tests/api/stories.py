@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from bare import Api, eventually
 from builders import serving as serving
 from builders import training as training
 from operator_process import Node, Operator
 from ultramarine_contract.meta import TRAINING_JOB, Manifest
+from ultramarine_contract.storage import Storage
 from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.shared.conditions import is_true
+from ultramarine_operator.shared.testing import applied
 
 OURS = tuple(kind.short for kind in KINDS)
 CHILDREN = {child.plural for kind in KINDS for child in (*kind.children, *kind.creates)}
@@ -46,6 +49,16 @@ def reasons(api: Api, name: str) -> set[str]:
 def versions(api: Api, model: str) -> list[str]:
     """The names of a model's versions."""
     return [v["metadata"]["name"] for v in api.all("mv") if v["spec"]["model"] == model]
+
+
+def partitioned(api: Api, store: Storage, folder: Path) -> None:
+    """Make the Dataset orders, whose version 1 has one partition."""
+    (folder / "month=2026-01").mkdir(parents=True)
+    (folder / "month=2026-01" / "orders.bin").write_bytes(b"7")
+    output = store.upload_folder(folder, f"s3://lake/{api.namespace}/datasets/orders")
+    spec = {"dataset": "orders", "version": "1", "uri": output.uri, "digest": output.digest}
+    api.apply(applied("Dataset", "orders", {"type": "folder"}), applied("DatasetVersion", "orders-1", spec))
+    eventually("orders@1 is ready", lambda: status(api, "dset", "orders").get("latestReadyVersion") == "1")
 
 
 def trained(api: Api, node: Node, name: str) -> None:

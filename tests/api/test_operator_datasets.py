@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from bare import Api, Refused, eventually
-from stories import status, there
+from stories import partitioned, status, there
 from ultramarine_contract.meta import API_VERSION, Manifest
-from ultramarine_operator.shared.testing import WEIGHTS, WEIGHTS_DIGEST
+from ultramarine_contract.storage import Storage
+from ultramarine_operator.shared.testing import WEIGHTS, WEIGHTS_DIGEST, applied
 from unit.conftest import ObjectStore
 
 
@@ -95,6 +97,27 @@ def test_what_an_unfinished_run_reads_is_not_deleted(stored: Api) -> None:
     eventually("the version goes", lambda: deleted(stored, "dsv", "churn-2"))
     stored.run("delete", "dset", "churn")
     assert stored.all("dsv", "dset") == []
+
+
+def test_a_version_that_a_pipeline_run_is_pinned_to_is_not_deleted(
+    api: Api, operator: object, store: Storage, tmp_path: Path
+) -> None:
+    """The refusal names the run, also after its end; when the run is deleted, the version goes."""
+    partitioned(api, store, tmp_path / "orders")
+    job = {"command": ["true"], "inputs": {"rows": {"uri": "$(item.uri)", "digest": "$(item.digest)"}}}
+    step = {"name": "months", "forEach": {"partitions": "orders@latest"}, "trainingJob": job}
+    api.apply(applied("PipelineRun", "monthly", {"pipelineSpec": {"steps": [step]}}))
+    users = {"orders-1": "PipelineRun monthly"}
+    eventually("the run is noted", lambda: status(api, "dset", "orders").get("inUse") == users)
+    assert "DatasetVersion orders-1 is used by PipelineRun monthly; wait" in refusal(api, "dsv", "orders-1")
+
+    api.run("patch", "plr", "monthly", "--type=merge", "-p", '{"spec": {"cancel": true}}')
+    eventually("the run has ended", lambda: status(api, "plr", "monthly").get("state") == "Cancelled")
+    refusal(api, "dsv", "orders-1")
+    assert status(api, "dset", "orders").get("inUse") == users
+
+    api.run("delete", "plr", "monthly")
+    eventually("the version goes", lambda: deleted(api, "dsv", "orders-1"))
 
 
 def test_a_namespace_takes_what_is_in_use_along(stored: Api) -> None:

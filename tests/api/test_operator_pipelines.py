@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from bare import Api, eventually
 from hands import complete_job, ended_pod, put, record_step, task_of
-from stories import ready, status, trained
+from stories import partitioned, ready, status, trained
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_operator.shared.testing import applied
@@ -109,3 +109,23 @@ def test_a_plan_says_what_a_run_would_reuse(api, operator, node, store, tmp_path
     assert "rate is 0.2, and was 0.1 in run first" in other
     assert "1 of 2 steps would run" in other
     assert "no run: parameters.rate: expected number, got string" in plan("--set", "rate=much")
+
+
+def test_a_plan_resolves_datasets(api, operator, store, tmp_path):
+    """The cache is asked with the version of an input, and for each partition; a missing version is named."""
+    partitioned(api, store, tmp_path / "orders")
+
+    def reads(name: str, reference: str) -> Manifest:
+        return {"name": name, "trainingJob": {"command": ["true"], "inputs": {"rows": {"dataset": reference}}}}
+
+    part = {"command": ["true"], "inputs": {"rows": {"uri": "$(item.uri)", "digest": "$(item.digest)"}}}
+    months = {"name": "months", "forEach": {"partitions": "orders@1"}, "trainingJob": part}
+    spec = {"steps": [reads("reads", "orders@latest"), reads("waits", "other@latest"), months]}
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(json.dumps(applied("Pipeline", "churn", spec)))
+    argv = [COMMAND, "--kubeconfig", str(api.cluster.kubeconfig), "-n", api.namespace, "plan", str(file)]
+    planned = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300).stdout
+
+    assert "step reads: runs, no record of this step exists" in planned
+    assert "step waits: runs, inputs.rows: Dataset other has no version yet" in planned
+    assert "step months: runs, 1 of 1 repetition; months-0: no record of this step exists" in planned

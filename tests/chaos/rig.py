@@ -42,7 +42,7 @@ CONSTANTS = {
     "ultramarine_operator.kinds.dataset.profiling:LOOK_AGAIN": 0.5 * SPEED,
     "ultramarine_operator.kinds.dataset.refreshing:LOOK_AGAIN": 0.5 * SPEED,
     "ultramarine_operator.kinds.model.compiling:HEAD_START": 0.1 * SPEED,
-    "ultramarine_operator.kinds.model.deleting:LOOK_AGAIN": 0.5 * SPEED,
+    "ultramarine_operator.runs.deleting:LOOK_AGAIN": 0.5 * SPEED,
     "ultramarine_operator.kinds.sweep.plan:STORING": 5.0,  # of the time that objects carry, which is ours
     "ultramarine_operator.kinds.onlineendpoint.deployment.autoscale:PASS": 0.3 * SPEED,
     "ultramarine_operator.kinds.onlineendpoint.deployment.autoscale:ASLEEP_PASS": 0.3 * SPEED,

@@ -51,6 +51,7 @@ CHILDREN = {child for kind in KINDS for child in (*kind.children, *kind.creates)
 OTHERS = (*(CHILDREN - {kind.resource for kind in KINDS}), LEASE)
 BUCKET = "lake"
 DELETE = "delete"  # the container of a Job that deletes an artifact
+VERSIONS = ("ModelVersion", "DatasetVersion")
 OF_A_DELETION = re.compile(r"(?<=-delete)-[0-9a-f]{4}$")
 Id = tuple[str, str]  # kind and name
 
@@ -469,7 +470,7 @@ class World:
             said = TerminationRecord(reason="Unreachable", message="no storage")
             return hands.ended_pod(1, said.to_json(), name=DELETE)
         uri = hands.uri_to_delete(job)
-        users = [v for v in self.all("ModelVersion") if v["spec"]["uri"] == uri]
+        users = [v for kind in VERSIONS for v in self.all(kind) if v["spec"]["uri"] == uri]
         users += [p for p in self.all("Pod") if uri in json.dumps(p["spec"]) and controller_uid(p) not in self._jobs()]
         self.faults += [f"{uri} was deleted, and {' '.join(self.id(user))} needs it" for user in users]
         await asyncio.to_thread(self.storage.delete_artifact, uri)

@@ -12,9 +12,8 @@ from ultramarine_contract.meta import Key, Manifest
 from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_contract.version_records import DeleteTask
 from ultramarine_operator.kinds import KINDS
-from ultramarine_operator.kinds.model.deleting import AT_ONCE, RETRY
-from ultramarine_operator.kinds.model.manifests import delete_job, delete_job_name
 from ultramarine_operator.kinds.model.plan import plan_model
+from ultramarine_operator.runs.deleting import AT_ONCE, RETRY, delete_job, delete_job_name
 from ultramarine_operator.shared.plan import Obj, Plan
 
 PLACE = "s3://lake/team-a/trainingjobs/churn/0a-1b"

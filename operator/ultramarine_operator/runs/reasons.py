@@ -17,6 +17,18 @@ _WAITING: Lines = {
     "CrashLoopBackOff": ("The container fails repeatedly.", "Read the cause in the message."),
     "Unschedulable": ("No node has room for the pod.", "Request less, or add a node."),
 }
+# Files of deleted versions: the condition ArtifactsDeleted, and events.
+DELETING: Lines = {
+    "NothingLeft": ("No artifact is left to delete.", ""),
+    "VersionsExist": ("Artifacts go when their versions are deleted.", ""),
+    "Deleting": ("Artifacts of deleted versions are being deleted.", ""),
+    "DeletionFailed": ("An artifact cannot be deleted; it is retried.", "Follow the message."),
+}
+DELETED: Lines = {
+    "VersionsRetired": ("spec.retention deleted versions.", ""),
+    "ArtifactDeleted": ("The files of a deleted version are gone.", ""),
+    "ArtifactRetained": ("Files stay, since another version uses them.", ""),
+}
 # An attempt that failed. status.failure, the conditions Failed and Succeeded, and the history of attempts have them.
 FAILURES: Lines = {
     **STORAGE,

@@ -20,7 +20,7 @@ from .base import (
     says,
 )
 from .cron import Cron, TimeZone
-from .model import ALIAS_RULES, AliasTarget, VersionNumber
+from .model import ALIAS_RULES, MAX_ARTIFACTS, AliasTarget, Artifact, VersionNumber
 
 MAX_COLUMNS = 1000  # of a declared schema
 MAX_SHOWN_COLUMNS = 200  # of a status; the profile has all
@@ -239,6 +239,12 @@ class DatasetSpec(Schema):
         json_schema_extra=ALIAS_RULES,
     )
     retention: DatasetRetention | None = Field(default=None, description="Versions to keep. Default: all.")
+    deletion_policy: Literal["Retain", "Delete"] = Field(
+        default="Retain",
+        description="Fate of a version's files after the version is deleted, by retention or by hand. Retain: the "
+        "files stay. Delete: uploads, outputs of TrainingJobs and profiles are deleted, unless another version of the "
+        "namespace uses them.",
+    )
     resources: Resources = Field(
         default=Resources(), description="Resources of the pods that import and profile. Default: up to 1 CPU and 1Gi."
     )
@@ -269,6 +275,12 @@ class DatasetStatus(Status):
         max_length=MAX_IN_USE,
         description="Versions that cannot be deleted now, by name, with their users: unfinished runs, "
         "PipelineRuns that are pinned to them, and aliases.",
+    )
+    artifacts: list[Artifact] = Field(
+        default=[],
+        max_length=MAX_ARTIFACTS,
+        description="Folders to delete with their versions, and those of deleted versions that are left; only with "
+        "deletionPolicy Delete.",
     )
     refresh: RefreshStatus | None = Field(default=None, description="Last look at the source.")
     next_refresh_time: str | None = Field(

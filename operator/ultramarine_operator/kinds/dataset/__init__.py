@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from ultramarine.resources.dataset import DatasetSpec, DatasetStatus, DatasetVersionSpec, DatasetVersionStatus
-from ultramarine_contract.meta import DATASET, DATASET_VERSION, PIPELINE_RUN, SWEEP, TRAINING_JOB
+from ultramarine_contract.meta import (
+    DATASET,
+    DATASET_VERSION,
+    JOB,
+    MODEL_VERSION,
+    PIPELINE_RUN,
+    POD,
+    SWEEP,
+    TRAINING_JOB,
+)
 
+from ...runs.deleting import place_of, places_to_delete
 from ...shared.datasets import topic_of
 from ...shared.kind import PLAIN_NAME, READY, Column, Kind
 from . import refreshing
@@ -28,13 +38,14 @@ DATASET_KIND = Kind(
     ),
     plan=plan_dataset,
     questions=refreshing.questions,
-    children=(TRAINING_JOB,),
-    related=(DATASET_VERSION, *READERS, PIPELINE_RUN),
+    children=(TRAINING_JOB, JOB, POD),
+    related=(DATASET_VERSION, MODEL_VERSION, *READERS, PIPELINE_RUN),
     rung_by=(DATASET_VERSION, PIPELINE_RUN),  # whose status has the pins
     rung_by_edits=READERS,
     creates=(DATASET_VERSION,),
-    deletes=(DATASET_VERSION,),
-    topics=lambda dataset: frozenset({topic_of(dataset["metadata"]["name"])}),
+    deletes=(DATASET_VERSION, JOB),
+    confirms=(DATASET_VERSION,),
+    topics=lambda dataset: frozenset((topic_of(dataset["metadata"]["name"]), *places_to_delete(dataset))),
     names=PLAIN_NAME,
 )
 
@@ -60,7 +71,7 @@ VERSION_KIND = Kind(
     children=(TRAINING_JOB,),
     related=(DATASET,),
     rung_by_edits=(DATASET,),
-    topics=lambda version: frozenset({topic_of(str(version["spec"].get("dataset", "")))}),
+    topics=lambda version: frozenset((topic_of(str(version["spec"].get("dataset", ""))), place_of(version))),
     names=(),
     rules=(
         (

@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 from ultramarine.resources.dataset import MAX_IN_USE, DatasetSpec, DatasetStatus
 from ultramarine.resources.dataset_versions import number_of
 from ultramarine.resources.model import version_name, version_number
+from ultramarine_contract.common import artifact_folder, stored_folder
 from ultramarine_contract.errors import listed
 from ultramarine_contract.meta import DATASET_VERSION, Manifest, Ref
 
+from ...runs import deleting
 from ...shared import statuses
 from ...shared.conditions import Condition, find, health, is_true, merge, parse_timestamp, timestamp
 from ...shared.datasets import pinned_by, readers_of, versions_of
@@ -31,7 +33,10 @@ def plan_dataset(dataset: Dataset, seen: Seen, now: datetime) -> Plan:
     users = {version: list(runs) for version, runs in readers.items()}
     for version, runs in pinned_by(dataset.name, seen.others("PipelineRun")).items():
         users.setdefault(version, []).extend(runs)
+    series = _series(dataset, versions, users)
+    deletion = deleting.deletion(series, seen, now)
     retired, expiry = _retired(dataset, versions, users, now)
+    retired = [version for version in retired if deleting.may_go(series, version, seen.platform)]
     latest = max([version_number(dataset.status.get("latestVersion")), *numbers])
     status = DatasetStatus(
         observed_generation=dataset.generation,
@@ -42,7 +47,9 @@ def plan_dataset(dataset: Dataset, seen: Seen, now: datetime) -> Plan:
     )
     if in_use := _in_use(dataset, users):
         status.in_use = in_use
-    conditions = _conditions(dataset, numbers)
+    if deletion.artifacts:
+        status.artifacts = [artifact.status for artifact in deletion.artifacts]
+    conditions = (*_conditions(dataset, numbers), *deletion.conditions)
     step = refreshing.refresh(dataset, seen, now)
     if step is not None:
         status.refresh = step.status
@@ -51,18 +58,34 @@ def plan_dataset(dataset: Dataset, seen: Seen, now: datetime) -> Plan:
         conditions = (*conditions, step.condition)
     merged = merge(dataset.status.get("conditions") or [], conditions, dataset.generation, now)
     names = ", ".join(sorted(version["metadata"]["name"] for version in retired))
-    waits = (LOOK_AGAIN if readers else None, expiry, step.after if step else None)
+    waits = (LOOK_AGAIN if readers else None, expiry, step.after if step else None, deletion.after)
     return Plan(
         {**statuses.dumped(status), "conditions": merged},
-        apply=step.apply if step else (),
+        apply=(*(step.apply if step else ()), *deletion.apply),
         create=step.create if step else (),
-        delete=tuple(Ref.to(DATASET_VERSION, version) for version in retired),
+        delete=(*deletion.delete, *(Ref.to(DATASET_VERSION, version) for version in retired)),
+        absent=deletion.absent,
         events=(
             *((Event("VersionsRetired", f"deleted by spec.retention: {names}"),) if retired else ()),
+            *deletion.events,
             *_refreshed(dataset, step),
         ),
         after=min((wait for wait in waits if wait is not None), default=None),
     )
+
+
+def _series(dataset: Dataset, versions: list[Manifest], users: dict[str, list[str]]) -> deleting.Series:
+    """Return the versions of a Dataset, which stay stored while a run uses them."""
+
+    def places(version: Manifest) -> tuple[str, str]:
+        profile = (version.get("status") or {}).get("profile") or {}
+        return (str(version["spec"]["uri"]), artifact_folder(str(profile.get("uri", ""))))
+
+    def user_of(number: str) -> str:
+        runs = users.get(version_name(dataset.name, number)) or []
+        return f"used by {listed(runs, MAX_NAMED)}" if runs else ""
+
+    return deleting.Series(dataset, DATASET_VERSION, versions, places, (stored_folder,), user_of)
 
 
 def _refreshed(dataset: Dataset, step: Refresh | None) -> tuple[Event, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...runs.reasons import DELETED, DELETING
 from ...shared.reasons import STORAGE, Lines, Table
 
 _VERSION: Lines = {
@@ -27,6 +28,7 @@ TABLES = (
         conditions={
             "Ready": "Each alias leads to an existing version.",
             "Refreshed": "The newest version has the content of the source.",
+            "ArtifactsDeleted": "No artifact is left to delete.",
         },
         reasons={
             "Ready": {
@@ -39,8 +41,9 @@ TABLES = (
                 "Looking": ("The storage is being asked whether the source has changed.", ""),
                 "Importing": ("The source is being imported.", ""),
             },
+            "ArtifactsDeleted": DELETING,
         },
-        events={"VersionsRetired": ("spec.retention deleted versions.", ""), **STORAGE, **_REFRESHED},
+        events={**DELETED, **STORAGE, **_REFRESHED},
     ),
     Table(
         title="DatasetVersion",

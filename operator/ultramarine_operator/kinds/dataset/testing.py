@@ -29,6 +29,7 @@ from ...shared.testing import (
     until_state,
     until_true,
 )
+from .plan import plan_dataset
 from .version import plan_version
 
 FOUND: Manifest = {"type": "Ready", "status": "True", "reason": "ArtifactFound", "message": "stored"}
@@ -58,6 +59,18 @@ def table(number: int) -> Manifest:
     return version(number, uri=uri, digest=digest)
 
 
+def _upload(number: int) -> str:
+    """Folder of the uploads of a Dataset, one for each version so that their files differ."""
+    return f"datasets/upload-{number}/"
+
+
+def uploaded(number: int) -> Manifest:
+    """A version of churn as `ultramarine data put` stores and registers it."""
+    digest = artifact_digest(_upload(number))
+    uri = f"s3://lake/NAMESPACE/{_upload(number)}{digest.removeprefix('sha256:')[:16]}/"
+    return version(number, uri=uri, digest=digest)
+
+
 def stored_dataset(status: Manifest | None = None, **spec: Any) -> Obj[DatasetSpec]:
     """The Dataset churn as the API server returns it."""
     return Obj(stored("Dataset", "churn", spec, status), DatasetSpec.model_validate(spec))
@@ -80,6 +93,13 @@ def profiled_version(platform: Platform) -> Plan:
     return plan_version(obj, seen(platform=platform, related=(owner.manifest,)), NOW)
 
 
+def deleted_dataset_version(platform: Platform) -> Plan:
+    """A version is gone, and its upload is to go."""
+    uri = "s3://lake/team-a/datasets/churn/0123456789abcdef/"
+    left = {"artifacts": [{"version": "1", "uri": uri, "deleting": True}]}
+    return plan_dataset(stored_dataset(left, deletionPolicy="Delete"), seen(platform=platform), NOW)
+
+
 async def _moves_aliases(world: World) -> None:
     await until_true(world, "Dataset", "churn")
     await world.edit("Dataset", "churn", {"spec": {"aliases": {"golden": "2"}}})
@@ -95,6 +115,17 @@ async def _retires_versions(world: World) -> None:
     await world.until("version 1 is gone", lambda: world.get("DatasetVersion", "churn-1") is None)
     await until_true(world, "DatasetVersion", "churn-2")
     await until_true(world, "Dataset", "churn")
+
+
+async def _deletes_its_files(world: World) -> None:
+    """Retention gives version 1 up, whose files a Job deletes at its second attempt; those of version 2 stay."""
+    await until_true(world, "DatasetVersion", "churn-1")
+    world.decide("churn-1-delete", "fails", "succeeds")
+    await world.apply(uploaded(2))
+    await world.until("the files of version 1 are deleted", lambda: any(_upload(1) in uri for uri in world.deleted))
+    kept = "1 artifacts are deleted when their versions are"
+    await until_message(world, "Dataset", "churn", "ArtifactsDeleted", kept)
+    assert not any(_upload(2) in uri for uri in world.deleted)
 
 
 async def _waits_for_its_file(world: World) -> None:
@@ -251,6 +282,7 @@ WHOLE_DATASET: Manifest = {
         "onViolation": "Quarantine",
         "aliases": {"golden": "7"},
         "retention": {"versions": 20, "days": 90},
+        "deletionPolicy": "Retain",
         "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}},
     },
 }
@@ -277,9 +309,9 @@ DATASET_MATERIAL = Material(
     kind="Dataset",
     whole=WHOLE_DATASET,
     least={},
-    defaults={"onViolation": "Quarantine"},
+    defaults={"onViolation": "Quarantine", "deletionPolicy": "Retain"},
     edit={"description": "another one"},
-    free=({"description": "Other.", "aliases": {"golden": "8"}}, {"retention": None}),
+    free=({"description": "Other.", "aliases": {"golden": "8"}}, {"retention": None, "deletionPolicy": "Delete"}),
     rules=DATASET_RULES,
     lives=(
         Life(
@@ -295,6 +327,14 @@ DATASET_MATERIAL = Material(
             (dataset(retention={"versions": 1}), version(1)),
             _retires_versions,
             ("1.csv", "2.csv"),
+        ),
+        Life(
+            "deletes its files",
+            (dataset(retention={"versions": 1}, deletionPolicy="Delete"), uploaded(1)),
+            _deletes_its_files,
+            (_upload(1), _upload(2)),
+            edits=({"deletionPolicy": "Retain"}, {"retention": {"versions": 2}}),
+            refused=(({"deletionPolicy": "Perhaps"}, "deletionPolicy"),),
         ),
         Life(
             "is read",
@@ -314,6 +354,7 @@ DATASET_MATERIAL = Material(
             ("raw.csv",),
         ),
     ),
+    samples=(deleted_dataset_version,),
     complete=_complete_dataset,
     neighbour=Neighbour(lambda name, _: applied("Dataset", name, {"type": "file"}), ready=True),
 )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ultramarine.resources.model import ModelSpec, ModelStatus, ModelVersionSpec, ModelVersionStatus
-from ultramarine_contract.meta import JOB, MODEL, MODEL_VERSION, ONLINE_ENDPOINT, POD
+from ultramarine_contract.meta import DATASET_VERSION, JOB, MODEL, MODEL_VERSION, ONLINE_ENDPOINT, POD
 
+from ...runs.deleting import compiled_place, place_of, places_to_delete
 from ...shared.kind import PLAIN_NAME, Column, Kind, PodGroup
-from .deleting import places_of, places_to_delete
 from .plan import plan_model, plan_version, questions_version
 
 # Jobs that compile a version, and Jobs that delete the files of one.
@@ -25,7 +25,7 @@ MODEL_KIND = Kind(
     ),
     plan=plan_model,
     children=(JOB, POD),
-    related=(MODEL_VERSION, ONLINE_ENDPOINT),
+    related=(MODEL_VERSION, DATASET_VERSION, ONLINE_ENDPOINT),
     rung_by=(MODEL_VERSION, ONLINE_ENDPOINT),
     deletes=(MODEL_VERSION, JOB),
     confirms=(MODEL_VERSION,),
@@ -54,7 +54,9 @@ VERSION_KIND = Kind(
     children=(JOB, POD),
     related=(MODEL, ONLINE_ENDPOINT),
     rung_by_edits=(MODEL, ONLINE_ENDPOINT),
-    topics=lambda version: frozenset((str(version["spec"].get("model", "")), *places_of(version))),
+    topics=lambda version: frozenset(
+        (str(version["spec"].get("model", "")), place_of(version), compiled_place(version))
+    ),
     questions=questions_version,
     names=(),
     rules=(

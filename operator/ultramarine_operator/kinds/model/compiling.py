@@ -18,13 +18,14 @@ from ultramarine_contract.version_records import CompileRecord
 
 from ... import runs
 from ...runs import Closing, Done, Failed, JobView, Lost, ResultReader, Unanswered, waiting
+from ...runs.serverjobs import DEADLINE_SECONDS
 from ...shared import pods, statuses
 from ...shared.conditions import Condition, find, parse_timestamp
 from ...shared.plan import Platform, Seen
 from ...shared.questions import Question
 from ...shared.statuses import cut
 from . import trust
-from .manifests import DEADLINE_SECONDS, STORE, Version, compile_job, compile_job_name, compile_task
+from .manifests import STORE, Version, compile_job, compile_job_name, compile_task
 
 CONDITION = "Compiled"
 COMPATIBLE, MISMATCH = "Compatible", "VersionMismatch"

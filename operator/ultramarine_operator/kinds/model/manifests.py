@@ -1,35 +1,19 @@
-"""The Jobs of the room: one that compiles a ModelVersion, and one that deletes an artifact. No I/O here."""
+"""The Job that compiles a ModelVersion. No I/O here."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from ultramarine.resources.model import Compile, ModelSpec, ModelVersionSpec, version_name
+from ultramarine.resources.model import Compile, ModelVersionSpec
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import Manifest, content_hash
-from ultramarine_contract.version_records import CompileTask, DeleteTask
+from ultramarine_contract.version_records import CompileTask
 
+from ...runs.serverjobs import TMP, server_container, server_job, server_pod, storage_keys
 from ...shared.plan import Obj, Platform
-from ...shared.podspec import (
-    locked_container,
-    platform_job,
-    platform_pod,
-    scratch,
-    storage_env,
-    tls_mounts,
-    with_disk,
-)
+from ...shared.podspec import storage_env, tls_mounts
 
 Version = Obj[ModelVersionSpec]
-Model = Obj[ModelSpec]
 
 STORE = "store"  # the container that has the last word
-DEADLINE_SECONDS = 1800  # from the Job's start, whatever its pods wait for: then the native model is served
-RETRIES = 2
-# Little is asked for, so that compiling takes what others leave; without requests and limits a quota admits no pod.
-RESOURCES: Manifest = {"requests": {"cpu": "10m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "4Gi"}}
-KEPT_SECONDS = 600  # after its end, for a look at the log
-TMP = {"name": "tmp", "mountPath": "/tmp"}
 
 
 def compile_job_name(version: Version) -> str:
@@ -61,30 +45,8 @@ def compile_task(version: Version, compile: Compile, platform: Platform) -> Comp
 
 def compile_job(version: Version, compile: Compile, platform: Platform) -> Manifest:
     """Return the Job whose pod fetches the model, compiles it, and stores the outcome."""
-    return _job(
+    return server_job(
         version, compile_job_name(version), _compiling_pod(compile_task(version, compile, platform).to_json(), platform)
-    )
-
-
-def delete_job_name(model: Model, number: str, uri: str) -> str:
-    """The name of the Job that deletes what a version had stored; a version made again may have stored it elsewhere."""
-    return f"{version_name(model.name, number)}-delete-{content_hash(uri)[:4]}"
-
-
-def delete_job(model: Model, number: str, uri: str, platform: Platform) -> Manifest:
-    """The Job whose pod deletes the artifact of a version that is gone."""
-    container = {
-        **_container("delete", platform),
-        "env": [{"name": contract.ENV_TASK, "value": DeleteTask(uri).to_json()}, *storage_env(platform)],
-        **_keys(platform),
-        "volumeMounts": [TMP, *tls_mounts(platform)],
-    }
-    return _job(model, delete_job_name(model, number, uri), _pod(platform, containers=[container], volumes=("tmp",)))
-
-
-def _job(owner: Obj[Any], name: str, pod: Manifest) -> Manifest:
-    return platform_job(
-        owner.manifest, name, pod, retries=RETRIES, deadline_seconds=DEADLINE_SECONDS, kept_seconds=KEPT_SECONDS
     )
 
 
@@ -95,10 +57,10 @@ def _compiling_pod(task: str, platform: Platform) -> Manifest:
     variables, trust = [{"name": contract.ENV_TASK, "value": task}], tls_mounts(platform)
 
     def container(name: str, mounts: list[Manifest], **more: object) -> Manifest:
-        return {**_container(name, platform), "volumeMounts": mounts, **more}
+        return {**server_container(name, platform), "volumeMounts": mounts, **more}
 
-    with_storage = {"env": [*variables, *storage_env(platform)], **_keys(platform)}
-    return _pod(
+    with_storage = {"env": [*variables, *storage_env(platform)], **storage_keys(platform)}
+    return server_pod(
         platform,
         initContainers=[
             container("fetch", [model, TMP, *trust], **with_storage),
@@ -107,18 +69,3 @@ def _compiling_pod(task: str, platform: Platform) -> Manifest:
         containers=[container(STORE, [{**compiled, "readOnly": True}, TMP, *trust], **with_storage)],
         volumes=("model", "compiled", "tmp"),
     )
-
-
-def _container(command: str, platform: Platform) -> Manifest:
-    resources = with_disk(RESOURCES, platform.serving_disk)
-    run = ["ultramarine-server", command]
-    return locked_container(platform, command, platform.server_image, resources, command=run)
-
-
-def _keys(platform: Platform) -> Manifest:
-    return {"envFrom": [{"secretRef": {"name": platform.storage_secret}}]}
-
-
-def _pod(platform: Platform, *, volumes: tuple[str, ...], **containers: list[Manifest]) -> Manifest:
-    folders = [scratch(name, with_disk(RESOURCES, platform.serving_disk)) for name in volumes]
-    return platform_pod(platform, platform.pods.serving, **containers, volumes=folders)

@@ -12,12 +12,14 @@ from ultramarine_contract.meta import MODEL_VERSION, Manifest, Ref
 from ultramarine_contract.score import score
 from ultramarine_contract.trusted_types import remedy_for, untrusted
 
+from ...runs import deleting
 from ...shared import statuses
 from ...shared.artifacts import FOUND, Artifact
 from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.plan import Event, Obj, Plan, Platform, Seen
 from ...shared.questions import ArtifactFacts, Question
-from . import compiling, deleting, trust
+from . import compiling, trust
+from .deleting import series_of
 from .serving import named, server_of, versions_of
 
 LOOK_AGAIN = timedelta(seconds=30)
@@ -38,8 +40,9 @@ def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
     else:
         conditions = (Condition("Ready", True, "AliasesResolved", counted(len(numbers), "version")),)
     latest = max([version_number(model.status.get("latestVersion")), *numbers])
-    deletion = deleting.deletion(model, seen, now)
-    retired = [v for v in _retired(model, seen) if deleting.may_go(model, v, seen.platform)]
+    series = series_of(model, seen)
+    deletion = deleting.deletion(series, seen, now)
+    retired = [v for v in _retired(model, seen) if deleting.may_go(series, v, seen.platform)]
     status = ModelStatus(
         observed_generation=model.generation,
         versions=len(numbers) - len(retired),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...runs.reasons import DELETED, DELETING
 from ...shared.reasons import STORAGE, Lines, Table
 
 # The server cannot load the model.
@@ -39,18 +40,9 @@ TABLES = (
                 "AliasesResolved": ("Each alias leads to a version.", ""),
                 "VersionNotFound": ("An alias leads to a missing version.", "Correct spec.aliases."),
             },
-            "ArtifactsDeleted": {
-                "NothingLeft": ("No artifact is left to delete.", ""),
-                "VersionsExist": ("Artifacts go when their versions are deleted.", ""),
-                "Deleting": ("Artifacts of deleted versions are being deleted.", ""),
-                "DeletionFailed": ("An artifact cannot be deleted; it is retried.", "Follow the message."),
-            },
+            "ArtifactsDeleted": DELETING,
         },
-        events={
-            "VersionsRetired": ("spec.retention deleted versions.", ""),
-            "ArtifactDeleted": ("The files of a deleted version are gone.", ""),
-            "ArtifactRetained": ("Files stay, since another version uses them.", ""),
-        },
+        events=DELETED,
     ),
     Table(
         title="ModelVersion",
