@@ -104,3 +104,23 @@ def test_a_version_goes_when_nobody_uses_it(ada: Person, platform: Platform) -> 
     ada.run("delete", "dsv", "customers-2")
     ada.run("delete", "dset", "customers")
     ada.run("delete", "dsv", "customers-1")
+
+
+def test_the_files_of_a_version_go_with_it_if_the_dataset_says_so(ada: Person, platform: Platform) -> None:
+    """Delete: the upload goes with its version, by hand; the one of the other version stays."""
+    platform.delete("dset", "shed-rows")
+    platform.delete("dsv", "shed-rows-1", "shed-rows-2")
+    deletes = {"type": "file", "deletionPolicy": "Delete"}
+    platform.apply({"kind": "Dataset", "metadata": {"name": "shed-rows"}, "spec": deletes})
+    file = ada.folder / "rows.bin"
+    for number in (1, 2):
+        file.write_text(f"rows {number}")
+        assert ada.run("data", "put", "rows.bin", "--register", "shed-rows").stdout == f"shed-rows@{number}\n"
+    first, second = (str(platform.get("dsv", f"shed-rows-{number}")["spec"]["uri"]) for number in (1, 2))
+    platform.wait("dset", "shed-rows", lambda s: len(s.get("artifacts", [])) == 2)
+
+    ada.run("delete", "dsv", "shed-rows-1")
+    platform.wait("dset", "shed-rows", lambda s: [a["version"] for a in s.get("artifacts", [])] == ["2"], 240)
+    platform.events("shed-rows", "ArtifactDeleted")
+    assert "does not exist" in ada.run("data", "ls", first, code=1).stderr
+    assert "rows.bin" in ada.run("data", "ls", second).stdout

@@ -129,6 +129,8 @@ class Forecaster:
 
     def _reuse(self, step: Step, document: Document, used: set[str]) -> str:
         """Look for records of a step's work; return the run that made them, or why the step runs."""
+        if not step.cache:
+            return "cache is false"
         if unsure := sorted(used - self._states.keys()):
             return f"step {unsure[0]} runs; the cache is asked with its results"
         if step.for_each is None:
@@ -168,8 +170,6 @@ class Forecaster:
 
     def _looked_up(self, step: Step, name: str, document: Document, item: Any) -> str:
         """Look for a record of one object's work; return its run, or why there is none."""
-        if not step.cache:
-            return "cache is false"
         runnable = runnable_of(step)
         own = runnable.own(document)
         try:
