@@ -74,9 +74,9 @@ def test_what_versions_have_stored_is_remembered():
 @pytest.mark.attack(
     "author/deleting",
     asset="files in the storage",
-    threat="a Model or its status has others deleted than what a version has stored",
-    control="only a folder of the namespace's own trainings, of the shape that the platform gives it, checked by "
-    "plan and pod; with the namespace's keys; not what another version is of",
+    threat="a Model, a Dataset or its status has others deleted than what a version has stored",
+    control="only a folder of the namespace's own trainings or uploads, of the shape that the platform gives it, "
+    "checked by plan and pod; with the namespace's keys; not what another version is of",
 )
 @pytest.mark.parametrize(
     "other",
