@@ -136,7 +136,7 @@ def test_only_what_serves_is_asked(chart, mode):
             expected = [ALL_TCP]
         if name == "sweeps":
             expected = [[{"port": SWEEP_PORT, "protocol": "TCP"}]]
-        if name in ("building", "compiling", "coordinators"):
+        if name in ("building", "compiling", "coordinators", "datasets"):
             expected = []
         if name == "serving":
             expected = [[{"port": port, "protocol": "TCP"} for port in (PORT, GRPC_PORT)]]
