@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from builders import PLATFORM, sweep
+from forks import Fork
 from msgspec.structs import replace
 from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_contract import common as contract
@@ -49,7 +49,7 @@ class Pods:
         self._template = {"command": list(words), **template}
         self.allow(parallel)
         self.jobs: dict[str, Manifest] = {}
-        self.pods: dict[str, subprocess.Popen[bytes]] = {}
+        self.pods: dict[str, Fork] = {}
         self.started: list[int] = []  # numbers of trials, once for each pod
         self.refuses = False  # to answer
         self.broken: set[int] = set()  # trials whose pods cannot start
@@ -76,7 +76,7 @@ class Pods:
         self.url = f"http://127.0.0.1:{self._server.server_port}/sweeps/team-a/hpo"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
-    def coordinate(self, **task: Any) -> subprocess.Popen[bytes]:
+    def coordinate(self, **task: Any) -> Fork:
         """Start the coordinator."""
         (self.fleet.base / "coordinator").mkdir(exist_ok=True)
         (self.fleet.base / "coordinator/token").write_text("projected")
@@ -172,10 +172,7 @@ class Pods:
             contract.ENV_SWEEP_TOKEN: TOKEN,
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
-        with (base / "stderr").open("ab") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-c", POD, str(base), *command(read)], env=environment, stdout=stderr, stderr=stderr
-            )
+        process = Fork(POD, str(base), *command(read), env=environment, stdout=base / "stderr")
         self.pods[name] = process
         self.fleet.processes.append(process)
         self.started.append(told.trial)

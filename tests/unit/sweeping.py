@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forks import Fork, preload
+from ports import free_port
 from ultramarine_contract.sweep_records import SweepSummary, SweepTask, WorkerTask
 from ultramarine_contract.training_records import TrainingTask
-from unit.conftest import free_port
+
+preload(
+    "ultramarine_sweep.samplers.stopping",
+    "ultramarine_sweep.service.sweep",
+    "ultramarine_trainer.trials.job",
+    "ultramarine_trainer.trials.worker",
+    "unit.sweeping",
+)
 
 COORDINATOR = """
 import os, sys
@@ -102,17 +110,17 @@ class Fleet:
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: str = "hpo"
     port: int = field(default_factory=free_port)
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[Fork] = field(default_factory=list)
 
     @property
     def prefix(self) -> str:
         return f"s3://{self.bucket}/sweeps/{self.folder}/"
 
-    def coordinate(self, **task: Any) -> subprocess.Popen[bytes]:
+    def coordinate(self, **task: Any) -> Fork:
         """Start the coordinator on a task."""
         return self._start(COORDINATOR, "coordinator", task_of(self.prefix, **task).to_json(), TOKEN, str(self.port))
 
-    def work(self, name: str, *command: str, token: str = TOKEN, **task: Any) -> subprocess.Popen[bytes]:
+    def work(self, name: str, *command: str, token: str = TOKEN, **task: Any) -> Fork:
         """Start a worker that runs this command, as a pod with this name."""
         text = WorkerTask(f"http://127.0.0.1:{self.port}", command).to_json()
         self.environment["ULTRAMARINE_TASK"] = TrainingTask(**({"output_prefix": self.prefix} | task)).to_json()
@@ -122,20 +130,14 @@ class Fleet:
         """A port for a second coordinator."""
         return free_port()
 
-    def _start(self, program: str, name: str, sweep: str, token: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _start(self, program: str, name: str, sweep: str, token: str, *arguments: str) -> Fork:
         base = self.base / name
         base.mkdir(exist_ok=True)
         told = {"ULTRAMARINE_STORAGE_ENDPOINT": self.endpoint, "ULTRAMARINE_POD": name, "ULTRAMARINE_SWEEP": sweep}
         path = {"PYTHONPATH": os.pathsep.join(sys.path), "ULTRAMARINE_SWEEP_TOKEN": token}
-        with (base / "stderr").open("ab") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-c", program, str(base), *arguments],
-                env={**self.environment, **told, **path},
-                stdout=stderr,
-                stderr=stderr,
-            )
-        self.processes.append(process)
-        return process
+        environment = {**self.environment, **told, **path}
+        self.processes.append(Fork(program, str(base), *arguments, env=environment, stdout=base / "stderr"))
+        return self.processes[-1]
 
     def said(self, name: str) -> str:
         """All that a process has printed."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Fork
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import SweepTask
@@ -283,7 +283,7 @@ def fleet(tmp_path: Path, storage: Storage, bucket: str) -> Iterator[Fleet]:
     fleet.end()
 
 
-def work(fleet: Fleet, name: str, **task: Any) -> subprocess.Popen[bytes]:
+def work(fleet: Fleet, name: str, **task: Any) -> Fork:
     """Start a worker whose trials keep their epochs."""
     fleet.environment["BASE"] = name
     return fleet.work(name, "sh", "-c", EPOCHS, "$(params.x)", checkpoint=CheckpointTask(), **task)

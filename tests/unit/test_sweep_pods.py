@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Fork
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_sweep.state import journal
@@ -52,7 +52,7 @@ def trials(fleet: Fleet, storage: Storage) -> dict[int, Trial]:
     return {trial.params["x"]: trial for trial in finished.values()}
 
 
-def over(coordinator: subprocess.Popen[bytes], fleet: Fleet) -> None:
+def over(coordinator: Fork, fleet: Fleet) -> None:
     assert coordinator.wait(240) == 0, fleet.said("coordinator")
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from forks import Fork
 from ultramarine_contract.cache_records import CacheRecord, CacheTask, record_uri
 from ultramarine_contract.common import EXIT_TRY_AGAIN, STREAM_PORT, TERMINATION_LIMIT
 from ultramarine_contract.parameters import fill
@@ -31,7 +31,7 @@ def trials(fleet: Fleet, storage: Storage) -> dict[int, Trial]:
     return {trial.params["x"]: trial for trial in finished.values()}
 
 
-def over(coordinator: subprocess.Popen[bytes], *workers: subprocess.Popen[bytes]) -> list[int]:
+def over(coordinator: Fork, *workers: Fork) -> list[int]:
     """Wait until a sweep is over; return all exit codes."""
     return [process.wait(240) for process in (coordinator, *workers)]
 

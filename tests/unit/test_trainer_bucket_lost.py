@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +13,12 @@ from typing import Any
 
 import pytest
 from builders import ended_container, pod, training_job
+from forks import Fork, preload
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import CheckpointRecord, CheckpointTask, TerminationRecord, TrainingTask
 from ultramarine_operator.shared import pods
 
+preload("ultramarine_trainer.attempt.run")
 PATIENCE = 120.0
 
 # The trainer with shorter times: checkpoints are looked for, and the log is sent, all the time.
@@ -70,7 +71,7 @@ class Job:
         self.base, self.storage, self.bucket = base, storage, bucket
         self.prefix = f"s3://{bucket.name}/runs/churn/"
         self.environment = os.environ | {"ULTRAMARINE_STORAGE_ENDPOINT": storage.name, "ULTRAMARINE_POD": "churn-0-abc"}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Fork | None = None
         (base / "image").mkdir()
         (base / "outputs/model").mkdir(parents=True)
 
@@ -81,13 +82,12 @@ class Job:
 
     def run(self, **task: Any) -> None:
         text = TrainingTask(output_prefix=self.prefix, checkpoint=CheckpointTask(), **task).to_json()
-        with (self.base / "stdout").open("wb") as stdout, (self.base / "stderr").open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(self.base), sys.executable, "-c", COMMAND, str(self.base)],
-                env=self.environment | {"ULTRAMARINE_TASK": text},
-                stdout=stdout,
-                stderr=stderr,
-            )
+        output, errors = self.base / "stdout", self.base / "stderr"
+        for file in (output, errors):
+            file.write_bytes(b"")
+        command = (sys.executable, "-c", COMMAND, str(self.base))
+        variables = self.environment | {"ULTRAMARINE_TASK": text}
+        self.process = Fork(PROGRAM, str(self.base), *command, env=variables, stdout=output, stderr=errors)
 
     @property
     def away(self) -> Path:

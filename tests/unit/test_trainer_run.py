@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Fork, preload
 from ultramarine_contract.common import ArtifactManifest
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import TerminationRecord, TrainingContext, TrainingTask
 from unit.packages import stored_environment
 
+preload("ultramarine_trainer.attempt.run")
 PROGRAM = """
 import os, sys
 from pathlib import Path
@@ -43,12 +45,9 @@ class Pod:
 
     def start(self, *command: str, **task: Any) -> subprocess.Popen[str]:
         """Start the trainer on a task, some of whose fields may be of its context; the caller ends it."""
-        told = {name: task.pop(name) for name in TrainingContext.__struct_fields__ if name in task}
-        text = TrainingTask(**({"output_prefix": self.prefix} | task)).to_json()
-        context = TrainingContext(**told).to_json()
         return subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(self.base), *command],
-            env={"ULTRAMARINE_TASK": text, "ULTRAMARINE_CONTEXT": context} | self.environment,
+            env=self._variables(task),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -56,9 +55,21 @@ class Pod:
 
     def run(self, *command: str, **task: Any) -> tuple[int, TerminationRecord, str, str]:
         """Run the trainer to its end; return exit code, termination record, stdout and stderr."""
-        with self.start(*command, **task) as process:
-            stdout, stderr = process.communicate(timeout=240)
-        return process.returncode, self.record(), stdout, stderr
+        output, errors = self.base / "stdout", self.base / "stderr"
+        for file in (output, errors):
+            file.write_bytes(b"")
+        process = Fork(PROGRAM, str(self.base), *command, env=self._variables(task), stdout=output, stderr=errors)
+        try:
+            code = process.wait(240)
+        finally:
+            process.kill()
+        return code, self.record(), output.read_text(), errors.read_text()
+
+    def _variables(self, task: dict[str, Any]) -> dict[str, str]:
+        context = {name: task.pop(name) for name in TrainingContext.__struct_fields__ if name in task}
+        text = TrainingTask(**({"output_prefix": self.prefix} | task)).to_json()
+        variables = {"ULTRAMARINE_TASK": text, "ULTRAMARINE_CONTEXT": TrainingContext(**context).to_json()}
+        return variables | self.environment
 
     def record(self) -> TerminationRecord:
         return TerminationRecord.from_json((self.base / "log").read_text())
