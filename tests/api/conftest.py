@@ -56,7 +56,7 @@ def api(namespace: Callable[[], Api]) -> Api:
 def operator(api: Api, object_store: ObjectStore, tmp_path: Path) -> Iterator[Operator]:  # noqa: F811
     """The real operator, running, for the namespace of the test; it is started and killed as the test likes."""
     (object_store.folder / "lake").mkdir(exist_ok=True)
-    process = Operator(api, object_store, tmp_path / "operator.log")
+    process = Operator(api, object_store, tmp_path / "operator.log", forked=True)
     process.start()
     yield process
     process.kill()
@@ -72,6 +72,7 @@ def replica(api: Api, object_store: ObjectStore, tmp_path: Path) -> Iterator[Cal
         config = account(where, name, tmp_path)
         admit(where, name, *rights)
         log = tmp_path / f"{where.namespace}-{name}.log"
+        more = {"forked": "program" not in more, **more}
         made.append(replace(Operator(where, object_store, log, identity=name, kubeconfig=config), **more))
         return made[-1]
 

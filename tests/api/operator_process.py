@@ -18,6 +18,7 @@ import hands
 import httpx
 import pytest
 from bare import Api, eventually
+from forks import Fork, preload
 from ports import free_port as free_port
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import Manifest
@@ -25,7 +26,18 @@ from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import TerminationRecord
 from unit.conftest import ObjectStore
 
+preload("ultramarine_operator.__main__")
 BUCKET = "lake"
+# What `python -m ultramarine_operator` does, in a process that has imported all.
+FORKED = """
+import os
+from kubernetes.aio.config import kube_config as by_watches
+from kubernetes.config import kube_config
+from ultramarine_operator.__main__ import main
+for library in (kube_config, by_watches):  # they have read the variable when they were imported
+    library.KUBE_CONFIG_DEFAULT_LOCATION = os.environ["KUBECONFIG"]
+main()
+"""
 WRITES = ("create", "update", "patch", "patch/status", "delete")
 
 
@@ -40,11 +52,12 @@ class Operator:
     identity: str = "operator-0"  # as in a pod whose container is restarted: the Lease is its own still
     kubeconfig: Path | None = None  # by default the administrator's
     program: tuple[str, ...] = ("-m", "ultramarine_operator")
+    forked: bool = False  # whether it starts at once, in place of the program
     gateway: str = ""  # HOST:PORT of the namespace's, if it has one
     gateway_api: str = ""  # the chart's value of that name, as JSON
     hears: bool = False  # whether pods may post how far they are
     records: bool = False  # whether it writes records of lineage and audit
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Fork | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -73,10 +86,14 @@ class Operator:
 
     def launch(self) -> None:
         """Start it, and wait for nothing."""
+        settings = self.log.with_suffix(".settings.yaml")
+        settings.write_text(json.dumps(self.settings))
+        options = ("--settings", str(settings))
+        if self.forked:
+            self.process = Fork(FORKED, *options, env=self.environment, stdout=self.log)
+            return
         with self.log.open("ab") as log:
-            settings = self.log.with_suffix(".settings.yaml")
-            settings.write_text(json.dumps(self.settings))
-            command = [sys.executable, *self.program, "--settings", str(settings)]
+            command = [sys.executable, *self.program, *options]
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
 
     def start(self) -> None:
