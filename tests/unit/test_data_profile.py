@@ -14,6 +14,7 @@ import pytest
 from measuring import peak_memory
 from ultramarine_contract.dataset_records import ColumnTask, ExpectationTask, ProfileSummary, ProfileTask
 from ultramarine_data.__main__ import main
+from ultramarine_data.page import MAX_CARDS
 from ultramarine_data.profiling import write_profile
 
 ROWS = 3000
@@ -213,14 +214,17 @@ def test_a_column_of_mixed_types_is_text(tmp_path: Path) -> None:
     assert violation.examples == ('row 200001: {"n": "none"}',)
 
 
-def test_a_table_with_5000_columns_has_a_profile(tmp_path: Path) -> None:
-    """The summary has the first columns, the files all of them."""
-    names = ",".join(f"c{i}" for i in range(5000))
-    rows = "\n".join(",".join(str(i * j % 97) for i in range(5000)) for j in range(20))
+def test_a_table_with_more_columns_than_the_page_has_a_profile(tmp_path: Path) -> None:
+    """The summary has the first columns, the page more of them, the files all."""
+    count = MAX_CARDS + 30
+    names = ",".join(f"c{i}" for i in range(count))
+    rows = "\n".join(",".join(str(i * j % 97) for i in range(count)) for j in range(20))
     summary, columns = profiled(tmp_path, {"a.csv": f"{names}\n{rows}\n"})
-    assert (summary.rows, summary.column_count, len(summary.columns), len(columns)) == (20, 5000, 200, 5000)
+    assert (summary.rows, summary.column_count, len(summary.columns), len(columns)) == (20, count, 200, count)
     assert len(summary.to_json()) < 64 * 1024
-    assert "4,000 more columns" in (tmp_path / "profile/profile.html").read_text()
+    page = (tmp_path / "profile/profile.html").read_text()
+    assert page.count('<div class="card">') == MAX_CARDS
+    assert "30 more columns" in page
 
 
 @pytest.mark.parametrize(
