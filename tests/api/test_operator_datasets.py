@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from bare import Api, Refused, eventually
@@ -36,6 +37,18 @@ def in_use(api: Api) -> Manifest:
     """Users of versions, as the status of the Dataset names them."""
     users: Manifest = status(api, "dset", "churn").get("inUse", {})
     return users
+
+
+def look_now(api: Api) -> None:
+    """Have the operator look at churn now; the end of a run and its version come to it by its next look, after 30 s."""
+    api.run("annotate", "dset", "churn", f"looked-at={uuid4()}", "--overwrite")
+
+
+def noted(api: Api, users: Manifest) -> None:
+    """Wait until the run has its version, and the Dataset these users."""
+    eventually("the run has its version", lambda: status(api, "tj", "reader").get("datasets"))
+    look_now(api)
+    eventually("the users are noted", lambda: in_use(api) == users)
 
 
 def refusal(api: Api, kind: str, name: str) -> str:
@@ -86,13 +99,14 @@ def test_a_version_with_an_alias_is_not_deleted(stored: Api) -> None:
 def test_what_an_unfinished_run_reads_is_not_deleted(stored: Api) -> None:
     """Neither the version nor its Dataset, until the run is gone; another version is free."""
     stored.apply(reader("churn@latest"))
-    eventually("the run is noted", lambda: in_use(stored) == {"churn-2": "TrainingJob reader"})
+    noted(stored, {"churn-2": "TrainingJob reader"})
 
     assert "DatasetVersion churn-2 is used by TrainingJob reader; wait" in refusal(stored, "dsv", "churn-2")
     assert "Dataset churn is used: churn-2 by TrainingJob reader; wait" in refusal(stored, "dset", "churn")
 
     stored.run("delete", "dsv", "churn-1")
     stored.run("delete", "tj", "reader")
+    look_now(stored)
     eventually("nobody reads it", lambda: in_use(stored) == {})
     eventually("the version goes", lambda: deleted(stored, "dsv", "churn-2"))
     stored.run("delete", "dset", "churn")
@@ -123,8 +137,7 @@ def test_a_version_that_a_pipeline_run_is_pinned_to_is_not_deleted(
 def test_a_namespace_takes_what_is_in_use_along(stored: Api) -> None:
     """In a namespace that is being deleted nothing is refused."""
     stored.apply(dataset(aliases={"golden": 1}), reader("churn@2"))
-    users = {"churn-1": "alias golden", "churn-2": "TrainingJob reader"}
-    eventually("both are noted", lambda: in_use(stored) == users)
+    noted(stored, {"churn-1": "alias golden", "churn-2": "TrainingJob reader"})
     refusal(stored, "dset", "churn")
 
     stored.run("delete", "namespace", stored.namespace, "--wait=false")
