@@ -52,7 +52,9 @@ def gone() -> Iterator[None]:
     finished("down")
 
 
-@pytest.mark.parametrize("after", [0.2, 0.5, 0.8, 1.2, 2.0, 3.0])
+@pytest.mark.parametrize(
+    "after", [0.5, 1.2, 3.0, *(pytest.param(after, marks=pytest.mark.slow) for after in (0.2, 0.8, 2.0))]
+)
 def test_up_killed_at_any_moment_is_repaired_by_the_next(gone, after):
     """SIGKILL for `up` and all that belongs to its session, then `up` again: the API server answers."""
     with launcher("up", "--tier", "bare") as process:
