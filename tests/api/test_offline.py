@@ -65,9 +65,13 @@ def test_an_example_of_a_rule_has_one_verdict(empty, kind):
 
 @pytest.mark.parametrize("kind", MATERIALS)
 def test_a_limit_has_one_verdict(empty, kind):
-    """A value beyond a bound, a size, an enum or a type is refused by both, at the same field."""
+    """A value beyond a bound, a size, an enum or a type is refused by both, at the same field.
+
+    What a kind has borrowed of another kind's spec is asked there.
+    """
     differing = {}
-    for limit in limits(schema_of(documents()[kind])["properties"]["spec"], ("spec",)):
+    spec = schema_of(documents()[kind])["properties"]["spec"]
+    for limit in limits(spec, ("spec",), MATERIALS[kind].borrowed):
         manifest = placed(whole(kind), limit.path, limit.beyond)
         server, offline = empty.verdict(manifest), admission_faults(manifest)
         at = re.compile(expression(limit.path))
