@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from pages import ROOT, around_typed, blocks, is_printed, missing, script, typed
+from pages import ROOT, Block, around_typed, blocks, is_printed, missing, script, typed
 from terminal import Shown, Terminal, picture
 from ultramarine_cluster import packages, target
 
@@ -52,6 +52,11 @@ def run(clone: Path, commands: str) -> str:
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
+
+
+def after_demo(page: Path | Iterable[Block]) -> str:
+    """Return the commands of a page without `make demo`, which the fixture `demo` has run."""
+    return script(page).replace("make demo\n", "")
 
 
 def forget(clone: Path, *names: str) -> None:
@@ -111,7 +116,7 @@ def test_the_demo_runs_under_restricted_pod_security(demo: str, embedded: target
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_a_tutorial_does_what_it_shows(page: Path, clone: Path, demo: str) -> None:
     """Every command of a tutorial succeeds in order, and prints the lines that the page shows."""
-    output = run(clone, script(page))
+    output = run(clone, after_demo(page))
     assert missing(page, output) == [], output
 
 
@@ -152,7 +157,7 @@ def test_the_readme_does_what_it_shows(clone: Path, demo: str) -> None:
     """The commands of the README's first sections succeed in order, from the demo to a model by YAML."""
     readme = ROOT / "README.md"
     end = readme.read_text().partition("\n## On a platform that runs\n")[0].count("\n")
-    run(clone, script(block for block in blocks(readme) if block.line <= end))
+    run(clone, after_demo(block for block in blocks(readme) if block.line <= end))
     forget(clone, "tumors", "cancer")
 
 
@@ -164,9 +169,8 @@ def recorded(
     before, after = around_typed(TYPED)
     folder = tmp_path_factory.mktemp("terminal")
     state = folder / "state.bash"
-    setup = script(before).replace("make demo\n", "")  # the fixture `demo` has run it
     forget(clone, "vineyard")
-    run(clone, f"{setup}declare -px > {state}\nprintf 'cd %q' \"$PWD\" >> {state}\n")
+    run(clone, f"{after_demo(before)}declare -px > {state}\nprintf 'cd %q' \"$PWD\" >> {state}\n")
     try:
         with Terminal(folder, f"source {state}", "From a folder to a served model") as terminal:
             yield terminal, [terminal.type(command.command) for command in typed(TYPED)]
