@@ -65,6 +65,7 @@ def cellar(platform: Platform) -> Iterator[tuple[Platform, str]]:
     platform.delete("sw", NAME)
 
 
+@pytest.mark.slow
 def test_a_forest_is_trained_with_autolog_and_served(cellar):
     """A forest saved as .skops becomes a version and answers, rows with missing cells too, without any consent."""
     platform, uri = cellar
@@ -80,6 +81,7 @@ def test_a_forest_is_trained_with_autolog_and_served(cellar):
     assert (len(predictions), right) == (40, 40)
 
 
+@pytest.mark.slow
 def test_the_forest_is_compiled_while_it_serves(cellar):
     """By default the version's answers are compared, and the endpoint rolls without a failed request."""
     platform, _ = cellar
