@@ -15,6 +15,7 @@ def ada(platform: Platform, tmp_path: Path, tmp_path_factory: pytest.TempPathFac
     return Person(tmp_path, data_scientist(platform, "command-projects", tmp_path_factory.mktemp("ada")))
 
 
+@pytest.mark.slow
 def test_new_projects_run_as_they_are(ada: Person) -> None:
     """The files of a template are valid, train with the trainer image's packages, and register their model."""
     for template in ("sklearn", "xgboost"):
