@@ -84,6 +84,7 @@ def test_a_version_takes_its_artifact_along_where_the_model_says_so(platform):
     assert stored(platform, fourth) == 0
 
 
+@pytest.mark.slow
 def test_without_a_word_about_it_artifacts_stay(platform):
     """deletionPolicy Retain, the default: the files outlive the version, and the Model."""
     (uri,) = trained(platform, "kept-files", "kept-files")
