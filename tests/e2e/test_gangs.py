@@ -11,8 +11,10 @@ from test_training_life import evict, pods
 TOGETHER = """
 import json, os, socket, sys, time
 rank, world = int(os.environ["NODE_RANK"]), int(os.environ["NNODES"])
-path, last = "/mnt/checkpoints/state.json", int(sys.argv[2])
+path = "/mnt/checkpoints/state.json"
 step = json.load(open(path))["step"] if os.path.exists(path) else 0
+# "evicted": it counts until a pod is taken away, and a few steps more after that.
+last = int(sys.argv[2]) if sys.argv[2] != "evicted" else step + 6 if step else 10**6
 print(f"resumed={step} world={world}", flush=True)
 if world > 1:
     address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
@@ -53,7 +55,7 @@ def gang(name: str, *words: str, **spec):
 
 def test_a_lost_node_comes_back(platform: Platform):
     """A pod is evicted: the other one stays, both go on from the checkpoint, and nothing counts as a failure."""
-    platform.apply(gang("reunion", "40"))
+    platform.apply(gang("reunion", "evicted"))
     platform.wait("tj", "reunion", lambda s: s.get("lastCheckpoint"))
     before = {pod["metadata"]["name"].rsplit("-", 1)[0]: pod["metadata"]["name"] for pod in pods(platform, "reunion")}
     evict(platform, before["reunion-1"])
