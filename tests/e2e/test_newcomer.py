@@ -159,6 +159,7 @@ def colleague(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
         admin.run("delete", "namespace", SECOND, "--wait=false")
 
 
+@pytest.mark.slow
 @pytest.mark.exclusive
 def test_a_data_scientist_in_a_second_namespace_needs_no_other_rights(cellar, colleague, tmp_path):
     """With that role alone: her own CSV, a forest, an endpoint with her own key, and an answer; not the neighbour's."""
