@@ -80,6 +80,7 @@ def test_a_seed_gives_the_same_trials_again(platform):
 
 
 @pytest.mark.exclusive
+@pytest.mark.slow
 def test_coordinator_worker_and_operator_are_killed_and_no_trial_is_lost(platform):
     """Each finished trial counts once, whatever was killed meanwhile."""
     slow = ["sh", "-c", "sleep 1; echo loss=$(params.x)"]
