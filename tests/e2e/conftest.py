@@ -27,7 +27,10 @@ HERE = Path(__file__).parent
 CRDS = REPOSITORY / "charts" / "ultramarine" / "files" / "crds.yaml"
 OURS = ("sched", "plr", "pl", "sw", "tj", "oe", "env", "dset", "dsv", "mv", "mdl")
 # The files that take longest: they begin first, so that no worker waits for another one in the end.
-SLOWEST = ("tutorials", "training_life", "serving", "rollout", "newcomer", "compile", "failures", "sources", "pool")
+SLOWEST = (
+    "tutorials", "sdk", "command_data", "training_life", "command_endpoints", "lineage", "pipelines", "serving",
+    "gateway", "rollout", "newcomer", "compile", "failures", "sources", "pool",
+)  # fmt: skip
 # A test's own limit, with its fixtures, which may build images: each wait in it has a shorter one.
 SECONDS = 1800
 SHORT = {"hpa": "horizontalpodautoscaler", "pdb": "poddisruptionbudget"}
