@@ -31,7 +31,8 @@ def everywhere(api: Api, object_store: ObjectStore, tmp_path: Path) -> Iterator[
     rendered = subprocess.run(
         [*helm, *(word for value in VALUES for word in ("--set", value))], capture_output=True, text=True, check=True
     ).stdout
-    chosen = [found for found in yaml.safe_load_all(rendered) if found and found["kind"] in RIGHTS]
+    documents = yaml.load_all(rendered, Loader=yaml.CSafeLoader)  # the CRDs are long
+    chosen = [found for found in documents if found and found["kind"] in RIGHTS]
     assert {found["kind"] for found in chosen} == RIGHTS
     home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}}
     api.cluster.run("apply", "-f", "-", input=yaml.safe_dump_all([home, *chosen]))

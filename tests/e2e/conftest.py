@@ -258,7 +258,7 @@ def apply_as_helm(to: target.Target, text: str) -> None:
 
     What it has marked them with stays.
     """
-    manifests = [manifest for manifest in yaml.safe_load_all(text) if manifest]
+    manifests = [manifest for manifest in yaml.load_all(text, Loader=yaml.CSafeLoader) if manifest]
     for manifest in manifests:
         meta = manifest["metadata"]
         live = to.run("get", manifest["kind"], meta["name"], "--ignore-not-found", "-o", "json").strip()
@@ -268,7 +268,7 @@ def apply_as_helm(to: target.Target, text: str) -> None:
                 **(meta.get(field) or {}),
             }
     as_helm = ("--server-side", "--force-conflicts", "--field-manager=helm")
-    to.run("apply", *as_helm, "-f", "-", input=yaml.safe_dump_all(manifests))
+    to.run("apply", *as_helm, "-f", "-", input="\n---\n".join(map(json.dumps, manifests)))
 
 
 @pytest.fixture(scope="session")
