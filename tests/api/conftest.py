@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from bare import Api, eventually, free_lease, install, requests_to
 from operator_process import Node, Operator
 from stories import serving, status, there, trained, training, until
 from ultramarine_cluster import cluster
+from ultramarine_contract.meta import LEASE
 from ultramarine_contract.storage import Keys, Storage
 from unit.conftest import ObjectStore, object_store  # noqa: F401  the fixture of the unit tests serves here too
 
@@ -39,8 +39,8 @@ def namespace(bare: cluster.Cluster) -> Iterator[Callable[[], Api]]:
 
         def make() -> Api:
             name = f"team-{next(_numbers)}"
-            team = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-            bare.run("create", "-f", "-", input="\n---\n".join(map(json.dumps, (team, free_lease(name)))))
+            http.post("/api/v1/namespaces", json={"metadata": {"name": name}}).raise_for_status()
+            http.post(LEASE.path(name), json=free_lease(name)).raise_for_status()
             return Api(bare, http, name)
 
         yield make
