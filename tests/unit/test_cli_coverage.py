@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import shlex
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import click
@@ -45,6 +46,7 @@ def calls(file: Path) -> Iterator[str]:
             yield " ".join(texts(node.args))
 
 
+@cache
 def at_a_terminal() -> set[str]:
     """Return the command lines of the end-to-end tests that have a user at a terminal, and of the typed tutorial."""
     files = [file for file in (TESTS / "e2e").glob("test_*.py") if "from person import" in file.read_text()]
