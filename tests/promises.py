@@ -58,17 +58,19 @@ def proofs(root: Path = ROOT) -> list[Proof]:
 def _proofs(path: str, source: str) -> Iterator[Proof]:
     tier = next((tier for beginning, tier in TIERS.items() if path.startswith(beginning)), "none")
     module = ast.parse(source)
+    lines = source.splitlines()
     assigned = (node for node in module.body if isinstance(node, ast.Assign))
-    common = {mark for node in assigned if ast.unparse(node.targets[0]) == "pytestmark" for mark in _marks(node.value)}
+    own = (node.value for node in assigned if ast.unparse(node.targets[0]) == "pytestmark")
+    common = {mark for value in own for mark in _marks(value, lines)}
     for node in ast.walk(module):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-            marks = common | {mark for decorator in node.decorator_list for mark in _marks(decorator)}
+            marks = common | {mark for decorator in node.decorator_list for mark in _marks(decorator, lines)}
             target = "chaos" if "long" in marks else "test-all" if "slow" in marks else tier
             yield Proof(path, node.name, target, tuple(_attacks(node)))
 
 
-def _marks(node: ast.AST) -> set[str]:
-    return set(re.findall(r"pytest\.mark\.(\w+)", ast.unparse(node)))
+def _marks(node: ast.expr, lines: list[str]) -> set[str]:
+    return set(re.findall(r"pytest\.mark\.(\w+)", "\n".join(lines[node.lineno - 1 : node.end_lineno])))
 
 
 def _attacks(test: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str, str]]:
