@@ -10,6 +10,17 @@ import yaml
 from onefolder.tree import GOLDEN, KIND_FOLDER, Tree, grown
 from ultramarine_contract.meta import GROUP, Manifest
 
+# The names of all generated files; the exit code is that of `python -m ultramarine_operator.generate --check`.
+LISTED_AND_CHECKED = """
+import functools, sys
+from ultramarine_operator.generate import __main__ as generate
+generate.files = functools.cache(generate.files)
+for path in generate.files():
+    print(path.relative_to(generate.ROOT))
+sys.argv = ["generate", "--check"]
+generate.main()
+"""
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
@@ -25,16 +36,11 @@ def added(tree: Tree) -> dict[str, str]:
 
 def test_only_one_folder_is_written_by_hand(tree: Tree, added: dict[str, str]) -> None:
     """Every other file that differs is written by the generator, which finds nothing more to write."""
-    generated = tree.run(
-        "-c",
-        "from ultramarine_operator.generate.__main__ import ROOT, files\n"
-        "for path in files(): print(path.relative_to(ROOT))",
-    ).split()
+    generated = tree.run("-c", LISTED_AND_CHECKED).split()
     by_hand = [path for path in added if path not in generated]
 
     assert by_hand
     assert {str(Path(path).parent) for path in by_hand} == {str(KIND_FOLDER)}
-    tree.run("-m", "ultramarine_operator.generate", "--check")
 
 
 def test_the_api_and_its_pages_follow(added: dict[str, str]) -> None:
