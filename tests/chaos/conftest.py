@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from api.bare import install
 from process import Zygote
-from rig import Outcome, Rig
+from rig import Outcomes, Rig
 from sample import ALL_RUNS, Sample, drawn
 from ultramarine_cluster import cluster
 from unit.conftest import ObjectStore, object_store  # noqa: F401  the fixture of the unit tests serves here too
@@ -62,9 +62,11 @@ def zygote() -> Iterator[Zygote]:
 
 
 @pytest.fixture(scope="session")
-def known() -> dict[str, Outcome]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Outcomes:
     """The undisturbed runs, which all tests compare theirs with."""
-    return {}
+    folder = tmp_path_factory.getbasetemp().parent / f"undisturbed-{testrun_uid}"
+    folder.mkdir(exist_ok=True)
+    return Outcomes(folder)
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ async def rig(
     bare: cluster.Cluster,
     object_store: ObjectStore,  # noqa: F811
     zygote: Zygote,
-    known: dict[str, Outcome],
+    undisturbed: Outcomes,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
@@ -82,5 +84,5 @@ async def rig(
     for name, value in object_store.credentials.items():
         monkeypatch.setenv(name, value)
     mine = request.config.stash[sample]
-    async with Rig(bare, object_store, zygote, tmp_path, known, request.node.name, mine).watching() as ready:
+    async with Rig(bare, object_store, zygote, tmp_path, undisturbed, request.node.name, mine).watching() as ready:
         yield ready

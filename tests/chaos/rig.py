@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
 import json
 import os
+import pickle
 import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,26 @@ class Outcome:
     made: Counter[Id]
     fired: int
     history: str
+
+
+@dataclass
+class Outcomes:
+    """Outcomes of undisturbed runs by life; the workers of a run of pytest share them by a folder."""
+
+    folder: Path
+    kept: dict[str, Outcome] = field(default_factory=dict)
+
+    async def of(self, life: str, run: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Return the outcome of a life, which one worker lives while the others wait for it."""
+        if life not in self.kept:
+            with (self.folder / sha256(life.encode()).hexdigest()).open("a+b") as file:
+                await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+                file.seek(0)
+                if not (content := file.read()):
+                    content = pickle.dumps(await run())
+                    file.write(content)
+            self.kept[life] = pickle.loads(content)
+        return self.kept[life]
 
 
 @dataclass
@@ -198,7 +221,7 @@ class Rig:
     store: ObjectStore
     zygote: Zygote
     folder: Path
-    known: dict[str, Outcome]  # undisturbed runs by life
+    undisturbed: Outcomes
     test: str = ""
     sample: Sample = ALL_RUNS
     api: Api = field(init=False)
@@ -375,9 +398,7 @@ class Rig:
     async def calm(self, life: Life) -> Outcome:
         """The undisturbed run of a life; it is made once."""
         async with self.gates[str(life)]:
-            if str(life) not in self.known:
-                self.known[str(life)] = await self.run(life, patience=PATIENCE)
-        return self.known[str(life)]
+            return await self.undisturbed.of(str(life), lambda: self.run(life, patience=PATIENCE))
 
 
 def _ids(calls: Iterable[Call]) -> Iterable[Id]:
