@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from multiprocessing import connection, forkserver
 from pathlib import Path
 from threading import Lock
@@ -70,6 +71,7 @@ class Fork:
         self.send_signal(signal.SIGKILL)
 
 
+@cache
 def _ensure_server() -> None:
     """Start the server with the path of the tests, by which it finds the modules."""
     path = os.environ.get("PYTHONPATH")
