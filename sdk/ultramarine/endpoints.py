@@ -269,7 +269,7 @@ class Endpoint:
     ) -> Answer:
         """Return the answer to any request, such as one to a container. Raises EndpointError for an error status.
 
-        With `repeat` a request whose connection was lost is sent again; it is lost without an answer after `seconds`,
+        With `repeat` a request whose connection was lost is sent again. Without an answer it is lost after `seconds`,
         by default after the deployment's own timeout.
         """
         pin = {PIN_HEADER: deployment} if deployment else {}
