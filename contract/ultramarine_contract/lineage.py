@@ -162,7 +162,7 @@ _OF_STEP = (
 def _step(step: Manifest) -> Part | None:
     """Return the object that did a step's work, in this run or in the run whose results were reused."""
     if job := (step.get("cached") or {}).get("job"):
-        return Part(reference("TrainingJob", str(job)), f"step {step['name']}, reused")
+        return Part(reference(str(step.get("kind") or "TrainingJob"), str(job)), f"step {step['name']}, reused")
     if step.get("child") and step.get("kind"):
         return Part(reference(str(step["kind"]), str(step["child"])), f"step {step['name']}")
     return None

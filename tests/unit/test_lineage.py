@@ -130,7 +130,7 @@ def runs():
     done = {"state": "Succeeded", "startTime": END, "completionTime": END}
     clean = {"name": "clean", "kind": "TrainingJob", "child": "clean-1", **done}
     fit = {"name": "fit", "kind": "TrainingJob", "child": "fit-1", "missReason": "command is b, and was a", **done}
-    reused = {"name": "clean", "cached": {"run": "first", "job": "clean-1"}, **done}
+    reused = {"name": "clean", "kind": "TrainingJob", "cached": {"run": "first", "job": "clean-1"}, **done}
     manifests = (
         pipeline_step("clean-1", "first", [DATA], ["s3://lake/clean/"]),
         pipeline_run("first", clean),
@@ -152,6 +152,14 @@ def test_a_pipelines_run_tells_its_steps(runs):
     ]
     assert run.details["steps"][1]["missReason"] == "command is b, and was a"
     assert (run.by, run.details["parameters"]) == ("ada", {"rate": 1})
+
+
+def test_a_reused_result_names_its_sweep():
+    """A step's best trial is traced to the Sweep, whatever made the results of other steps."""
+    step = {"name": "tune", "state": "Succeeded", "kind": "Sweep", "cached": {"run": "first", "job": "tune-1"}}
+    (run,) = facts(pipeline_run("second", step))
+
+    assert [(part.name, part.uri) for part in run.used[1:]] == [("step tune, reused", "Sweep/tune-1")]
 
 
 def test_steps_of_one_run_do_not_come_from_each_other(runs):

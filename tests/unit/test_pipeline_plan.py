@@ -684,6 +684,7 @@ def test_a_sweep_in_the_cache_starts_nothing():
     hit = planned(run, answers=reply)
     assert not hit.apply
     assert state(hit, "tune")["cached"] == {"run": "earlier", "job": "tune-old"}
+    assert state(hit, "tune")["kind"] == "Sweep", "lineage names the Sweep"
     assert (state(hit, "tune")["outputs"], state(hit, "tune")["metrics"]) == ({"model": {"uri": FOUND}}, {"auc": 0.8})
     (reused,) = planned(after(run, hit)).apply
 

@@ -312,7 +312,9 @@ class StepStatus(Schema):
     name: str = Field(max_length=63, description="Name of the step; of a repetition with its number: STEP-NUMBER.")
     state: StepState = Field(description="Waiting, Running, Succeeded, Failed or Skipped.")
     child: str = Field(default="", max_length=63, description="Name of the object that does the step's work.")
-    kind: str = Field(default="", max_length=63, description="Kind of that object.")
+    kind: str = Field(
+        default="", max_length=63, description="Kind of that object, or of the one whose results were reused."
+    )
     attempt: int = Field(default=0, ge=0, description="Number of failed objects before this one.")
     start_time: str | None = Field(
         default=None, json_schema_extra={"format": "date-time"}, description="Time at which the step began."

@@ -142,7 +142,7 @@ class Board:
         """Take over the results of an earlier run."""
         assert self.run.spec.rerun is not None
         origin = former.cached or CachedFrom(run=self.run.spec.rerun.of, job=former.child)
-        fields = ("items", "outputs", "metrics", "published", "partitions")
+        fields = ("kind", "items", "outputs", "metrics", "published", "partitions")
         kept: dict[str, Any] = {name: getattr(former, name) for name in fields}
         self.end(name, "Succeeded", cached=origin, key=former.key, **kept)
         for number in range(former.items or 0):
@@ -200,8 +200,9 @@ class Board:
         is_own = other is not None and controller_uid(other) == self.run.uid
         if record is not None and not is_own:  # an own one ended before the status had its name
             origin = CachedFrom(run=record.run, job=record.job)
-            outputs = recorded_outputs(work.runnable.made.kind, record.outputs)
-            self.end(work.name, "Succeeded", key=key, cached=origin, outputs=outputs, metrics=record.metrics)
+            kind = work.runnable.made.kind
+            outputs = recorded_outputs(kind, record.outputs)
+            self.end(work.name, "Succeeded", key=key, kind=kind, cached=origin, outputs=outputs, metrics=record.metrics)
             return
         if other is not None and not is_own and key:
             owner = (other["metadata"].get("ownerReferences") or [{}])[0].get("name", "")
