@@ -28,6 +28,8 @@ UNSTABLE |= {
     "clusterIP",
     "clusterIPs",
     "startTime",
+    "time",
+    "nextRefreshTime",
     "activeSeconds",
     "ultramarine.dev/applied",
     "ultramarine.dev/revision",
