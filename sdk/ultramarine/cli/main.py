@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -105,6 +106,11 @@ def global_first(argv: list[str]) -> list[str]:
     return [*front, *rest]
 
 
+_FREE = "Free some there, or set TMPDIR to a folder of another disk if that of temporary files is full."
+_OTHER = "Choose a place that you may write."
+_REMEDIES = {errno.ENOSPC: _FREE, errno.EDQUOT: _FREE, errno.EACCES: _OTHER, errno.EROFS: _OTHER}
+
+
 def main() -> None:
     """Run the command of this process's arguments; exit with 1 and one sentence after an error."""
     argv = global_first(sys.argv[1:])
@@ -125,7 +131,8 @@ def main() -> None:
         if debug:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"Error: {place}{error.strerror or error}.", err=True)
+        remedy = f" {_REMEDIES[error.errno]}" if error.errno in _REMEDIES else ""
+        typer.echo(f"Error: {place}{error.strerror or error}.{remedy}", err=True)
         sys.exit(1)
 
 
