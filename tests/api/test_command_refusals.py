@@ -104,10 +104,12 @@ def test_a_namespace_that_no_operator_watches(refused: Refused, api: Api) -> Non
 
 
 def test_an_unknown_field(refused: Refused, tmp_path: Path) -> None:
-    """The server's words with the field."""
+    """The line, the field, and the nearest one."""
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(JOB | {"spec": {"command": ["a"], "nodez": 2}}))
 
-    assert "nodez" in refused("apply", "job.yaml")
+    err = refused("apply", "job.yaml")
+    assert "job.yaml:" in err
+    assert "spec.nodez: unknown field; did you mean nodes?" in err
 
 
 def test_yaml_that_is_none(refused: Refused, tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ def apply(
 
     from ultramarine.files.reading import InvalidFiles, load
     from ultramarine.files.validation import validate
+    from ultramarine.kube.errors import Rejected
     from ultramarine.storage.uploads import upload_local_paths
 
     from .applying import check_kinds
@@ -164,7 +165,12 @@ def apply(
         folder = Path(document.file).parent
         with transfer_bar(session, "Uploading") as progress:
             manifest = upload_local_paths(client.platform, document.manifest, dry_run, folder, session.note, progress)
-        made = client.apply(manifest, dry_run, force, session.note)
+        try:
+            made = client.apply(manifest, dry_run, force, session.note)
+        except Rejected:  # our words have the line and the nearest name
+            if problems := validate([document]).problems:
+                raise InvalidFiles(problems) from None
+            raise
         suffix = " (dry run)" if dry_run else ""
         typer.echo(f"{client.kinds.of(made).plural}/{made['metadata']['name']} applied{suffix}")
 

@@ -54,6 +54,9 @@ class ApiError(UltramarineError):
     reason = "ApiError"
 
 
+_UNTYPED = "failed to create typed patch object"
+
+
 def error_of(status: int, body: bytes, what: str, access: Access) -> UltramarineError:
     """Return the error that an answer means. `what` names the object, such as TrainingJob team-a/churn."""
     answer = _status(body)
@@ -81,6 +84,9 @@ def error_of(status: int, body: bytes, what: str, access: Access) -> Ultramarine
         case 422 | 400:
             causes = tuple(_cause(cause) for cause in answer.get("details", {}).get("causes") or [])
             return Rejected(f"{what} is not valid: {'; '.join(causes) or message}", causes or (message,))
+        case 500 if message.startswith(_UNTYPED):  # an unknown field in a server-side apply
+            cause = message.rpartition("): ")[2]
+            return Rejected(f"{what} is not valid: {cause}", (cause,))
     return ApiError(
         f"{what}: the API server answers {status}: {message}. Try again; `ultramarine doctor` looks for causes."
     )
