@@ -183,6 +183,10 @@ def test_an_endpoint_that_sleeps_is_woken(ada: Person, platform: Platform, clien
     endpoint = Endpoint(client, "command-asleep", note=notes.append)
     assert endpoint.predict([[70, "gold"]]) == ["leaves"]
     assert "Endpoint command-asleep sleeps" in notes[0]
+    platform.wait("oe", "command-asleep", lambda s: s.get("replicas") == "0/0")
+    done = ada.run("endpoints", "invoke", "command-asleep", "--data", '[[20, "basic"]]')
+    assert json.loads(done.stdout)["predict"] == ["stays"]
+    assert "Endpoint command-asleep sleeps; its first pod starts now" in done.stderr
     platform.delete("oe", "command-asleep", "command-scored")
 
 
