@@ -531,8 +531,14 @@ def test_each_part_of_the_work_is_in_its_key(change):
 def test_a_step_that_cannot_be_reused_says_why():
     """A branch of a repository and a ConfigMap may change without a trace: the step runs, and says so."""
     git = {"url": "https://git.example.com/a.git", "ref": "main"}
-    for source, words in (({"git": git}, "not a commit"), ({"configMap": {"name": "a"}}, "source.configMap")):
-        plan = planned(run_of([{"name": "a", "trainingJob": {"command": ["true"], "source": source}}]))
+    variable = {"name": "RATE", "valueFrom": {"configMapKeyRef": {"name": "rates", "key": "a"}}}
+    for part, words in (
+        ({"source": {"git": git}}, "not a commit"),
+        ({"source": {"configMap": {"name": "a"}}}, "source.configMap"),
+        ({"env": [variable]}, "the content of ConfigMap rates is not seen"),
+        ({"envFrom": [{"configMapRef": {"name": "all"}}]}, "the content of ConfigMap all is not seen"),
+    ):
+        plan = planned(run_of([{"name": "a", "trainingJob": {"command": ["true"], **part}}]))
         assert kinds_of(plan.apply) == ["TrainingJob/nightly-a"]
         assert words in state(plan, "a")["missReason"]
 

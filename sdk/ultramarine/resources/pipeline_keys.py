@@ -106,6 +106,10 @@ def _of_job(spec: Document, image: str, environment: Callable[[str], str]) -> Pa
         if uri.startswith("s3://") and not digest:
             contents[f"inputs.{name}"] = uri
         values[f"inputs.{name}"] = digest or uri or _text(source)
+    if name := _unseen_config_map(spec):
+        return Parts(
+            problem=f"the content of ConfigMap {name} is not seen; write its values into env to reuse the step"
+        )
     for variable in spec.get("env") or []:
         values[f"env.{variable.get('name')}"] = f"sha256:{content_hash(variable)}"
     if spec.get("envFrom"):
@@ -113,6 +117,16 @@ def _of_job(spec: Document, image: str, environment: Callable[[str], str]) -> Pa
     values |= {f"outputs.{name}": _text(output) for name, output in sorted((spec.get("outputs") or {}).items())}
     values |= {name: _text(spec[name]) for name in _FIELDS if name in spec}
     return Parts(values, contents)
+
+
+def _unseen_config_map(spec: Document) -> str:
+    """Return the name of a ConfigMap that gives environment variables; empty if none does.
+
+    Secrets give credentials, which do not decide about results.
+    """
+    selectors = [(variable.get("valueFrom") or {}).get("configMapKeyRef") for variable in spec.get("env") or []]
+    selectors += [entry.get("configMapRef") for entry in spec.get("envFrom") or []]
+    return next((str(selector.get("name", "")) for selector in selectors if selector), "")
 
 
 def _text(value: Any) -> str:
