@@ -43,6 +43,7 @@ SERVING = [life for life in LIVES if life.kind == "OnlineEndpoint"]
 COMPILED = "serves what was compiled"
 TRAINING = [life for life in LIVES if life.kind == "TrainingJob"]
 DATA = [life for life in LIVES if life.name in ("gets a profile", "imports its source")]
+COMPOSED = [life for life in LIVES if life.kind in ("PipelineRun", "Schedule")]
 CHILDREN = sorted({child.plural for kind in KINDS for child in kind.children})
 
 
@@ -274,7 +275,7 @@ async def test_06_a_pass_before_its_child_shows(rig: Rig) -> None:
     """Children that are made, whose answers are lost and whose events are late, are found by name, not made again."""
     late = [Fault("hold", "", child, times=6, seconds=0.5) for child in CHILDREN]
     lost = [Fault("lose", "write", child, times=2) for child in CHILDREN]
-    await everywhere(rig, [*late, *lost], lives=TRAINING + SERVING + DATA, but=UNSEEN)
+    await everywhere(rig, [*late, *lost], lives=TRAINING + SERVING + DATA + COMPOSED, but=UNSEEN)
 
 
 async def test_07_an_edit_that_changes_nothing(rig: Rig) -> None:
