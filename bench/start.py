@@ -2,7 +2,7 @@
 
 `python bench/start.py` compares `ultramarine` with kubectl and with commands that it installs from PyPI, each into a
 virtualenv of the cache. Those that ask a server need the cluster of KUBECONFIG. Other command lines may be given as
-arguments, each one as a whole.
+arguments, each one as a whole. Run it with PYTHONPATH as in `make soak`.
 """
 
 from __future__ import annotations
