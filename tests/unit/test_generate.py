@@ -83,7 +83,7 @@ def test_a_generated_page_says_so():
     """A reader of the source sees that an edit would be lost."""
     pages = [path for path in files() if path.is_relative_to(generate.ROOT / reference.FOLDER)]
     assert pages
-    assert [path for path in pages if not path.read_text().startswith(reference.HEADER)] == []
+    assert [path for path in pages if not path.read_text().startswith(reference.MARK)] == []
 
 
 def test_no_crd_is_left_of_a_kind_that_is_gone():

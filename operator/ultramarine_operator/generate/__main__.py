@@ -12,7 +12,7 @@ import yaml
 
 from ..kinds import KINDS
 from ..shared.kind import Kind
-from . import contents, offline, people, protocols, reference, remedies, threats
+from . import commands, contents, offline, people, protocols, reference, remedies, threats
 from .crds import crd
 from .networks import networks
 from .rbac import feature_rules, lease_rules, progress_rules, rbac
@@ -45,6 +45,7 @@ def files() -> dict[Path, str]:
     roles = "".join("---\n" + _yaml(manifest) for manifest in people.manifests())
     out[chart / "files" / "people.yaml"] = HEADER.format("operator/ultramarine_operator/generate/people.py") + roles
     out |= {ROOT / path: text for path, text in reference.pages(KINDS, _root, PLAIN).items()}
+    out |= {ROOT / path: text for path, text in commands.page().items()}
     out[ROOT / remedies.PATH] = remedies.document()
     out |= {ROOT / path: text for path, text in offline.documents(KINDS, _root).items()}
     out[ROOT / contents.PAGE] = contents.page()
@@ -56,7 +57,7 @@ def files() -> dict[Path, str]:
 def orphans(made: Collection[Path]) -> list[Path]:
     """Return generated files that no source makes any more, such as those of a removed kind."""
     pages = (ROOT / reference.FOLDER).glob("*.md")
-    generated = [page for page in pages if page.read_text().startswith(reference.HEADER)]
+    generated = [page for page in pages if page.read_text().startswith(reference.MARK)]
     folders = (ROOT / "crds", ROOT / offline.FOLDER)
     return sorted({*(file for folder in folders for file in folder.glob("*")), *generated} - set(made))
 
