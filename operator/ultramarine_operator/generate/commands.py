@@ -18,7 +18,8 @@ _HEADER = MARK + "from sdk/ultramarine/cli; do not edit. -->\n"
 _INTRODUCTION = """# Commands
 
 All commands with their arguments, options and defaults, as `--help` prints them.
-[The command](../command.md) explains their use. The options of `ultramarine` itself, such as `-n`, may stand behind a command too.
+[The command](../command.md) explains their use.
+The options of `ultramarine` itself, such as `-n`, may stand behind a command too.
 """
 
 
