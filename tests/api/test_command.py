@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,16 @@ class User:
         ended = subprocess.run([*self._words, *words], cwd=self.folder, capture_output=True, text=True, timeout=300)
         assert ended.returncode == code, ended.stderr
         return ended
+
+    @contextmanager
+    def start(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """Run the command while the block runs; its output and errors come by one pipe."""
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with subprocess.Popen([*self._words, *words], cwd=self.folder, text=True, **pipe) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
 
 @pytest.fixture
@@ -135,6 +147,33 @@ def test_the_version_is_printed(user: User) -> None:
 def test_get_refuses_what_it_would_ignore(user: User, words: tuple[str, ...], reason: str) -> None:
     """A question that it would answer in part is an error."""
     assert reason in user.run(*words, code=2).stderr
+
+
+@pytest.mark.parametrize("names", [(), ("churn",)])
+def test_a_change_is_a_line_while_watching(user: User, api: Api, names: tuple[str, ...]) -> None:
+    """The table of what exists comes first, then a line for each change, and one for the deletion."""
+    api.apply(job("churn"))
+    with user.start("get", "tj", *names, "--watch") as watching:
+        assert watching.stdout
+        heading, row = watching.stdout.readline().split(), watching.stdout.readline().split()
+        api.status("tj", "churn", {"state": "Running"})
+        changed = watching.stdout.readline().split()
+        api.run("delete", "tj", "churn")
+        deleted = watching.stdout.readline()
+
+    assert heading[:2] == ["NAME", "STATE"]
+    assert (row[0], "Running" in row) == ("churn", False)
+    assert changed[:2] == ["churn", "Running"]
+    assert deleted == "trainingjobs/churn deleted\n"
+
+
+def test_wide_has_more_columns(user: User, api: Api) -> None:
+    """The columns of the table come in the same order, and those of lower priority among them."""
+    api.apply(job("churn"))
+    (narrow, _), (wide, row) = (user.run("get", "tj", "-o", output).stdout.splitlines() for output in ("table", "wide"))
+
+    assert set(narrow.split()) < set(wide.split())
+    assert row.startswith("churn ")
 
 
 def test_the_arguments_of_a_script_are_not_the_commands(user: User) -> None:

@@ -49,6 +49,8 @@ def get(
         raise typer.BadParameter("--watch takes a kind, as in `ultramarine get tj --watch`")
     if names and selector:
         raise typer.BadParameter("give names or a selector")
+    # Read before the objects are printed, so that a change in between is a line too.
+    printed = _versions(session, resources[0], selector) if watch else {}
     if output in (Format.TABLE, Format.WIDE):
         shown = False
         for resource in resources:
@@ -83,19 +85,26 @@ def get(
         else:
             print_list(documents, output)
     if watch:
-        _watch(session, resources[0], names or [], selector, output)
+        _watch(session, resources[0], names or [], selector, output, printed)
 
 
-def _watch(session: Session, resource: Any, names: list[str], selector: str, output: Format) -> None:
+def _versions(session: Session, resource: Any, selector: str) -> dict[str, str]:
+    """Return the resource versions of the objects by uid."""
+    metas = [item["metadata"] for item in session.cluster.list(resource, selector)]
+    return {meta["uid"]: meta["resourceVersion"] for meta in metas}
+
+
+def _watch(
+    session: Session, resource: Any, names: list[str], selector: str, output: Format, printed: dict[str, str]
+) -> None:
     from ultramarine.kube.errors import NotFound
 
     cluster = session.cluster
-    first = {item["metadata"]["uid"]: item["metadata"]["resourceVersion"] for item in cluster.list(resource, selector)}
     for event in cluster.watch(resource, names[0] if len(names) == 1 else "", selector):
         meta = event.object["metadata"]
         if names and meta["name"] not in names:
             continue
-        if event.type == "ADDED" and first.get(meta["uid"]) == meta["resourceVersion"]:
+        if event.type == "ADDED" and printed.get(meta["uid"]) == meta["resourceVersion"]:
             continue
         if event.type == "DELETED":
             session.note(f"{resource.plural}/{meta['name']} deleted")
