@@ -71,6 +71,26 @@ def test_a_list_is_a_list_whatever_its_length(user: User, api: Api) -> None:
     assert json.loads(user.run("get", "tj/a", "-o", "json").stdout)["metadata"]["name"] == "a"
 
 
+@pytest.mark.parametrize(
+    ("words", "kind", "spec"),
+    [
+        (("models", "list"), "Model", {}),
+        (("run", "list"), "PipelineRun", {"pipeline": "churn"}),
+        (("schedule", "list"), "Schedule", {"cron": "@daily", "template": {"kind": "TrainingJob", "spec": {}}}),
+    ],
+)
+def test_lists_of_groups_have_the_shape_of_get(
+    user: User, api: Api, words: tuple[str, ...], kind: str, spec: Any
+) -> None:
+    """A List of whole objects, which is empty without any."""
+    empty = json.loads(user.run(*words, "-o", "json").stdout)
+    api.apply({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": "churn"}, "spec": spec})
+    filled = json.loads(user.run(*words, "-o", "json").stdout)
+
+    assert empty == {"apiVersion": "v1", "kind": "List", "items": []}
+    assert [(item["kind"], item["metadata"]["name"]) for item in filled["items"]] == [(kind, "churn")]
+
+
 def test_apply_takes_folders_whose_paths_are_relative_to_their_files(user: User, api: Api) -> None:
     """The code lies beside the manifest, two folders below."""
     facts = {"release": "ultramarine", "bucket": "lake"}
