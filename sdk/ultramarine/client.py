@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -10,11 +11,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, overload
 
 from ultramarine_contract.errors import UltramarineError, listed
-from ultramarine_contract.meta import ONLINE_ENDPOINT, SWEEP, Manifest, Resource
+from ultramarine_contract.meta import API_VERSION, ONLINE_ENDPOINT, SWEEP, Manifest, Resource
 
 from .kinds import Kinds, UnknownKind
 from .kube.client import Cluster, Manifests
-from .kube.platform import Platform
+from .kube.platform import NoPlatform, Platform
 
 if TYPE_CHECKING:
     from ultramarine_contract.storage import Storage
@@ -35,10 +36,6 @@ class Ambiguous(UltramarineError):
     reason = "Ambiguous"
 
 
-def _silent(text: str) -> None:
-    return None
-
-
 class Client:
     """A connection to one namespace of a cluster, found as kubectl finds it.
 
@@ -49,6 +46,7 @@ class Client:
         self.cluster = Cluster.connect(context, namespace, kubeconfig)
         self.kinds = Kinds(self.cluster)
         self.platform = Platform(self.cluster)
+        self._has_warned = False
 
     @property
     def namespace(self) -> str:
@@ -83,25 +81,61 @@ class Client:
         manifest: Manifest | Object,
         dry_run: bool = False,
         force: bool = False,
-        note: Callable[[str], None] = _silent,
+        note: Callable[[str], None] | None = None,
     ) -> Manifest:
         """Create or change an object, after the upload of the local paths that it names, and return it.
 
         A new OnlineEndpoint gets two keys, which stay on this machine too, since a data scientist may not read them
         later. `force` takes over fields that another writer owns. Raises Exists without it, and Rejected with the
-        fields that are wrong. `note` gets sentences about keys.
+        fields that are wrong.
+
+        A namespace that no installation watches gets the object, as by kubectl and GitOps, since an administrator may
+        add the namespace later. The client warns of it once. `note` gets that warning, and sentences about keys;
+        without it, Python's `warnings` shows the warning.
         """
         from .storage.uploads import upload_local_paths
 
         manifest = upload_local_paths(self.platform, as_manifest(manifest), dry_run)
         resource = self.kinds.of(manifest)
-        if dry_run or resource != ONLINE_ENDPOINT:
-            return self.cluster.apply(resource, manifest, dry_run, force)
-        from .serving.keys import write_with_keys
+        if dry_run:
+            return self.cluster.apply(resource, manifest, True, force)
+        if resource == ONLINE_ENDPOINT:
+            from .serving.keys import write_with_keys
 
-        return write_with_keys(
-            self.cluster, manifest, lambda endpoint: self.cluster.apply(resource, endpoint, False, force), note
-        )
+            applied = write_with_keys(
+                self.cluster,
+                manifest,
+                lambda endpoint: self.cluster.apply(resource, endpoint, False, force),
+                note or (lambda text: None),
+            )
+        else:
+            applied = self.cluster.apply(resource, manifest, False, force)
+        if resource.api_version == API_VERSION:
+            self._warn_if_unwatched(note)
+        return applied
+
+    def create(self, resource: Resource, manifest: Manifest, dry_run: bool = False) -> Manifest:
+        """Create an object that the operator handles, and return it.
+
+        Raises Exists, Rejected, and NoPlatform if no installation watches the namespace: the object would wait there
+        without end.
+        """
+        if not dry_run:
+            self.platform.check()
+        return self.cluster.create(resource, manifest, dry_run)
+
+    def _warn_if_unwatched(self, note: Callable[[str], None] | None) -> None:
+        if self._has_warned:
+            return
+        try:
+            self.platform.check()
+        except NoPlatform as error:
+            self._has_warned = True
+            text = f"what was applied waits without end: {error.message}"
+            if note:
+                note(f"Warning: {text}")
+            else:
+                warnings.warn(text, stacklevel=3)
 
     def delete(self, kind: str, name: str) -> None:
         """Delete an object and what belongs to it. Raises NotFound."""
@@ -137,20 +171,21 @@ class Client:
     def submit(self, manifest: Manifest | Object, dry_run: bool = False) -> Run:
         """Create a TrainingJob, Sweep or another run, after the upload of the local paths that it names.
 
-        Raises Exists if the name is taken, and Rejected with the fields that are wrong.
+        Raises Exists if the name is taken, Rejected with the fields that are wrong, and NoPlatform if no installation
+        watches the namespace.
         """
         from .storage.uploads import upload_local_paths
 
         manifest = upload_local_paths(self.platform, as_manifest(manifest), dry_run)
         resource = self.kinds.of(manifest)
-        made = self.cluster.create(resource, manifest, dry_run)
+        made = self.create(resource, manifest, dry_run)
         return self._run(resource, str(made["metadata"]["name"]))
 
     def trigger(self, schedule: str) -> Run:
-        """Start a run of a Schedule now, beside those at its times. Raises NotFound, Exists and Rejected."""
+        """Start a run of a Schedule now, beside those at its times. Raises NotFound, and what submit() raises."""
         from .runs.schedules import start_run
 
-        return self._run(*start_run(self.cluster, self.kinds, schedule))
+        return self._run(*start_run(self, schedule))
 
     def run(self, name: str, kind: str = "trainingjob") -> Run:
         """Return a run that exists. Raises NotFound."""

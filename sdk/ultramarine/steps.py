@@ -135,6 +135,7 @@ class PipelineFunction:
         """Apply the Pipeline, start a run with these parameters, and return the run."""
         from .runs.pipelines import run_manifest
 
+        client.platform.check()  # before anything is applied
         client.apply(self.manifest())
         return client.submit(run_manifest(self.name, "", values))
 

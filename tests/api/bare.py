@@ -63,6 +63,10 @@ def free_lease(namespace: str) -> Manifest:
     return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": name}
 
 
+# A namespace that an installation watches has it, made by the chart.
+PLATFORM = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ultramarine-platform"}, "data": {}}
+
+
 def whole(kind: str, patch: Manifest | None = None) -> Manifest:
     """An object of a kind with every field of its spec, and with a patch laid over it."""
     manifest: Manifest = merged({"apiVersion": API_VERSION, "kind": kind, **MATERIALS[kind].whole}, patch or {})

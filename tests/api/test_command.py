@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from bare import Api
+from bare import PLATFORM, Api
 from ultramarine_cluster.cluster import Cluster
 from ultramarine_contract.meta import API_VERSION, Manifest
 from ultramarine_contract.storage import Storage
@@ -101,6 +101,18 @@ def test_apply_takes_folders_whose_paths_are_relative_to_their_files(user: User,
     (place / "job.yaml").write_text(yaml.safe_dump(job("churn", source={"path": "src"})))
 
     assert user.run("apply", "jobs", "--dry-run").stdout == "trainingjobs/churn applied (dry run)\n"
+
+
+def test_apply_warns_once_of_a_namespace_that_no_operator_watches(user: User, api: Api) -> None:
+    """The objects are made, as by kubectl, and wait for an administrator to add the namespace."""
+    (user.folder / "jobs.yaml").write_text(yaml.safe_dump_all([job("first"), job("second")]))
+    warning = f"Warning: what was applied waits without end: namespace {api.namespace} is not one of Ultramarine's"
+
+    assert user.run("apply", "jobs.yaml").stderr.count(warning) == 1
+    assert [entry["metadata"]["name"] for entry in api.all("tj")] == ["first", "second"]
+    assert user.run("apply", "jobs.yaml", "--dry-run").stderr == ""
+    api.apply(PLATFORM)
+    assert user.run("apply", "jobs.yaml").stderr == ""
 
 
 def test_apply_reads_all_files_first(user: User) -> None:

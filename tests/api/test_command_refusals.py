@@ -10,20 +10,28 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ultramarine
 import yaml
-from bare import Api
+from bare import PLATFORM, Api, whole
 from ports import free_port
+from ultramarine.errors import NoPlatform
 from ultramarine_cluster import pki
 from ultramarine_cluster.cluster import Cluster
-from ultramarine_contract.meta import API_VERSION
+from ultramarine_contract.meta import API_VERSION, Manifest
 
 COMMAND = Path(sys.executable).parent / "ultramarine"
 JOB = {"apiVersion": API_VERSION, "kind": "TrainingJob", "metadata": {"name": "churn"}, "spec": {"command": ["a"]}}
 Refused = Callable[..., str]
+
+
+def named(kind: str, name: str) -> Manifest:
+    """Return an object with every field of its kind, under a name."""
+    return {**whole(kind), "metadata": {"name": name}}
 
 
 @pytest.fixture
@@ -94,13 +102,61 @@ def test_a_missing_right(refused: Refused, bare: Cluster, api: Api, tmp_path: Pa
     assert "Ask your administrator for this right" in err
 
 
-def test_a_namespace_that_no_operator_watches(refused: Refused, api: Api) -> None:
+@pytest.mark.parametrize(
+    "words", ["submit job.yaml", "run start pipeline.yaml", "run start churn", "run resume old", "schedule trigger s"]
+)
+def test_a_namespace_that_no_operator_watches(refused: Refused, api: Api, tmp_path: Path, words: str) -> None:
     """Nothing is created there, where it would wait without end."""
-    err = refused("submit", "job.yaml")
+    api.apply(named("PipelineRun", "old"), named("Schedule", "s"))
+    (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(named("Pipeline", "churn")))
+    err = refused(*words.split())
 
     assert f"namespace {api.namespace} is not one of Ultramarine's" in err
     assert "Choose another with -n" in err
-    assert api.run("get", "tj", "-o", "name") == ""
+    assert api.run("get", "tj,sw,pipelines,pipelineruns", "-o", "name").split() == ["pipelinerun.ultramarine.dev/old"]
+
+
+class TestSdk:
+    """The SDK in a namespace that no operator watches."""
+
+    @pytest.fixture
+    def sdk(self, bare: Cluster, api: Api) -> Iterator[ultramarine.Client]:
+        """A client there."""
+        with ultramarine.Client(kubeconfig=str(bare.kubeconfig), namespace=api.namespace) as client:
+            yield client
+
+    def test_creates_nothing(self, sdk: ultramarine.Client, api: Api) -> None:
+        """A submission is refused, until an administrator adds the namespace."""
+        with pytest.raises(NoPlatform, match="is not one of Ultramarine's"):
+            sdk.submit(JOB)
+        with pytest.raises(NoPlatform, match="is not one of Ultramarine's"):
+            sdk.datasets._series.register("churn", {"uri": "s3://lake/churn/"})
+        assert api.run("get", "tj,datasetversions", "-o", "name") == ""
+        sdk.submit(JOB, dry_run=True)
+
+        api.apply(PLATFORM)
+        assert sdk.submit(JOB).state == "Pending"
+
+    def test_applies_with_a_warning(self, sdk: ultramarine.Client, api: Api) -> None:
+        """The first object of the platform has it; a ConfigMap needs no operator."""
+        config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "code"}, "data": {}}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            sdk.apply(config_map)
+        with pytest.warns(UserWarning, match="waits without end: namespace .* is not one of Ultramarine's") as shown:
+            sdk.apply(JOB)
+        assert [entry.filename for entry in shown] == [__file__]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            sdk.apply(JOB)
+
+    def test_looks_once(self, sdk: ultramarine.Client, api: Api) -> None:
+        """A client that has seen the platform does not look again."""
+        api.apply(PLATFORM)
+        sdk.submit(JOB)
+        api.run("delete", "configmap", "ultramarine-platform")
+
+        assert sdk.submit({**JOB, "metadata": {"name": "second"}}).state == "Pending"
 
 
 def test_an_unknown_field(refused: Refused, tmp_path: Path) -> None:
@@ -125,6 +181,6 @@ def test_two_objects_of_one_name(refused: Refused, api: Api, tmp_path: Path) -> 
     assert "stands twice, first at two.yaml:1; rename or remove one of the two" in refused("apply", "two.yaml")
     assert api.run("get", "tj", "-o", "name") == ""
 
-    api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ultramarine-platform"}, "data": {}}, JOB)
+    api.apply(PLATFORM, JOB)
     err = refused("submit", "job.yaml")
     assert "churn already exists. Choose another name, or delete it first." in err

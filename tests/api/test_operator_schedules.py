@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bare import eventually
+from bare import PLATFORM, eventually
 from stories import reasons, status, there, until
 from ultramarine_operator.kinds.schedule.testing import BEFORE, LEAP_DAYS, LEAP_RUN, MANUAL_RUN, NAME, TEMPLATE
 from ultramarine_operator.shared.conditions import find
@@ -87,7 +87,7 @@ def test_an_invalid_template_names_its_field(api, operator, template, words):
 def test_a_run_of_the_command_counts(api, operator, node):
     """A run by `schedule trigger` belongs to the Schedule, holds up the next run with Forbid, and is listed."""
     forbid = {"concurrencyPolicy": "Forbid"}
-    api.apply(schedule(**forbid))
+    api.apply(PLATFORM, schedule(**forbid))
     eventually("it is suspended", lambda: status(api, "sched", NAME).get("state") == "Suspended")
     run = command(api, "schedule", "trigger", NAME).split()[0]
     assert run.startswith(f"{NAME}-m")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bare import ROOT, Api, eventually, whole
+from bare import PLATFORM, ROOT, Api, eventually, whole
 from stories import status, trained
 from ultramarine.client import Client
 from ultramarine.serving import keys
@@ -120,6 +120,7 @@ def test_keys_of_a_new_endpoint_are_its_authors_and_go_with_it(person, operator,
     """Their Secret belongs to the endpoint, the operator makes no other, and a Secret of one's own stays by name."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     notes: list[str] = []
+    api.apply(PLATFORM)
     with Client(kubeconfig=str(person("data-scientist").kubeconfig), namespace=api.namespace) as client:
         made = client.apply(endpoint(), note=notes.append)
         eventually("the operator has seen it", lambda: "keysSecret" in status(api, "oe", "churn"))

@@ -127,7 +127,7 @@ def _create(session: Session, manifest: Manifest) -> None:
     from ultramarine.serving.keys import write_with_keys
 
     cluster = session.cluster
-    write_with_keys(cluster, manifest, lambda endpoint: cluster.create(ONLINE_ENDPOINT, endpoint), session.note)
+    write_with_keys(cluster, manifest, lambda endpoint: session.client.create(ONLINE_ENDPOINT, endpoint), session.note)
     session.note(f"OnlineEndpoint {manifest['metadata']['name']} created in namespace {cluster.namespace}.")
 
 

@@ -41,6 +41,7 @@ def start(
 
     session = session_of(context)
     client = session.client
+    client.platform.check()  # before the Pipeline of a file is applied
     if pipeline.endswith((".yaml", ".yml", ".json")):
         manifest = pipeline_in([document.manifest for document in load([pipeline])])
         manifest = upload_local_paths(client.platform, manifest, False, Path(pipeline).parent, session.note)
@@ -53,7 +54,7 @@ def start(
 
 
 def _create(session: Session, document: Manifest, detach: bool) -> None:
-    made = session.cluster.create(PIPELINE_RUN, document)
+    made = session.client.create(PIPELINE_RUN, document)
     name = str(made["metadata"]["name"])
     session.note(f"PipelineRun {name} created in namespace {session.client.namespace}.")
     if not detach:

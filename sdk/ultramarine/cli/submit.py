@@ -90,8 +90,7 @@ def submit(
             made = client.cluster.create(resource, manifest, dry_run=True)
             composing.show(composing.without_noise(made))
             continue
-        client.platform.check()
-        made = client.cluster.create(resource, manifest)
+        made = client.create(resource, manifest)
         run = client.run(str(made["metadata"]["name"]), resource.plural)
         session.note(f"{resource.kind} {run.name} created in namespace {client.namespace}.")
     if run and not detach and run.resource.kind == "PipelineRun":

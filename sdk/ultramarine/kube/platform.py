@@ -62,6 +62,7 @@ class Platform:
         self.cluster = cluster
         self._open = ExitStack()
         self._storage_tunnel: Tunnel | None = None
+        self._is_checked = False
 
     def close(self) -> None:
         """Close the ways that were opened."""
@@ -91,9 +92,14 @@ class Platform:
         )
 
     def check(self) -> None:
-        """Raise NoPlatform if no installation watches the namespace, as far as the user may see that."""
-        with suppress(Forbidden):
-            self.facts  # noqa: B018
+        """Raise NoPlatform if no installation watches the namespace, as far as the user may see that.
+
+        Only a refusal is asked again, since an administrator may add the namespace meanwhile.
+        """
+        if not self._is_checked:
+            with suppress(Forbidden):
+                self.facts  # noqa: B018
+            self._is_checked = True
 
     def gateway_pod(self) -> str:
         """Return the name of a ready gateway pod, after up to 20 s if it only starts. Raises NoPlatform without one."""

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from ultramarine_contract.meta import API_VERSION, SCHEDULE, Manifest, Resource
 
-from ..kinds import Kinds
-from ..kube.client import Cluster
 from ..kube.errors import Exists
+
+if TYPE_CHECKING:
+    from ..client import Client
 
 _QUEUE = "kueue.x-k8s.io/"
 _ATTEMPTS = 10  # to get a name, while other users start runs too
 
 
-def start_run(cluster: Cluster, kinds: Kinds, schedule: str) -> tuple[Resource, str]:
+def start_run(client: Client, schedule: str) -> tuple[Resource, str]:
     """Create a run of a Schedule in the name of this user; return its type and name.
 
-    The run belongs to the Schedule, whose history and concurrencyPolicy count it. Raises NotFound, Exists, Rejected.
+    The run belongs to the Schedule, whose history and concurrencyPolicy count it. Raises NotFound, and what
+    Client.create() raises.
     """
-    owner = cluster.get(SCHEDULE, schedule)
+    owner = client.cluster.get(SCHEDULE, schedule)
     second = begin = int(time.time())
     while True:
         run = _run_of(owner, f"{schedule}-m{second:010}")
-        resource = kinds.of(run)
+        resource = client.kinds.of(run)
         try:
-            return resource, str(cluster.create(resource, run)["metadata"]["name"])
+            return resource, str(client.create(resource, run)["metadata"]["name"])
         except Exists:
             second += 1
             if second == begin + _ATTEMPTS:

@@ -98,13 +98,13 @@ class Series:
 
     def ensure_parent(self, name: str) -> None:
         """Create the Model or Dataset of a series if it does not exist."""
-        cluster, parent = self.client.cluster, self.parent
+        parent = self.parent
         try:
-            cluster.get(parent, name)
+            self.client.cluster.get(parent, name)
         except NotFound:
             try:
                 manifest = {"apiVersion": parent.api_version, "kind": parent.kind, "metadata": {"name": name}}
-                cluster.create(parent, {**manifest, "spec": {}})
+                self.client.create(parent, {**manifest, "spec": {}})
             except Exists:
                 return
 
@@ -120,7 +120,7 @@ class Series:
                 "spec": {**spec, self.noun: name, "version": target},
             }
             try:
-                return self.client.cluster.create(resource, manifest)
+                return self.client.create(resource, manifest)
             except Exists:
                 continue
         raise Exists(f"other writers register versions of {self.noun} {name} all the time. Try again.")
