@@ -8,8 +8,10 @@ import pytest
 from bare import Refused, eventually
 from operator_process import BUCKET
 from stories import ready, trained, until
+from ultramarine.kube.errors import NotFound
+from ultramarine.lineage import audit
 from ultramarine_contract.lineage_graph import Graph
-from ultramarine_contract.records import folder, read_all, verify
+from ultramarine_contract.records import folder, read_all, record_name, verify
 from ultramarine_contract.storage import Keys, Storage
 
 
@@ -58,6 +60,30 @@ def test_a_life_becomes_a_chain(api, operator, node, storage):
     graph = Graph(entry.fact for entry in read_all(storage, place))
     origins = graph.origins("Model/churn@champion")
     assert [fact.kind for fact in origins] == ["Model", "ModelVersion", "TrainingJob"]
+
+
+def test_the_sdk_walks_the_records_and_the_audit_misses_the_last_one(api, operator, node, store, client):
+    """A walk goes from the alias to a job that was deleted; a live object shows that the newest record was removed."""
+    place = folder(BUCKET, api.namespace)
+    trained(api, node, "churn")
+    eventually("the version is ready", lambda: ready(api, "churn-1"))
+    api.run("delete", "tj", "churn")
+    eventually("the end is recorded", lambda: ("TrainingJob", "churn", "object", "Deleted") in facts(store, api))
+    eventually("the version is recorded", lambda: len(facts(store, api)) >= 3)
+    promote(api, 1)
+    eventually("the alias is recorded", lambda: ("Model", "churn", "alias/champion", "1") in facts(store, api))
+
+    lineage = client.lineage("model", "churn@champion")
+    assert lineage.uri == "ModelVersion/churn-1"
+    assert [fact.kind for fact in lineage.origins] == ["ModelVersion", "TrainingJob"]
+    assert [(fact.slot, fact.value) for fact in lineage.consequences] == [("alias/champion", "1")]
+    with pytest.raises(NotFound, match=r"nothing is recorded about ModelVersion/churn-7"):
+        client.lineage("model", "churn@7")
+
+    intact = audit(client)
+    assert (intact.records, intact.faults) == (len(facts(store, api)), [])
+    store.delete(place + record_name(intact.records))
+    assert audit(client).faults == ["Model churn: no record says alias/champion 1"]
 
 
 def test_the_record_of_an_alias_has_who_moved_it(api, operator, node, storage):

@@ -83,6 +83,56 @@ def test_a_run_tells_what_it_used_and_made():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("phase", ["Promoted", "RolledBack"])
+def test_a_rollout_tells_how_it_ended(phase):
+    """The end of a rollout names its candidate's version and the reason; a rollout that goes on tells nothing."""
+    manifest = endpoint()
+    manifest["spec"]["rollout"] = {"candidate": "blue"}
+    manifest["status"]["rollout"]["phase"] = phase
+    end = facts(manifest)[-1]
+    assert (end.slot, end.value, end.details) == ("rollout", f"{phase} abc", {"message": "all gates passed"})
+    assert [part.uri for part in (*end.used, *end.made)] == ["ModelVersion/churn-8", "OnlineEndpoint/churn"]
+    assert end in Graph(facts(manifest)).consequences("ModelVersion/churn-8")
+
+    manifest["status"]["rollout"]["phase"] = "Progressing"
+    assert [fact.slot for fact in facts(manifest)] == ["deployment/blue"]
+
+
+def test_a_model_comes_from_its_environment():
+    """The packages of the run are among its inputs with their digest, and lead to the models made with them."""
+    packages = "s3://lake/team-a/environments/tools/packages.tar.zst"
+    manifest = job()
+    manifest["status"]["provenance"] |= {"environmentUri": packages, "environmentDigest": DIGEST}
+    graph = Graph(fact for some in (manifest, version()) for fact in facts(some))
+
+    used = [(part.name, part.digest) for fact in graph.origins("ModelVersion/churn-8") for part in fact.used]
+    assert ("environment", DIGEST) in used
+    assert [fact.name for fact in graph.consequences(packages)] == ["churn", "churn-8"]
+
+
+def test_a_sweep_tells_its_best_trial():
+    """The end of a Sweep has the command, image and data of its trials, and the outputs of the best one."""
+    template = {"image": "registry/trainer", "command": ["python", "train.py"], "inputs": {"table": {"uri": DATA}}}
+    best = [{"trial": 3, "values": {"auc": 0.9}, "outputs": {"model": MODEL}}, {"trial": 1, "outputs": {"model": DATA}}]
+    status = {"state": "Succeeded", "completionTime": END, "requestedBy": "ada", "best": best}
+    status["inputs"] = {"table": {"digest": DIGEST}}
+    sweep = ours("Sweep", "tune", {"trialTemplate": {"spec": template}}, status)
+
+    (end,) = facts(sweep)
+    assert (end.slot, end.value, end.time, end.by) == ("end", "Succeeded", END, "ada")
+    assert end.details["command"] == ["python", "train.py"]
+    assert [(part.name, part.uri, part.digest) for part in end.used] == [
+        ("image", "registry/trainer", ""),
+        ("table", DATA, DIGEST),
+    ]
+    assert [(part.name, part.uri) for part in end.made] == [("", "Sweep/tune"), ("model", MODEL)]
+
+    registered = version()
+    registered["spec"]["lineage"] = {"sweep": "tune"}
+    graph = Graph(fact for manifest in (sweep, registered) for fact in facts(manifest))
+    assert [fact.kind for fact in graph.origins("ModelVersion/churn-8")] == ["ModelVersion", "Sweep"]
+
+
 def test_a_version_of_a_dataset_leads_to_endpoints():
     """A run that was pinned to a version of a Dataset used that version, whatever the reference in its spec."""
     manifest = job()
