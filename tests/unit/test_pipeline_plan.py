@@ -104,6 +104,19 @@ def test_a_linear_run_passes_outputs_on():
     assert last.status["outputs"]["model"] == state(last, "train")["outputs"]["model"]
 
 
+def test_the_defaults_of_a_pipeline_complete_jobs_and_trials():
+    """A job and the trials of a sweep have the image and the resources that they do not set themselves."""
+    resources = {"requests": {"cpu": "2"}}
+    steps = [step("a"), step("b", job={"image": "own:1"}), {"name": "tune", "cache": False, "sweep": SWEEP}]
+    plan = planned(run_of(steps, defaults={"image": "ours:1", "resources": resources}))
+    a, b, tune = (made["spec"] for made in plan.apply)
+    assert (a["image"], a["resources"]) == ("ours:1", resources)
+    assert (b["image"], b["resources"]) == ("own:1", resources)
+    trial = tune["trialTemplate"]["spec"]
+    assert (trial["image"], trial["resources"]) == ("ours:1", resources)
+    assert "image" not in tune
+
+
 def test_an_object_deleted_by_hand_is_made_again():
     """The object of a running step comes back under its name; that of an ended step is not missed."""
     story = Story(run_of([step("a"), step("b", after=["a"])]))

@@ -16,6 +16,7 @@ from ultramarine_contract.partitions import partitions_of
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import WantedTrial
 from ultramarine_operator.kinds.dataset.testing import stored_version
+from ultramarine_operator.kinds.sweep.plan import plan as sweep_plan
 from ultramarine_operator.kinds.sweep.podpertrial import trial_job
 from ultramarine_operator.kinds.sweep.testing.samples import sweep
 from ultramarine_operator.kinds.trainingjob.plan import plan
@@ -53,6 +54,31 @@ def test_a_version_that_nothing_may_read_fails_the_job():
     """A refused version never becomes ready."""
     refused = stored_version(3, {"state": "Refused", "conditions": []}).manifest
     got = plan(training_job(inputs={"data": {"dataset": "churn@3"}}), seen(related=(refused,)), NOW)
+    assert (got.status["state"], got.status["failure"]["reason"]) == ("Failed", "DatasetNotFound")
+
+
+def test_a_sweep_waits_for_its_version_and_keeps_it():
+    """The status has the version before any pod is made, and the workers read that one after a newer exists."""
+    spec = {"command": ["true"], "inputs": INPUTS}
+    waiting = sweep_plan(sweep(trialTemplate={"spec": spec}), seen(), NOW)
+    assert waiting.apply == ()
+    assert condition(waiting, "Running")["reason"] == "DatasetNotReady"
+    assert "inputs.data: Dataset churn has no version yet" in condition(waiting, "Running")["message"]
+
+    pinned = sweep_plan(sweep(trialTemplate={"spec": spec}), seen(related=(version(),)), NOW)
+    assert (pinned.status["datasets"], pinned.apply) == ({"data": PIN}, ())
+    look = seen(related=(version(), version(2)))
+    began = sweep_plan(sweep(pinned.status, trialTemplate={"spec": spec}), look, NOW)
+    (workers,) = [made for made in began.apply if made["metadata"]["name"] == "hpo-workers"]
+    assert (task_of(workers).inputs, task_of(workers).digests) == ({"data": PIN["uri"]}, {"data": DIGEST})
+    assert began.status["datasets"] == {"data": PIN}
+
+
+def test_a_version_that_nothing_may_read_fails_the_sweep():
+    """The sweep ends before it has pods."""
+    refused = stored_version(3, {"state": "Refused", "conditions": []}).manifest
+    spec = {"command": ["true"], "inputs": {"data": {"dataset": "churn@3"}}}
+    got = sweep_plan(sweep(trialTemplate={"spec": spec}), seen(related=(refused,)), NOW)
     assert (got.status["state"], got.status["failure"]["reason"]) == ("Failed", "DatasetNotFound")
 
 

@@ -26,6 +26,8 @@ TRAIN: Manifest = {
 STEPS: list[Manifest] = [{"name": "clean", "trainingJob": CLEAN}, {"name": "train", "trainingJob": TRAIN}]
 RATE: Manifest = {"rate": {"type": "number", "default": 0.1, "minimum": 0, "maximum": 1}}
 
+OF_PIPELINE = ("continueOnStepFailure", "defaults", "finally", "outputs")
+
 
 def pipeline(steps: list[Manifest] | None = None, **spec: Any) -> Manifest:
     """The spec of a pipeline: clean, then train, unless there are other steps."""
@@ -34,7 +36,7 @@ def pipeline(steps: list[Manifest] | None = None, **spec: Any) -> Manifest:
 
 def run_of(steps: list[Manifest] | None = None, status: Manifest | None = None, **spec: Any) -> Obj[PipelineRunSpec]:
     """A PipelineRun called nightly with a pipeline of its own; keys of PipelineSpec in `spec` go there."""
-    own = {name: spec.pop(name) for name in list(spec) if name in ("continueOnStepFailure", "finally", "outputs")}
+    own = {name: spec.pop(name) for name in list(spec) if name in OF_PIPELINE}
     whole = {"pipelineSpec": pipeline(steps, **own), **spec}
     manifest = stored("PipelineRun", NAME, whole, status)
     return Obj(manifest, PipelineRunSpec.model_validate(manifest["spec"]))
@@ -202,5 +204,5 @@ def complete_run(manifest: Manifest, spec: Manifest) -> None:
 
 def applied_run(name: str, steps: list[Manifest], **spec: Any) -> Manifest:
     """A PipelineRun as a user applies it."""
-    own = {key: spec.pop(key) for key in list(spec) if key in ("continueOnStepFailure", "finally", "outputs")}
+    own = {key: spec.pop(key) for key in list(spec) if key in OF_PIPELINE}
     return applied("PipelineRun", name, {"pipelineSpec": pipeline(steps, **own), **spec})
