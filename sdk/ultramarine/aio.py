@@ -100,7 +100,7 @@ class AsyncRun(Generic[R]):
             stop.set()
 
     async def stream(self) -> AsyncIterator[Update]:
-        """Yield states and log lines until the run ends, across lost connections; all from the start."""
+        """Yield states, log lines and metrics until the run ends, across lost connections; all from the start."""
         loop, follower = asyncio.get_running_loop(), Follower(self.sync)
         queue: asyncio.Queue[Update | None] = asyncio.Queue()
 

@@ -243,6 +243,28 @@ def test_states_are_streamed(client: ultramarine.Client, api: Api) -> None:
     assert [update.state for update in updates][-1] == "Succeeded"
 
 
+def test_metrics_that_nothing_prints_are_streamed(client: ultramarine.Client, api: Api) -> None:
+    """A line per change has what changed; a status with the same values has none."""
+    run = client.submit(job())
+    updates = run.stream()
+    assert next(updates).state == "Pending"
+
+    running = {"state": "Running", "conditions": [condition("Running", "True", "PodRunning", "its pod runs")]}
+    api.status("tj", "churn", {**running, "metrics": {"latest": {"loss": 0.5, "accuracy": 0.75}}})
+    assert next(updates).state == "Running"
+    assert next(updates) == ultramarine.Update("metrics", "metrics: accuracy=0.75 loss=0.5")
+
+    same = {"latest": {"loss": 0.5, "accuracy": 0.75}}
+    api.status("tj", "churn", {**running, "startTime": "2026-12-01T10:00:00Z", "metrics": same})
+    later = {"metrics": {"latest": {"loss": 0.25, "accuracy": 0.75}}, "progress": {"step": 3, "totalSteps": 10}}
+    api.status("tj", "churn", {**running, **later})
+    assert next(updates) == ultramarine.Update("metrics", "metrics: loss=0.25 step=3 total_steps=10")
+    api.status("tj", "churn", {**running, "progress": {"step": 4, "totalSteps": 10}})
+    assert next(updates) == ultramarine.Update("metrics", "progress: step=4 total_steps=10")
+    succeed(api, "churn")
+    assert [update.state for update in updates] == ["Succeeded"]
+
+
 def test_a_stream_survives_a_restart_of_the_server(
     client: ultramarine.Client, api: Api, bare: Cluster, relay: Relay, tmp_path: Path
 ) -> None:

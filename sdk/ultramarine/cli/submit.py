@@ -102,7 +102,7 @@ def submit(
 
 
 def follow(session: Session, run: Run) -> None:
-    """Print a run's states and log lines until it ends; exit with 1 unless it succeeds."""
+    """Print a run's states, log lines and metrics until it ends; exit with 1 unless it succeeds."""
     from ultramarine.display.causes import diagnosis
     from ultramarine.runs import BUILT
 
@@ -114,6 +114,9 @@ def follow(session: Session, run: Run) -> None:
                 pods.add(update.pod)
                 prefix = f"[{update.pod}] " if len(pods) > 1 else ""
                 echo(f"{prefix}{update.text}")
+            elif update.type == "metrics":
+                session.note(update.text)
+                continue
             elif (line := update.text.removeprefix(f"{run.resource.kind} {run.name}: ")) != last:
                 last = line
                 session.note(line, update.state)

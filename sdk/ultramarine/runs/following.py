@@ -1,4 +1,4 @@
-"""Stream of a run's states and log lines, across lost connections."""
+"""Stream of a run's states, log lines and metrics, across lost connections."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, Manifest
+from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, TRAINING_JOB, Manifest
 
 from .logs import containers_of, followed
+from .measuring import Measurements
 from .run import BUILT, ENDED, Run, RunFailed, Update, explanation, state_of
 
 _LAST_LINES_SECONDS = 20  # after the end, for the rest of the logs
@@ -23,10 +24,11 @@ class Follower:
         self.run, self.cluster = run, run.client.cluster
         self.queue: queue.Queue[Update | Manifest | Exception | None] = queue.Queue()
         self.stop = threading.Event()
+        self.measurements = Measurements()
         self.readers: dict[tuple[str, str], threading.Thread] = {}  # by pod and container
 
     def updates(self) -> Iterator[Update]:
-        """Yield states and log lines until the run ends. Raises RunFailed if its object is deleted."""
+        """Yield states, log lines and metrics until the run ends. Raises RunFailed if its object is deleted."""
         for target in (self._object, self._pods):
             threading.Thread(target=self._guarded, args=(target,), daemon=True).start()
         last, end = ("", ""), None
@@ -36,6 +38,7 @@ class Follower:
                 if isinstance(news, Exception):
                     raise news
                 if isinstance(news, Update):
+                    self.measurements.hear(news.text)
                     yield news
                 elif news is None:
                     raise RunFailed(
@@ -50,6 +53,8 @@ class Follower:
                             end = Update("state", text, state=state)
                         else:
                             yield Update("state", text, state=state)
+                    if end is None and (line := self._news(news)):
+                        yield Update("metrics", line)
             yield from self._rest()
             yield end
         finally:
@@ -59,6 +64,11 @@ class Follower:
         """End `updates`, which another thread may be reading."""
         self.stop.set()
         self.queue.put(RunFailed("the stream was closed"))
+
+    def _news(self, object: Manifest) -> str:
+        """Return the line about a running job's metrics and progress, which the operator writes every ten seconds."""
+        is_job = self.run.resource.kind == TRAINING_JOB.kind
+        return self.measurements.news(object.get("status") or {}) if is_job else ""
 
     def _rest(self) -> Iterator[Update]:
         """Yield the lines that the log's readers still get after the end."""

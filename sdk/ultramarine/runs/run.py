@@ -37,9 +37,9 @@ class HasEnded(UltramarineError):
 
 
 class Update(NamedTuple):
-    """News of a run: a state with its explanation, or a line of a pod's log."""
+    """News of a run: a state with its explanation, a line of a pod's log, or metrics that no log line shows."""
 
-    type: Literal["state", "log"]
+    type: Literal["state", "log", "metrics"]
     text: str
     pod: str = ""
     state: str = ""
@@ -136,7 +136,7 @@ class Run:
         return state == "Succeeded"
 
     def stream(self) -> Iterator[Update]:
-        """Yield states and log lines until the run ends, across lost connections; all from the start."""
+        """Yield states, log lines and metrics until the run ends, across lost connections; all from the start."""
         from .following import Follower
 
         return Follower(self).updates()
