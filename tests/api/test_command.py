@@ -57,6 +57,18 @@ def job(name: str, **spec: Any) -> Manifest:
     return {"apiVersion": API_VERSION, "kind": "TrainingJob", "metadata": {"name": name}, "spec": fields}
 
 
+def sweep(name: str, **spec: Any) -> Manifest:
+    """Return a small sweep."""
+    fields = {
+        "objective": {"metric": "loss", "goal": "minimize"},
+        "searchSpace": {"x": {"uniform": {"min": 0, "max": 1}}},
+        "limits": {"maxTrials": 5},
+        "trialTemplate": {"spec": {"command": ["python", "train.py", "$(params.x)"]}},
+        **spec,
+    }
+    return {"apiVersion": API_VERSION, "kind": "Sweep", "metadata": {"name": name}, "spec": fields}
+
+
 def test_a_list_is_a_list_whatever_its_length(user: User, api: Api) -> None:
     """Programs read `items` of 0, 1 and 2 objects; an object by its name stands alone."""
     lengths = []
@@ -285,6 +297,38 @@ def test_the_logs_of_two_attempts_are_told_apart(user: User, api: Api, store: St
     done = user.run("logs", "churn")
     assert done.stdout == "KeyError: 'age'\n" * 2
     assert done.stderr == "Pod churn-0-bbbbb:\n"
+
+
+def test_the_log_of_a_node(user: User, api: Api, store: Storage) -> None:
+    """Only pods of the node are read, of all attempts; a number beyond the gang and another kind are refused."""
+    base = "s3://lake/trainingjobs/churn/logs/"
+    for pod in ("churn-0-aaaaa", "churn-1-bbbbb", "churn-1-ccccc"):
+        store.write(f"{base}{pod}/000.log", f"of {pod}\n".encode())
+    api.apply(job("churn", nodes=2, framework="none"), sweep("hpo"))
+    api.status("tj", "churn", {"state": "Failed", "logs": {"uri": base}})
+
+    assert user.run("logs", "churn", "--node", "1").stdout == "of churn-1-bbbbb\nof churn-1-ccccc\n"
+    assert (
+        "TrainingJob churn has no node 2. Its nodes: 0 to 1." in user.run("logs", "churn", "--node", "2", code=1).stderr
+    )
+    assert "Sweep hpo has no nodes. Use --node with" in user.run("logs", "sw/hpo", "--node", "0", code=1).stderr
+
+
+def test_the_log_of_a_trial_with_a_job_of_its_own(user: User, api: Api, store: Storage) -> None:
+    """It is the log of that job; a job of the same name that the sweep does not own is none."""
+    base = "s3://lake/trainingjobs/hpo-trial-3/logs/"
+    store.write(f"{base}hpo-trial-3-0-aaaaa/000.log", b"loss=0.5\n")
+    api.apply(sweep("hpo", execution="PodPerTrial"), job("hpo-trial-4"))
+    owner = {"apiVersion": API_VERSION, "kind": "Sweep", "name": "hpo", "uid": api.get("sw", "hpo")["metadata"]["uid"]}
+    trial = job("hpo-trial-3")
+    trial["metadata"]["ownerReferences"] = [{**owner, "controller": True}]
+    api.apply(trial)
+    api.status("tj", "hpo-trial-3", {"state": "Succeeded", "logs": {"uri": base}})
+
+    assert user.run("logs", "hpo", "--trial", "3").stdout == "loss=0.5\n"
+    assert "Sweep hpo has no trial 4. No trial has begun." in user.run("logs", "hpo", "--trial", "4", code=1).stderr
+    refused = user.run("logs", "tj/hpo-trial-3", "--trial", "0", code=1).stderr
+    assert "TrainingJob hpo-trial-3 has no trials. Use --trial with a Sweep." in refused
 
 
 def test_an_environment_that_does_not_exist_starts_no_job(user: User, api: Api, store: Storage) -> None:

@@ -92,6 +92,12 @@ def test_a_sweep_is_shown(guide: str, grace: Person, client: ultramarine.Client)
     assert any("━" in line for line in lines)
     assert sorted(trial["number"] for trial in trials) == list(range(6))
     assert "report" in grace.run("describe", "sw", name).stdout
+    log = grace.run("logs", name, "--trial", "2").stdout
+    assert "ultramarine-trainer: trial 2 begins: " in log
+    assert "accuracy=" in log
+    assert "trial 3 begins: " not in log
+    absent = grace.run("logs", name, "--trial", "9", code=1).stderr
+    assert f"Sweep {name} has no trial 9. Its trials: 0 to 5." in absent
     address = grace.run("open", f"sw/{name}", "--no-browser").stdout.strip()
     assert "Best trials" in Path(address.removeprefix("file://")).read_text()
 

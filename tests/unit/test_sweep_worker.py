@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from forks import Fork
+from ultramarine.runs.parts import TrialPart
 from ultramarine_contract.cache_records import CacheRecord, CacheTask, record_uri
 from ultramarine_contract.common import EXIT_TRY_AGAIN, STREAM_PORT, TERMINATION_LIMIT
 from ultramarine_contract.parameters import fill
@@ -68,6 +69,21 @@ def test_a_sweep_of_a_step_records_its_best_trial(fleet: Fleet, storage: Storage
     assert (record.job, record.run, record.metrics) == ("hpo", "run", {"loss": 1.0})
     best = fleet.last_words().best[0]
     assert (record.outputs, list(record.outputs)) == (best.outputs, ["model"])
+
+
+def test_the_log_of_a_trial_is_cut_out_of_its_workers_log(fleet: Fleet) -> None:
+    """`ultramarine logs SWEEP --trial N` has its parameters, what it printed and its end, and nothing of others."""
+    coordinator = fleet.coordinate(max_trials=3)
+    worker = fleet.work("w0", "sh", "-c", "echo loss=$0", "$(params.x)")
+    assert over(coordinator, worker) == [0, 0], fleet.said("coordinator")
+
+    part = TrialPart(1)
+    log = [line for line in fleet.said("w0").splitlines() if part.has_line("w0", line)]
+    trainer = "ultramarine-trainer: trial 1"
+    assert [line for line in log if " begins: " in line] == [log[0]]
+    assert log[0].startswith(f"{trainer} begins: x=")
+    assert sum(line.startswith("loss=") for line in log) == 1
+    assert f"{trainer}: Succeeded" in log
 
 
 @pytest.mark.slow

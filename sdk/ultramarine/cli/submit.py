@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
 
     from ultramarine.runs import Run
+    from ultramarine.runs.parts import Part
 
 _RUN = Annotated[str, typer.Argument(metavar="RUN", help="Name, or KIND/NAME such as sw/churn. Kind: trainingjob.")]
 
@@ -101,7 +102,7 @@ def submit(
         follow(session, run)
 
 
-def follow(session: Session, run: Run) -> None:
+def follow(session: Session, run: Run, part: Part | None = None) -> None:
     """Print a run's states, log lines and metrics until it ends; exit with 1 unless it succeeds."""
     from ultramarine.display.causes import diagnosis
     from ultramarine.runs import BUILT
@@ -109,7 +110,7 @@ def follow(session: Session, run: Run) -> None:
     last = ""
     pods: set[str] = set()
     try:
-        for update in run.stream():
+        for update in run.stream(part):
             if update.type == "log":
                 pods.add(update.pod)
                 prefix = f"[{update.pod}] " if len(pods) > 1 else ""
@@ -169,18 +170,27 @@ def logs(
     context: typer.Context,
     run: _RUN,
     go_on: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    node: Annotated[int | None, typer.Option(help="Pods of this node of a TrainingJob only.")] = None,
+    trial: Annotated[int | None, typer.Option(help="This trial of a Sweep only.")] = None,
 ) -> None:
     """Print the log of a run; from the storage if its pods are gone."""
     from ultramarine.runs import BUILT, ENDED
+    from ultramarine.runs.parts import node_part, trial_part
 
     session = session_of(context)
-    chosen = run_of(session, run)
+    part: Part | None = None
+    if trial is None:
+        chosen = run_of(session, run)
+    else:
+        chosen, part = trial_part(run_of(session, run if "/" in run else f"sweep/{run}"), trial)
+    if node is not None:
+        part = node_part(chosen, node)
     if go_on and chosen.state not in (*ENDED, BUILT):
-        follow(session, chosen)
+        follow(session, chosen, part)
         return
     count = 0
     last = ""
-    for update in chosen.logs():
+    for update in chosen.logs(part):
         if last and update.pod != last:
             session.note(f"Pod {update.pod}:")  # another attempt, or another node
         last = update.pod

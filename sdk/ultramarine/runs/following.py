@@ -12,6 +12,7 @@ from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, TRAINING_JOB,
 
 from .logs import containers_of, followed
 from .measuring import Measurements
+from .parts import Part
 from .run import BUILT, ENDED, Run, RunFailed, Update, explanation, state_of
 
 _LAST_LINES_SECONDS = 20  # after the end, for the rest of the logs
@@ -20,8 +21,8 @@ _LAST_LINES_SECONDS = 20  # after the end, for the rest of the logs
 class Follower:
     """Threads that watch a run's object, its pods and their logs, and put what they see into one queue."""
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.cluster = run, run.client.cluster
+    def __init__(self, run: Run, part: Part | None = None) -> None:
+        self.run, self.cluster, self.part = run, run.client.cluster, part or Part()
         self.queue: queue.Queue[Update | Manifest | Exception | None] = queue.Queue()
         self.stop = threading.Event()
         self.measurements = Measurements()
@@ -97,9 +98,9 @@ class Follower:
     def _pods(self) -> None:
         selector = f"{LABEL_KIND}={self.run.resource.kind},{LABEL_NAME}={self.run.name}"
         for event in self.cluster.watch(POD, selector=selector, stop=self.stop):
-            if event.type == "DELETED":
-                continue
             pod, status = event.object["metadata"]["name"], event.object.get("status") or {}
+            if event.type == "DELETED" or not self.part.has_pod(pod):
+                continue
             logged = containers_of(event.object)
             for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
                 begun = "running" in container["state"] or "terminated" in container["state"]
@@ -113,4 +114,5 @@ class Follower:
 
     def _log(self, pod: str, container: str) -> None:
         for text in followed(self.cluster, pod, container, self.stop):
-            self.queue.put(Update("log", text, pod))
+            if self.part.has_line(pod, text):
+                self.queue.put(Update("log", text, pod))

@@ -11,6 +11,7 @@ from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, POD, Manifest
 from ..kube.client import Cluster
 from ..kube.config import NoAccess
 from ..kube.errors import ApiError, NotFound, Rejected
+from .parts import Part
 
 if TYPE_CHECKING:
     from .run import Run, Update
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 TRAINER = "trainer"  # container of a run's pods
 
 
-def log_lines(run: Run) -> Iterator[Update]:
-    """Yield the lines of each pod of a run, oldest pod first; archived ones for pods that are gone."""
+def log_lines(run: Run, part: Part) -> Iterator[Update]:
+    """Yield the lines of a part of a run's log, oldest pod first; archived ones for pods that are gone."""
     from .run import Update
 
     cluster = run.client.cluster
@@ -28,12 +29,16 @@ def log_lines(run: Run) -> Iterator[Update]:
     living = {str(pod["metadata"]["name"]) for pod in pods}
     for gone, lines in archived(run, living):
         for line in lines:
-            yield Update("log", line, gone)
+            if part.has_pod(gone) and part.has_line(gone, line):
+                yield Update("log", line, gone)
     for pod in pods:
+        if not part.has_pod(name := str(pod["metadata"]["name"])):
+            continue
         for container in containers_of(pod):
             try:
-                for line in cluster.logs(name := str(pod["metadata"]["name"]), container):
-                    yield Update("log", line.partition(" ")[2], name)
+                for line in cluster.logs(name, container):
+                    if part.has_line(name, text := line.partition(" ")[2]):
+                        yield Update("log", text, name)
             except (NotFound, Rejected):  # the container has not begun, or the pod went meanwhile
                 continue
 
@@ -76,8 +81,11 @@ def _runs(cluster: Cluster, pod: str, container: str, restarts: int) -> bool:
 
 def archived(run: Run, besides: set[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the archived lines of each pod except those `besides`; nothing if no log was archived."""
-    uri = (run.status.get("logs") or {}).get("uri")
-    if not uri:
+    from ..storage.artifacts import NothingStored, logs_of
+
+    try:
+        uri = logs_of(run)
+    except NothingStored:
         return
     storage = run.client.storage
     for folder in storage.folders(uri):

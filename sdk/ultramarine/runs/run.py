@@ -16,6 +16,7 @@ from ..display.causes import decisive, diagnosis
 from ..kube.errors import NotFound
 from ..results import METRIC_COLUMNS, Output, latest, metric_rows, outputs_of, table
 from .logs import log_lines
+from .parts import Part
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -135,15 +136,15 @@ class Run:
             raise RunFailed(explanation(object))
         return state == "Succeeded"
 
-    def stream(self) -> Iterator[Update]:
+    def stream(self, part: Part | None = None) -> Iterator[Update]:
         """Yield states, log lines and metrics until the run ends, across lost connections; all from the start."""
         from .following import Follower
 
-        return Follower(self).updates()
+        return Follower(self, part).updates()
 
-    def logs(self) -> Iterator[Update]:
+    def logs(self, part: Part | None = None) -> Iterator[Update]:
         """Yield the log lines that exist: those of living pods, and stored ones of others."""
-        return log_lines(self)
+        return log_lines(self, part or Part())
 
     def cancel(self) -> None:
         """End the run for good: its pods end, its object and what it has stored stay. suspend() can be undone."""
