@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 from conftest import Manifest, Platform, restricted
 from manifests import endpoint, infer, onnx_model, sweep, training_job
+from person import Person
 from ultramarine_cluster import images, target
 from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY
 from ultramarine_contract.routes import MLFLOW_FORWARD_PORT
@@ -174,6 +177,28 @@ def test_a_model_is_imported_from_the_registry_and_answers(recorded):
     with recorded.client("adder", key="none") as client:
         answer = client.post("/v2/models/adder/infer", json=infer([[1.0]]))
     assert answer.json()["outputs"][0]["data"] == [8.0]
+
+
+def test_the_command_opens_mlflow(recorded, tmp_path):
+    """The printed address answers the namespace's account alone, until Ctrl-C."""
+    kubectl = recorded.target.kubectl
+    ada = Person(tmp_path, Path(kubectl[kubectl.index("--kubeconfig") + 1]))
+    process = ada.begin("-n", NAMESPACE, "open", "mlflow", "--no-browser")
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address.startswith("http://127.0.0.1:"), process.communicate(timeout=60)
+        own = recorded.secret("ultramarine-mlflow")
+        account = (own["MLFLOW_TRACKING_USERNAME"], own["MLFLOW_TRACKING_PASSWORD"])
+        page = httpx.get(address, auth=account, timeout=60)
+        assert (page.status_code, "<title>MLflow</title>" in page.text) == (200, True), page.text
+        assert httpx.get(address, timeout=60).status_code == 401
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert "Ctrl-C closes the way to MLflow." in err
+    with pytest.raises(httpx.TransportError):
+        httpx.get(address, timeout=60)
 
 
 def test_a_model_that_the_registry_has_not_is_told_in_its_words(recorded):
