@@ -107,7 +107,7 @@ def _owners(run: Run) -> list[dict[str, str]]:
 
 
 def _numbers(numbers: Iterable[int]) -> str:
-    """Return numbers as people write them: 0 to 4, 7."""
+    """Return numbers as ranges: 0 to 4, 7."""
     spans: list[list[int]] = []
     for number in sorted(numbers):
         if spans and number == spans[-1][1] + 1:
