@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .aio import AsyncClient as AsyncClient
+    from .aio import AsyncEndpoint as AsyncEndpoint
     from .aio import AsyncRun as AsyncRun
+    from .aio import AsyncSweepRun as AsyncSweepRun
     from .client import Client as Client
     from .endpoints import Endpoint as Endpoint
     from .objects import Dataset as Dataset
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 # Imported when they are used: the command starts without the models of the resources.
 _PLACES = {
-    **dict.fromkeys(("AsyncClient", "AsyncRun"), "aio"),
+    **dict.fromkeys(("AsyncClient", "AsyncEndpoint", "AsyncRun", "AsyncSweepRun"), "aio"),
     "Client": "client",
     **dict.fromkeys(("Dataset", "DatasetVersion"), "objects"),
     **dict.fromkeys(("Deployment", "Environment", "Input", "Model", "ModelVersion", "OnlineEndpoint"), "objects"),

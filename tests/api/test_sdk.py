@@ -1,8 +1,7 @@
-"""The SDK against a real API server and a real object storage: objects, runs, streams, repetition, asyncio."""
+"""The SDK against a real API server and a real object storage: objects, runs, streams, repetition."""
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -449,70 +448,6 @@ def test_a_job_that_never_ran_is_not_repeated(client: ultramarine.Client) -> Non
 
     with pytest.raises(InvalidSpec, match="never started"):
         reproduce(client, "churn")
-
-
-# ---- asyncio
-
-
-@pytest.fixture
-def connect(bare: Cluster, client: ultramarine.Client) -> Callable[[], ultramarine.AsyncClient]:
-    """Makes a client for asyncio."""
-    return lambda: ultramarine.AsyncClient(kubeconfig=str(bare.kubeconfig), namespace=client.namespace)
-
-
-async def test_the_twin_submits_and_waits(connect: Callable[[], ultramarine.AsyncClient], api: Api) -> None:
-    """Calls are awaited, and runs at the same time."""
-    async with connect() as client:
-        runs = await asyncio.gather(*(client.submit(job(f"churn-{number}")) for number in range(3)))
-        waits = asyncio.gather(*(run.wait(60) for run in runs))
-        for run in runs:
-            await asyncio.to_thread(succeed, api, run.name)
-        await waits
-
-        assert {item["metadata"]["name"] for item in await client.list("tj")} == {run.name for run in runs}
-        assert [await run.state() for run in runs] == ["Succeeded"] * 3
-        with pytest.raises(NotFound):
-            await client.get("tj", "absent")
-
-
-async def test_the_twin_streams(connect: Callable[[], ultramarine.AsyncClient], api: Api) -> None:
-    """Updates come as they happen, and a failure of the stream is raised."""
-    async with connect() as client:
-        run = await client.submit(job())
-        states = []
-        async for update in run.stream():
-            states.append(update.state)
-            if len(states) == 1:
-                await asyncio.to_thread(fail, api, run.name)
-        assert states == ["Pending", "Failed"]
-
-        other = await client.submit(job("other"))
-        updates = other.stream()
-        await anext(updates)
-        await other.delete()
-        with pytest.raises(ultramarine.RunFailed, match="deleted"):
-            await anext(updates)
-
-
-def test_a_cancelled_wait_and_stream_end_at_once(connect: Callable[[], ultramarine.AsyncClient]) -> None:
-    """The program ends while the run goes on: no thread holds the loop."""
-
-    async def program() -> list[BaseException | None]:
-        async with connect() as client:
-            run = await client.submit(job())
-            begun = asyncio.Event()
-
-            async def follow() -> None:
-                async for _ in run.stream():
-                    begun.set()
-
-            tasks = [asyncio.create_task(run.wait()), asyncio.create_task(follow())]
-            await begun.wait()
-            for task in tasks:
-                task.cancel()
-            return await asyncio.gather(*tasks, return_exceptions=True)
-
-    assert [type(result) for result in asyncio.run(program())] == [asyncio.CancelledError] * 2
 
 
 # ---- Plans
