@@ -225,12 +225,17 @@ def _version(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[F
         if lineage.get(field)
     ]
     digest = str(spec.get("digest", ""))
+    source = without_secrets(str(lineage.get("source", "")))
     yield _fact(
         manifest,
         "registration",
         "Ready",
         time=str(ready.get("lastTransitionTime", "")),
-        used=_parts(*origins, Part(str(spec.get("uri", "")), FILES, digest)),
+        used=_parts(
+            *origins,
+            Part(str(spec.get("uri", "")), FILES, digest),
+            Part(source, "source") if _ADDRESS.fullmatch(source) else None,
+        ),
         made=_parts(Part(reference(manifest["kind"], manifest["metadata"]["name"]), digest=digest)),
         by=str(lineage.get("requestedBy") or by) if _OPERATOR.fullmatch(by) else by,
         details={
@@ -239,8 +244,19 @@ def _version(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[F
             "version": spec.get("version"),
             "metrics": lineage.get("metrics"),
             "commit": lineage.get("gitCommit"),
+            "source": source,
+            "watermark": lineage.get("watermark"),
         },
     )
+
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without user, password and query in its addresses; the query may be a signature."""
+    anonymous = re.sub(r"(?<=://)[^/\s]*@", "", text)
+    return re.sub(r"(https?://[^?#\s]*)[?#]\S*", r"\1", anonymous)
 
 
 def _aliases(manifest: Manifest, spec: Manifest, _status: Manifest) -> Iterator[Fact]:

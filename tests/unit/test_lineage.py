@@ -243,6 +243,27 @@ def dataset_version(number, uri):
     return ours("DatasetVersion", f"orders-{number}", spec, {"conditions": [ready]})
 
 
+@pytest.mark.parametrize(
+    ("source", "recorded", "is_address"),
+    [
+        ("s3://lake/crm/a@b.csv", "s3://lake/crm/a@b.csv", True),
+        ("https://eve:s3@cret@data.example.com:8443/a.csv?token=secret#x", "https://data.example.com:8443/a.csv", True),
+        ("query 5f0c2b7de11a on postgresql://eve:secret@db/crm", "query 5f0c2b7de11a on postgresql://db/crm", False),
+        ("upload of orders.csv", "upload of orders.csv", False),
+    ],
+)
+def test_imported_data_tells_its_source(source, recorded, is_address):
+    """The record of a version has its source without secrets, and the watermark; an address leads to the version."""
+    manifest = dataset_version(3, "s3://lake/orders/3/")
+    manifest["spec"]["lineage"] |= {"source": source, "watermark": "2030-01-01"}
+
+    (fact,) = facts(manifest)
+    assert (fact.details["source"], fact.details["watermark"]) == (recorded, "2030-01-01")
+    assert [part.uri for part in fact.used if part.name == "source"] == [recorded] * is_address
+    assert [fact.name for fact in Graph([fact]).consequences(recorded)] == ["orders-3"] * is_address
+    assert "secret" not in str(fact)
+
+
 @pytest.fixture
 def monthly():
     """A run with a step for each partition of orders@3, beside version 30 that no run has read."""

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from ultramarine.resources.base import KeySelector
 from ultramarine.resources.cron import next_time, times_until
@@ -19,6 +18,7 @@ from ultramarine_contract import dataset_records as records
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.dataset_records import ImportSummary, ImportTask
 from ultramarine_contract.errors import StorageError
+from ultramarine_contract.lineage import without_secrets
 from ultramarine_contract.meta import GROUP, Manifest, content_hash
 
 from ...runs.dataset_registration import Data, registered, to_register
@@ -234,8 +234,7 @@ def origin(spec: DatasetSpec) -> str:
     if source.uri:
         return source.uri
     if source.https is not None:
-        parts = urlsplit(source.https.url)
-        return f"{parts.scheme}://{parts.hostname}{parts.path}"[:2048]
+        return without_secrets(source.https.url)[:2048]
     assert source.sql is not None
     place = source.sql.uri or "PostgreSQL"
     return f"query {content_hash(source.sql.query)[:16]} on {place}"
