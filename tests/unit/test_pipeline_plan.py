@@ -783,6 +783,88 @@ def test_a_resumed_run_takes_over_what_succeeded():
     assert states(again) == {"a": "Running", "b": "Waiting", "c": "Succeeded"}
 
 
+def ended(steps: list[Manifest], **spec: Any) -> Manifest:
+    """A run called earlier whose steps have all succeeded."""
+    story = Story(run_of(steps, **spec))
+    while story.look().status["state"] != "Succeeded":
+        for name in story.children:
+            story.end(name)
+    return {**story.run.manifest, "metadata": {**story.run.manifest["metadata"], "name": "earlier"}}
+
+
+def test_an_edited_step_runs_again_with_all_that_it_feeds():
+    """A resumed run takes over the steps whose work is the same; missReason says why the others run."""
+    steps = [step("a"), step("b", after=["a"]), step("c", after=["b"]), step("x"), step("y", after=["x"])]
+    earlier = ended(steps)
+    edited = [step("b", job={"command": ["false"]}, after=["a"]) if s["name"] == "b" else s for s in steps]
+    story = Story(run_of(edited, rerun={"of": "earlier"}), earlier)
+    plan = story.look()
+    assert states(plan) == {"a": "Succeeded", "b": "Running", "c": "Waiting", "x": "Succeeded", "y": "Succeeded"}
+    assert state(plan, "b")["missReason"] == "its spec was edited since run earlier"
+    story.end("nightly-b")
+    assert state(story.look(), "c")["missReason"] == "step b runs again"
+    assert "missReason" not in state(plan, "a")
+
+
+@pytest.mark.parametrize(
+    ("former", "edit", "state_after"),
+    [
+        (step("a"), {"cacheSalt": "2"}, "Running"),
+        (step("a"), {"when": "params.rate > 0.0"}, "Running"),
+        (step("a"), {"retries": 2, "timeoutSeconds": 60}, "Succeeded"),
+        (step("a", forEach={"items": ["1"]}), {"forEach": {"items": ["2"]}}, "Running"),
+        (step("a", forEach={"items": ["1"]}), {"forEach": {"items": ["1"], "parallel": 2}}, "Succeeded"),
+        (step("a", cache=True), {"trainingJob": {"command": ["true"], "backoffLimit": 7}}, "Succeeded"),
+        (step("a", cache=True), {"trainingJob": {"command": ["false"]}}, "Running"),
+        (step("a"), {"trainingJob": {"command": ["true"], "backoffLimit": 7}}, "Running"),
+    ],
+)
+def test_what_decides_about_a_result_makes_an_edit(former, edit, state_after):
+    """A step with a cache key is compared by it, another one by its spec."""
+    earlier = ended([former])
+    plan = planned(run_of([{**former, **edit}], rerun={"of": "earlier"}), related=(earlier,))
+    assert states(plan)["a"] == state_after
+
+
+def test_another_value_of_a_parameter_is_an_edit_of_the_steps_that_use_it():
+    """The values are compared where they are used."""
+    steps = [step("a", job={"command": ["clean", "$(params.rate)"]}), step("b")]
+    earlier = ended(steps)
+    plan = planned(run_of(steps, rerun={"of": "earlier"}, parameters={"rate": 0.5}), related=(earlier,))
+    assert states(plan) == {"a": "Running", "b": "Succeeded"}
+    assert state(plan, "a")["missReason"] == "a parameter of it was edited since run earlier"
+
+
+def test_a_resumed_run_compares_with_the_pipeline_that_the_earlier_one_kept():
+    """The kept spec counts, not the Pipeline's present one; without either all steps run again."""
+    steps = [step("a"), step("b")]
+    earlier = ended(steps)
+    digest = plan_pipeline(read_pipeline(pipeline(steps)), seen(), NOW).status["digest"]
+    earlier = {
+        **earlier,
+        "spec": {"pipeline": "churn"},
+        "status": {**earlier["status"], "pipeline": {"digest": digest}},
+    }
+    kept = {**stored("ControllerRevision", "earlier-pipeline", {}), "data": {"spec": pipeline(steps)}}
+    steps_now = [step("a", job={"command": ["false"]}), step("b")]
+    run = run_of(steps_now, rerun={"of": "earlier"})
+    assert states(planned(run, related=(earlier, kept))) == {"a": "Running", "b": "Succeeded"}
+    same = stored("Pipeline", "churn", pipeline(steps))
+    assert states(planned(run, related=(earlier, same))) == {"a": "Running", "b": "Succeeded"}
+    other = stored("Pipeline", "churn", pipeline(steps_now))
+    lost = planned(run, related=(earlier, other))
+    assert states(lost) == {"a": "Running", "b": "Running"}
+    assert state(lost, "b")["missReason"] == "the pipeline of run earlier is not kept any more"
+
+
+def test_finally_runs_again_in_a_resumed_run():
+    """It follows what runs again."""
+    final = {"finally": [step("mail")]}
+    earlier = ended([step("a")], **final)
+    plan = planned(run_of([step("a")], rerun={"of": "earlier"}, **final), related=(earlier,))
+    assert states(plan) == {"a": "Succeeded", "mail": "Running"}
+
+
 def test_a_run_of_a_thousand_steps_has_room_in_its_object():
     """The status of 1,000 ended steps with outputs, metrics and keys stays below 512 KiB."""
     story = Story(

@@ -210,14 +210,15 @@ class PipelineStatus(Status):
 
 
 class Rerun(Schema):
-    """Earlier run whose results are taken over, whatever the cache says."""
+    """Earlier run whose results are taken over by steps with the same work, whatever the cache says."""
 
     of: DnsName = Field(description="Name of the earlier PipelineRun, which has ended.")
     from_: list[StepName] = Field(
         default=[],
         alias="from",
         max_length=MAX_STEPS,
-        description="Steps to run again, with all that depend on them. Default: those that have not succeeded.",
+        description="Steps to run again, with all that depend on them, beside those that have not succeeded and those "
+        "that were edited.",
     )
 
 
@@ -329,7 +330,10 @@ class StepStatus(Schema):
     )
     cached: CachedFrom | None = Field(default=None, description="Origin of the results, if they were reused.")
     miss_reason: str = Field(
-        default="", max_length=500, description="Part of the cache key that differs from the latest record."
+        default="",
+        max_length=500,
+        description="Part of the cache key that differs from the latest record, or why a resumed run does not "
+        "take over the results.",
     )
     message: str = Field(default="", max_length=500, description="Explanation, with the remedy of a failure.")
     outputs: dict[str, StepOutput] = Field(default={}, max_length=16, description="Outputs by name.")

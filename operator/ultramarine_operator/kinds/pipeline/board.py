@@ -48,6 +48,7 @@ class Board:
     repeat: Callable[[Board, Node], None]  # brings the repetitions of a step as far as they go
     publish: Callable[[Board, Node, StepStatus, Work], None]
     reused: Mapping[str, StepStatus] = field(default_factory=dict)  # results of an earlier run, by name
+    edited: Mapping[str, str] = field(default_factory=dict)  # why results of an earlier run are not taken over
     children: dict[str, Manifest] = field(default_factory=dict)
     apply: list[Manifest] = field(default_factory=list)
     delete: list[Ref] = field(default_factory=list)
@@ -69,7 +70,10 @@ class Board:
         former = dict(self.states)
         self.states.clear()  # in the order of the pipeline again
         for step in (*self.spec.steps, *self.spec.finally_):
-            self.states[step.name] = former.get(step.name) or StepStatus(name=step.name, state="Waiting")
+            if step.name in former:
+                self.states[step.name] = former[step.name]
+            else:
+                self.put(step.name, "Waiting", miss_reason=self.edited.get(step.name))
             for number in range(self.states[step.name].items or 0):
                 if (part := former.get(f"{step.name}-{number}")) is not None:
                     self.states[part.name] = part
@@ -206,7 +210,13 @@ class Board:
             return
         if other is not None and not is_own and key:
             owner = (other["metadata"].get("ownerReferences") or [{}])[0].get("name", "")
-            self.put(work.name, "Waiting", f"run {owner} does the same work in {name}", key=key)
+            self.put(
+                work.name,
+                "Waiting",
+                f"run {owner} does the same work in {name}",
+                key=key,
+                miss_reason=state.miss_reason,
+            )
             return
         self.apply.append(child_of(self.run, work, name, key, parts, self.seen.platform))
         self.put(
@@ -215,7 +225,7 @@ class Board:
             child=name,
             kind=work.runnable.made.kind,
             key=key,
-            miss_reason=miss[:MAX_MESSAGE],
+            miss_reason=(state.miss_reason or miss)[:MAX_MESSAGE],
             attempt=state.attempt,
             start_time=state.start_time or timestamp(self.now),
         )

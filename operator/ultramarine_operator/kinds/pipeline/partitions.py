@@ -43,7 +43,8 @@ def _pinned(board: Board, step: str, text: str) -> PartitionsPin | None:
     if isinstance(resolved, NotReady):
         if resolved.is_final:
             raise Unresolved(f"forEach.partitions: {resolved.message}")
-        board.put(step, "Waiting", f"forEach.partitions: {resolved.message}", partitions=PartitionsPin(dataset=dataset))
+        kept = board.kept(state) | {"partitions": PartitionsPin(dataset=dataset)}
+        board.put(step, "Waiting", f"forEach.partitions: {resolved.message}", **kept)
         return None
     check_is_folder(resolved)
     pin = PartitionsPin(dataset=dataset, version=resolved.version, uri=resolved.uri, digest=resolved.digest)

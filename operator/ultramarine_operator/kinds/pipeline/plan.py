@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ from ultramarine.resources.pipeline_checks import check, parameter_values
 from ultramarine.resources.pipeline_conditions import ConditionError
 from ultramarine.resources.pipeline_references import whole
 from ultramarine_contract.errors import InvalidSpec, counted
-from ultramarine_contract.meta import CONTROLLER_REVISION, PIPELINE_RUN, Manifest, child_metadata, content_hash
+from ultramarine_contract.meta import CONTROLLER_REVISION, PIPELINE_RUN, Manifest, child_metadata
 
 from ... import runs
 from ...shared import states, statuses
@@ -29,11 +29,12 @@ from ...shared.conditions import LONG_AGO, Condition, health, merge, timestamp
 from ...shared.plan import Obj, Plan, Seen
 from ...shared.questions import Question
 from .board import Board
+from .edits import edited
 from .graph import Graph, graph_of
 from .publishing import publish
 from .repetitions import repeat
 from .results import ENDED
-from .work import Run
+from .work import Run, digest_of, revision_name
 
 MAX_DEPTH = 5  # of pipelines that run pipelines
 Pipeline = Obj[PipelineSpec]
@@ -47,7 +48,7 @@ def plan_pipeline(pipeline: Pipeline, seen: Seen, now: datetime) -> Plan:
     status = PipelineStatus(
         observed_generation=pipeline.generation,
         steps=count,
-        digest=_digest(pipeline.manifest["spec"]),
+        digest=digest_of(pipeline.manifest["spec"]),
     )
     news = (
         Condition("Accepted", True, "Valid"),
@@ -118,24 +119,25 @@ def _board(run: Run, seen: Seen, now: datetime, status: PipelineRunStatus) -> Bo
     if not run.status.get("startTime"):
         _check_depth(run, seen)
     params = parameter_values(spec, run.spec.parameters)
-    reused = _reused(run, graph, seen)
-    if isinstance(reused, Waits):
-        return reused
+    earlier = _earlier(run, graph, seen)
+    if isinstance(earlier, Waits):
+        return earlier
+    reused, reasons = _reused(run, graph, params, earlier, seen) if earlier is not None else ({}, {})
     steps = {state.name: state for state in status.steps}
-    return Board(run, graph, params, seen, now, steps, repeat, publish, reused=reused)
+    return Board(run, graph, params, seen, now, steps, repeat, publish, reused=reused, edited=reasons)
 
 
 def _pinned(run: Run, seen: Seen) -> Graph | Waits:
     """Return the spec that a run began with; a Pipeline's is kept in a ControllerRevision, which cannot be changed."""
     if run.spec.pipeline_spec is not None:
         return _graph(run.manifest["spec"]["pipelineSpec"], run)
-    name = _revision_name(run)
+    name = revision_name(run.name)
     if (revision := seen.child(CONTROLLER_REVISION.kind, name)) is not None:
         return _graph((revision.get("data") or {}).get("spec"), run)
     pipeline = seen.look("Pipeline", run.spec.pipeline or "")
     if run.status.get("startTime"):
         digest = (run.status.get("pipeline") or {}).get("digest")
-        if pipeline is not None and digest == _digest(pipeline["spec"]):
+        if pipeline is not None and digest == digest_of(pipeline["spec"]):
             return Waits(_KEEPING, (_revision(run, name, pipeline["spec"]),), after=timedelta())
         message = f"ControllerRevision {name} was deleted, and Pipeline {run.spec.pipeline} has another spec by now"
         raise InvalidSpec(f"{message}; start a new run")
@@ -147,7 +149,7 @@ def _pinned(run: Run, seen: Seen) -> Graph | Waits:
     except InvalidSpec as error:
         remedy = "correct the Pipeline, and the run begins without another command, or delete the run"
         raise InvalidSpec(f"Pipeline {run.spec.pipeline}: {error.message}; {remedy}") from None
-    digest = _digest(pipeline["spec"])
+    digest = digest_of(pipeline["spec"])
     generation = int(pipeline["metadata"].get("generation", 0))
     pin = PipelinePin(name=str(run.spec.pipeline), generation=generation, digest=digest, revision=name)
     return Waits(_KEEPING, (_revision(run, name, pipeline["spec"]),), pin, timedelta())
@@ -165,10 +167,6 @@ def _graph(spec: Any, run: Run) -> Graph:
     return graph
 
 
-def _revision_name(run: Run) -> str:
-    return f"{run.name}-pipeline"
-
-
 def _revision(run: Run, name: str, spec: Manifest) -> Manifest:
     return {
         "apiVersion": CONTROLLER_REVISION.api_version,
@@ -181,13 +179,9 @@ def _revision(run: Run, name: str, spec: Manifest) -> Manifest:
 
 def _kept_revision(run: Run, seen: Seen) -> Iterator[Manifest]:
     """Yield the ControllerRevision as it was made: a user may have changed its labels."""
-    name = _revision_name(run)
+    name = revision_name(run.name)
     if run.spec.pipeline and (revision := seen.child(CONTROLLER_REVISION.kind, name)) is not None:
         yield _revision(run, name, (revision.get("data") or {}).get("spec") or {})
-
-
-def _digest(spec: Any) -> str:
-    return f"sha256:{content_hash(spec)}"
 
 
 def _check_depth(run: Run, seen: Seen) -> None:
@@ -202,11 +196,11 @@ def _check_depth(run: Run, seen: Seen) -> None:
     raise InvalidSpec(f"pipelines run each other more than {MAX_DEPTH} deep; remove the circle")
 
 
-def _reused(run: Run, graph: Graph, seen: Seen) -> dict[str, StepStatus] | Waits:
-    """Return the results of an earlier run that this one takes over."""
+def _earlier(run: Run, graph: Graph, seen: Seen) -> Manifest | Waits | None:
+    """Return the run whose results this one takes over as it begins; None if it takes over none."""
     rerun = run.spec.rerun
     if rerun is None or run.status.get("startTime"):
-        return {}
+        return None
     earlier = seen.look(PIPELINE_RUN.kind, rerun.of)
     if earlier is None:
         message = f"PipelineRun {rerun.of} does not exist; correct spec.rerun.of"
@@ -214,19 +208,27 @@ def _reused(run: Run, graph: Graph, seen: Seen) -> dict[str, StepStatus] | Waits
     if not states.is_over(earlier.get("status") or {}):
         message = f"PipelineRun {rerun.of} has not ended yet"
         return Waits(states.pending("RerunUnfinished", message), after=timedelta(seconds=5))
-    names = {step.name for step in graph.spec.steps}
-    if unknown := sorted(set(rerun.from_) - names):
+    if unknown := sorted(set(rerun.from_) - {step.name for step in graph.spec.steps}):
         raise InvalidSpec(f"spec.rerun.from: no step is named {unknown[0]!r}")
-    again = set(rerun.from_)
-    for node in graph.nodes:
-        if node.needs & again:
-            again.add(node.step.name)
+    return earlier
+
+
+def _reused(
+    run: Run, graph: Graph, params: Mapping[str, Any], earlier: Manifest, seen: Seen
+) -> tuple[dict[str, StepStatus], dict[str, str]]:
+    """Return the results that a run takes over, and why edited steps and those that they feed run again."""
+    assert run.spec.rerun is not None
+    names = {step.name for step in graph.spec.steps}
     status = statuses.former(Obj(earlier, run.spec), PipelineRunStatus)
-    return {
-        state.name: state
-        for state in status.steps
-        if state.state == "Succeeded" and state.name not in again and _stem(state.name, names) not in again
-    }
+    succeeded = {state.name: state for state in status.steps if state.state == "Succeeded"}
+    reasons = edited(names & succeeded.keys() - set(run.spec.rerun.from_), graph, params, earlier, seen)
+    again = {*run.spec.rerun.from_, *reasons}
+    for node in graph.nodes:
+        if fed_by := sorted(node.needs & again):
+            again.add(node.step.name)
+            if node.step.name in succeeded:
+                reasons.setdefault(node.step.name, f"step {fed_by[0]} runs again")
+    return {name: state for name, state in succeeded.items() if _stem(name, names) in names - again}, reasons
 
 
 def _stem(name: str, names: set[str]) -> str:

@@ -42,8 +42,8 @@ def repeat(board: Board, node: Node) -> None:
         most = step.while_.max_iterations if step.while_ is not None else count
         if fault := room.fault_of(board, step, most, room.expected_bytes(board, node)):
             raise Unresolved(fault)
-        pin = board.states[step.name].partitions
-        board.put(step.name, "Running", items=count, start_time=timestamp(board.now), partitions=pin)
+        kept = board.kept(state) | {"items": count, "start_time": timestamp(board.now)}
+        board.put(step.name, "Running", **kept)
     if items is not None and step.for_each is not None:
         _advance_entries(board, node, items, 0 if follows else step.for_each.parallel)
     else:

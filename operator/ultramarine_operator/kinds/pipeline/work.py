@@ -50,6 +50,16 @@ def pipeline_of(run: Run) -> str:
     return run.spec.pipeline or run.name
 
 
+def revision_name(run: str) -> str:
+    """Return the name of the ControllerRevision that keeps the pipeline of a run."""
+    return f"{run}-pipeline"
+
+
+def digest_of(spec: Manifest) -> str:
+    """Return the digest of a pipeline's spec."""
+    return f"sha256:{content_hash(spec)}"
+
+
 def parts_of(work: Work, seen: Seen) -> Parts:
     """Return the parts of the cache key of a step's work."""
 
