@@ -25,6 +25,7 @@ from .sweeps import SweepRun, Trial
 
 if TYPE_CHECKING:
     from .objects import Object, Sweep
+    from .runs.parts import Part
     from .serving.route import Note
 
 P = ParamSpec("P")
@@ -155,9 +156,9 @@ class AsyncRun(Generic[R]):
         follower = Follower(self.sync)
         return _items(follower.updates(), follower.end)
 
-    def logs(self) -> AsyncIterator[Update]:
+    def logs(self, part: Part | None = None) -> AsyncIterator[Update]:
         """Yield the log lines that exist: those of living pods, and stored ones of others."""
-        return _items(self.sync.logs())
+        return _items(self.sync.logs(part))
 
 
 class AsyncSweepRun(AsyncRun[SweepRun]):
