@@ -151,9 +151,9 @@ class AsyncRun(Generic[R]):
             stop.set()
         return self
 
-    def stream(self) -> AsyncIterator[Update]:
+    def stream(self, part: Part | None = None) -> AsyncIterator[Update]:
         """Yield states, log lines and metrics until the run ends, across lost connections; all from the start."""
-        follower = Follower(self.sync)
+        follower = Follower(self.sync, part)
         return _items(follower.updates(), follower.end)
 
     def logs(self, part: Part | None = None) -> AsyncIterator[Update]:
