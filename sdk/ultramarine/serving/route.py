@@ -90,10 +90,15 @@ class Route:
             self.note(f"Endpoint {self.name} sleeps; its first pod starts now, which may take a minute.")
         patience = max(_BUSY_SECONDS, _timeout(manifest)) if seconds else _BUSY_SECONDS
         deadline = time.monotonic() + (_WAKE_SECONDS if sleeps else patience)
-        reading = seconds or _timeout(manifest) + _MARGIN_SECONDS
+        timeout = urllib3.Timeout(connect=20, read=seconds or _timeout(manifest) + _MARGIN_SECONDS)
+        options: dict[str, Any] = {"body": body, "headers": headers, "timeout": timeout, "retries": False}
         while True:
             try:
-                answer = self._request(method, path, body, headers, manifest, pin, reading)
+                base = self._base(manifest, pin)
+                pool = self._pool(base, manifest)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
+                    answer = pool.request(method, base + path, redirect=False, **options)
             except urllib3.exceptions.HTTPError as error:
                 problem = self._problem(pin, error, body)
                 self.close()
@@ -107,35 +112,19 @@ class Route:
                 continue
             pause = _seconds(answer.headers.get("Retry-After"))
             if answer.status != 503 or time.monotonic() + pause > deadline:
-                return answer
+                return Answer(answer.status, answer.headers, answer.data)
             time.sleep(pause)
 
-    def _request(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: dict[str, str],
-        manifest: Manifest,
-        pin: str,
-        reading: float,
-    ) -> Answer:
-        base = self._base(manifest, pin)
-        timeout = urllib3.Timeout(connect=20, read=reading)
-        options: dict[str, Any] = {"body": body, "headers": headers, "timeout": timeout, "retries": False}
+    def _pool(self, base: str, manifest: Manifest) -> urllib3.PoolManager:
+        """Return the connections for a URL; a pod that the API server leads to has a certificate for other names."""
         if base.startswith("http:"):
-            answer = self._http.request(method, base + path, redirect=False, **options)
-        elif not base.startswith("https://127.0.0.1:"):
-            if self._verified is None:
-                context = trust.context_for(self.client, manifest, self._ca)
-                self._verified = urllib3.PoolManager(maxsize=8, ssl_context=context)
-            answer = self._verified.request(method, base + path, redirect=False, **options)
-        else:
-            with warnings.catch_warnings():
-                # The API server leads to the pod, whose certificate is for other names than this machine's.
-                warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
-                answer = self._unverified.request(method, base + path, redirect=False, **options)
-        return Answer(answer.status, answer.headers, answer.data)
+            return self._http
+        if base.startswith("https://127.0.0.1:"):
+            return self._unverified
+        if self._verified is None:
+            context = trust.context_for(self.client, manifest, self._ca)
+            self._verified = urllib3.PoolManager(maxsize=8, ssl_context=context)
+        return self._verified
 
     def _base(self, manifest: Manifest, pin: str) -> str:
         """Return the URL that leads to the endpoint, or to the pods of one deployment if no gateway can choose it."""
