@@ -382,10 +382,17 @@ def test_an_import_with_the_content_of_the_newest_version_makes_none():
     assert "churn-4 has the content" in condition(got, "Refreshed")["message"]
 
 
+QUERY = {"connectionSecretRef": {"name": "crm", "key": "url"}, "watermark": "updated_at"}
+
+
+def task_of(job: Manifest) -> ImportTask:
+    """The task of an import."""
+    return ImportTask.from_json(job["spec"]["source"]["inline"]["task.json"])
+
+
 def test_a_query_gets_its_secret_and_its_watermark():
     """Only the pod of the import has the address of the database; an unchanged watermark makes no version."""
-    sql = {"connectionSecretRef": {"name": "crm", "key": "url"}, "query": "select 1", "watermark": "updated_at"}
-    spec = {"source": {"sql": sql}}
+    spec = {"source": {"sql": {**QUERY, "query": "select 1"}}}
     begun = passed(spec)
     assert begun.status["refresh"]["outcome"] == "Importing"
     (job,) = passed(spec, begun).apply
@@ -396,9 +403,29 @@ def test_a_query_gets_its_secret_and_its_watermark():
     over, answers = import_job(ImportSummary(watermark="2029"), spec)
     done = passed(spec, begun, over, answers=answers)
     assert (done.status["refresh"]["outcome"], done.status["refresh"]["watermark"]) == ("Unchanged", "2029")
-    changed = {"source": {"sql": {**sql, "query": "select 2"}}}
-    (next_job,) = passed(changed, passed(changed, done)).apply
-    assert ImportTask.from_json(next_job["spec"]["source"]["inline"]["task.json"]).watermark == "2029"
+    daily = {**spec, "refresh": {"cron": "0 3 * * *"}}
+    tomorrow = NOW + timedelta(hours=16)
+    (next_job,) = passed(daily, passed(daily, done, now=tomorrow), now=tomorrow).apply
+    assert task_of(next_job).watermark == "2029"
+
+
+@pytest.mark.parametrize(
+    ("former", "edited", "marks"),
+    [
+        ({"sql": {**QUERY, "query": "select 1"}}, {"sql": {**QUERY, "query": "select 2"}}, {"watermark": "2029"}),
+        ({"https": {"url": "https://a.org/1.csv"}}, {"https": {"url": "https://b.org/1.csv"}}, {"etag": '"1"'}),
+    ],
+)
+def test_an_edited_source_is_imported_whatever_the_marks_of_the_former_one(former, edited, marks):
+    """Another query has other rows up to the same watermark, and another address another file of the same ETag."""
+    spec = {"source": former}
+    begun = passed(spec)
+    over, answers = import_job(ImportSummary(**marks), spec)
+    done = passed(spec, begun, over, answers=answers)
+    assert {name: done.status["refresh"].get(name) for name in marks} == marks
+    changed = {"source": edited}
+    (job,) = passed(changed, passed(changed, done)).apply
+    assert (task_of(job).watermark, task_of(job).etag) == ("", "")
 
 
 def test_only_the_container_of_an_import_gets_the_secret():

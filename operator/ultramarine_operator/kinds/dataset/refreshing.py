@@ -71,7 +71,7 @@ def refresh(dataset: Dataset, seen: Seen, now: datetime) -> Refresh | None:
     elif status.outcome == IMPORTING:
         step = _imported(dataset, status, seen)
     elif (due := _due(dataset, status, now)) is not None:
-        status = status.model_copy(update={"time": timestamp(due), "source": _source_hash(dataset)})
+        status = _begun(status, timestamp(due), _source_hash(dataset))
         step = _looking(dataset, status, seen)
     else:
         former = find(dataset.status, CONDITION) or {}
@@ -79,6 +79,12 @@ def refresh(dataset: Dataset, seen: Seen, now: datetime) -> Refresh | None:
         step = Refresh(status, Condition(CONDITION, is_well, status.outcome, str(former.get("message", ""))))
     waits = [wait for wait in (step.after, coming - now if coming else None) if wait is not None]
     return Refresh(step.status, step.condition, step.apply, step.create, coming, min(waits, default=None))
+
+
+def _begun(status: RefreshStatus, time: str, source: str) -> RefreshStatus:
+    """Return the status of a look that begins; the marks of another source are forgotten."""
+    marks = {} if status.source == source else {"etag": "", "watermark": ""}
+    return status.model_copy(update={"time": time, "source": source, **marks})
 
 
 def _former(dataset: Dataset) -> RefreshStatus:
