@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests: Debian's package, one server for a session, on a socket and a port of loopback."""
+"""A PostgreSQL of the tests: Debian's package, one server for a session, on a socket and a port."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ class Postgres:
 
     port: int
     folder: Path
+    host: str
 
     @property
     def address(self) -> str:
         """Its address, as a Secret has it."""
-        return f"postgresql://{USER}:secret@127.0.0.1:{self.port}/{USER}"
+        return f"postgresql://{USER}:secret@{self.host}:{self.port}/{USER}"
 
     def run(self, sql: str) -> str:
         """Run statements, and return what psql prints."""
@@ -35,8 +36,8 @@ class Postgres:
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
-    """Start a server in a folder of its own, and stop it at the end."""
+def postgres(host: str = "127.0.0.1") -> Iterator[Postgres]:
+    """Start a server in a folder of its own, at an address of this machine, and stop it at the end."""
     programs = _programs()
     with tempfile.TemporaryDirectory(prefix="ultramarine-postgres-") as base:
         folder = Path(base)
@@ -46,18 +47,20 @@ def postgres() -> Iterator[Postgres]:
         for path in (folder, password):
             os.chown(path, user.pw_uid, user.pw_gid)
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+            free.bind((host, 0))
             port = free.getsockname()[1]
         data = folder / "data"
         as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": folder, "check": True}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         words = ["--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
         subprocess.run([programs / "initdb", "-D", data, "-U", USER, *words], **as_user, **quiet)
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off"
+        with (data / "pg_hba.conf").open("a") as clients:
+            clients.write("host all all all scram-sha-256\n")
+        options = f"-p {port} -c listen_addresses={host} -k {folder} -c fsync=off"
         log = folder / "log"
         subprocess.run([programs / "pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start"], **as_user, **quiet)
         try:
-            yield Postgres(port, folder)
+            yield Postgres(port, folder, host)
         finally:
             subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **as_user, **quiet)
 
