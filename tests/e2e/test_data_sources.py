@@ -152,7 +152,7 @@ def test_sources_outside_become_versions_when_they_change(
     platform.apply(
         dataset(PAGE, {"https": {"url": url, "tokenSecretRef": {"name": SECRET, "key": "token"}}}),
         dataset(ORDERS, query("url", "SELECT * FROM orders;", **split)),
-        dataset(FILE, {"sql": {"uri": uri, "query": "SELECT * FROM visits", **split}}, type="folder"),
+        dataset(FILE, {"sql": {"uri": uri, "query": "SELECT * FROM visits", **split}}),
     )
     imported = (PAGE, ORDERS, FILE)
     for name in imported:
@@ -179,9 +179,12 @@ def test_sources_outside_become_versions_when_they_change(
         platform.kubectl("patch", "dset", name, "--type=merge", "-p", '{"spec": {"refresh": {"suspend": true}}}')
     assert ids(ada, f"{ORDERS}@2")["2024-03"] == [201]
     assert ids(ada, f"{FILE}@2") == {f"m{i}": list(range(i, 33, 3)) for i in range(3)}
+    edit = {"spec": {"source": {"sql": {"query": "SELECT id, month, name IS NULL AS anonymous FROM orders"}}}}
+    platform.kubectl("patch", "dset", ORDERS, "--type=merge", "-p", json.dumps(edit))
     profiled = platform.wait("dsv", f"{ORDERS}-2", lambda s: condition(s, "Profiled").get("status") == "True")
     assert (profiled["format"], profiled["rows"]) == ("parquet", 201)
     assert platform.get("dsv", f"{ORDERS}-2")["spec"]["lineage"]["watermark"] == "201"
+    platform.wait("dset", ORDERS, lambda s: s.get("latestVersion") == "3")  # although its watermark is the same
 
 
 @pytest.mark.parametrize(
