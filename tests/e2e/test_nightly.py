@@ -1,0 +1,120 @@
+"""The examples of pipelines as their pages say: a new champion each night, and a step for each part of a list."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import NAMESPACE, Platform
+from pages import ROOT
+from person import Person, data_scientist
+from sklearn.datasets import load_breast_cancer
+
+NAME = "nightly-cancer"
+RAW = "shared/breast-cancer/train.csv"  # where `make demo` puts it
+
+
+@pytest.fixture(scope="module")
+def ada(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+    """A data scientist at the top of the clone; what the example makes is gone afterwards."""
+    folder = tmp_path_factory.mktemp("ada")
+    person = Person(folder, data_scientist(platform, "nightly", folder))
+    (folder / "examples").symlink_to(ROOT / "examples")
+    yield person
+    platform.delete("sched", NAME)
+    platform.delete("oe", NAME)
+    platform.delete("plr", "many", "many-again", "first-night")
+    platform.delete("pl", NAME, "many-steps")
+
+
+@pytest.fixture(scope="module")
+def raw(platform: Platform) -> str:
+    """URI of the raw table."""
+    table = load_breast_cancer(as_frame=True).frame
+    with platform.target.bucket(NAMESPACE) as storage:
+        key = f"{NAMESPACE}/{RAW}"
+        storage.put_object(Bucket="ultramarine", Key=key, Body=table.to_csv(index=False).encode())
+    return f"s3://ultramarine/{key}"
+
+
+@contextmanager
+def requests(platform: Platform) -> Iterator[list[int]]:
+    """Ask the endpoint all the time, and collect the status codes."""
+    row = load_breast_cancer().data[:1].tolist()
+    body = {"inputs": [{"name": "input", "datatype": "FP64", "shape": [1, 30], "data": row[0]}]}
+    ended, codes = threading.Event(), []
+
+    def ask(client: httpx.Client) -> None:
+        while not ended.is_set():
+            codes.append(client.post(f"/v2/models/{NAME}/infer", json=body).status_code)
+
+    with platform.client(NAME) as client:
+        thread = threading.Thread(target=ask, args=(client,))
+        thread.start()
+        yield codes
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_night_ends_with_a_champion_that_passed_the_gates(ada: Person, platform: Platform, raw: str) -> None:
+    """The first run makes the champion; a triggered night rolls the next version out by the gates, and crowns it."""
+    example = Path("examples/pipeline")
+    sets = ("--set", "first=true", "--set", f"raw={raw}")
+    plan = ada.run("plan", str(example / "pipeline.yaml"), *sets).stdout
+    assert [step for step in ("clean", "tune", "check", "crown") if step not in plan] == []
+    with ada.at_a_terminal(ada.folder) as terminal:
+        begun = f"ultramarine run start {example}/pipeline.yaml --name first-night --detach {' '.join(sets)}"
+        assert terminal.type(begun).exit_code == 0
+        watched = terminal.type("ultramarine run watch first-night")
+    assert watched.exit_code == 0, watched.text
+    for words in ("✔ clean", "✔ tune", "✔ check", "· challenge", "✔ crown", "↓"):
+        assert words in watched.text
+    assert watched.text.count("✔ clean") == 1, "the graph is drawn in place"
+    assert "● clean" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.recording.text)
+    assert watched.broken == []
+    first = str(platform.get("mdl", NAME)["spec"]["aliases"]["champion"])
+
+    # The challenger of the endpoint's file has none yet: its alias is set by the first night with an endpoint.
+    ada.run("apply", "-f", str(example / "endpoint.yaml"))
+    platform.wait("oe", NAME, lambda s: (s.get("traffic") or {}).get("blue") == 100, 300)
+    ada.run("apply", "-f", str(example / "schedule.yaml"))
+    platform.wait("sched", NAME, lambda s: s.get("state") == "Active")
+    patch = {"spec": {"template": {"kind": "PipelineRun", "spec": {"pipeline": NAME, "parameters": _night(raw)}}}}
+    platform.kubectl("patch", "sched", NAME, "--type=merge", "-p", json.dumps(patch))
+    run = ada.run("schedule", "trigger", NAME).stdout.strip()
+    platform.wait("sched", NAME, lambda s: s.get("lastRun") == run)
+    with requests(platform) as codes:
+        night = platform.wait("plr", run, lambda s: s.get("state") in ("Succeeded", "Failed"), 900)
+    assert night["state"] == "Succeeded", json.dumps(night)
+    states = {step["name"]: (step["state"], "cached" in step) for step in night["steps"]}
+    assert states["clean"] == ("Succeeded", True)
+    assert states["challenge"] == states["crown"] == ("Succeeded", False)
+    second = str(platform.get("mdl", NAME)["spec"]["aliases"]["champion"])
+    assert int(second) > int(first)
+    assert platform.status("oe", NAME)["rollout"]["phase"] == "Promoted"
+    assert set(codes) == {200}
+
+
+def _night(raw: str) -> dict[str, object]:
+    """Parameters of a night whose search is not that of the first one."""
+    return {"raw": raw, "trials": 5}
+
+
+def test_a_step_for_each_part_of_a_list(ada: Person, platform: Platform) -> None:
+    """The example with many steps adds its parts up; with more parts only the new ones run."""
+    file = "examples/many-steps/pipeline.yaml"
+    ada.run("run", "start", file, "--set", "parts=4", "--name", "many")
+    more = ada.run("run", "start", file, "--set", "parts=5", "--name", "many-again").stderr
+    assert "sum: Succeeded" in more
+    status = platform.status("plr", "many-again")
+    steps = {step["name"]: step for step in status["steps"]}
+    assert steps["sum"]["metrics"]["total"] == 30.0
+    assert [f"part-{part}" for part in range(5) if "cached" not in steps[f"part-{part}"]] == ["part-4"]
