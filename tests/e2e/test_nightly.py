@@ -89,7 +89,7 @@ def test_a_night_ends_with_a_champion_that_passed_the_gates(ada: Person, platfor
     platform.wait("sched", NAME, lambda s: s.get("state") == "Active")
     patch = {"spec": {"template": {"kind": "PipelineRun", "spec": {"pipeline": NAME, "parameters": _night(raw)}}}}
     platform.kubectl("patch", "sched", NAME, "--type=merge", "-p", json.dumps(patch))
-    run = ada.run("schedule", "trigger", NAME).stdout.strip()
+    run = ada.run("schedule", "trigger", NAME).stdout.strip().removeprefix("pipelinerun/")
     platform.wait("sched", NAME, lambda s: s.get("lastRun") == run)
     with requests(platform) as codes:
         night = platform.wait("plr", run, lambda s: s.get("state") in ("Succeeded", "Failed"), 900)
