@@ -311,7 +311,7 @@ class Proxy:
                             continue
                         case "twice":
                             line += line
-                        case "swap":
+                        case "swap" if not held:
                             held = line
                             continue
                         case "echo":
