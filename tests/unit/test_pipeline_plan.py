@@ -489,6 +489,20 @@ def test_rounds_that_do_not_fit_are_refused():
     assert "while: 1000 rounds of about" in refused.status["failure"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("output", "owner"), [({"registerAs": "churn"}, ("Model", "churn")), ({"dataset": "rows"}, ("Dataset", "rows"))]
+)
+def test_a_step_whose_model_or_dataset_was_deleted_is_not_reused(output, owner):
+    """A hit registers nothing, so that what the deleted object had would be missing; with the object it is a hit."""
+    run = run_of([step("clean", job={"outputs": {"table": output}}, cache=True)])
+    task = task_of(planned(run).apply[0])
+    reply = {"clean": CacheAnswer(task.key, tuple(task.parts.items()), record(task))}
+    missed = planned(run, answers=reply)
+    assert [manifest["kind"] for manifest in missed.apply] == ["TrainingJob"]
+    assert state(missed, "clean")["missReason"] == f"{' '.join(owner)} was deleted since run earlier"
+    assert not planned(run, answers=reply, related=(stored(*owner, {}),)).apply
+
+
 def test_an_own_job_is_not_taken_for_a_reused_one():
     """A job that ended before the run's status had its name is the step's own, though the cache has its record."""
     run = run_of()

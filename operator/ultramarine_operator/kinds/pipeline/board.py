@@ -29,7 +29,7 @@ from ...shared.questions import CacheAnswer, LookUpStep, Question
 from . import results
 from .graph import Graph, Node
 from .results import ENDED, MAX_MESSAGE, may_pass
-from .work import Run, Work, child_name, child_of, parts_of, pipeline_of, with_suspend
+from .work import Run, Work, child_name, child_of, deleted_owner, parts_of, pipeline_of, with_suspend
 
 MAX_LOOK_UPS = 64  # questions about the cache in one pass
 RETRY = timedelta(seconds=5)  # after the storage did not answer
@@ -200,6 +200,8 @@ class Board:
             if answer is None:
                 return
             key, parts, miss, record = answer.key, dict(answer.parts), answer.miss, answer.record
+            if record is not None and (owner := deleted_owner(work.spec, self.seen)):
+                record, miss = None, f"{owner} was deleted since run {record.run}"
         name, other = self._object(work, key, state.attempt)
         is_own = other is not None and controller_uid(other) == self.run.uid
         if record is not None and not is_own:  # an own one ended before the status had its name

@@ -85,8 +85,7 @@ def _published(work: Work, seen: Seen) -> Published:
     kind = "Model" if "model" in spec else "Dataset"
     name = str(spec[kind.lower()])
     if seen.look(kind, name) is None:
-        remedy = "register a version of it first. A step from the cache registers none; run it again: --force-rerun"
-        raise Unresolved(f"{kind} {name} does not exist; {remedy}")
+        raise Unresolved(f"{kind} {name} does not exist; register a version of it first")
     number = _number(kind, name, str(spec["version"]), str(work.identity["version"]), seen)
     fields = {field: str(spec[field]) for field in ("alias", "endpoint", "deployment") if field in spec}
     return Published(kind=kind, name=name, version=number, **fields)
