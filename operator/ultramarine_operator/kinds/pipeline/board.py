@@ -201,7 +201,8 @@ class Board:
                 return
             key, parts, miss, record = answer.key, dict(answer.parts), answer.miss, answer.record
             if record is not None and (owner := deleted_owner(work.spec, self.seen)):
-                record, miss = None, f"{owner} was deleted since run {record.run}"
+                miss = f"{owner} was deleted since run {record.run}"
+                record = None
         name, other = self._object(work, key, state.attempt)
         is_own = other is not None and controller_uid(other) == self.run.uid
         if record is not None and not is_own:  # an own one ended before the status had its name
