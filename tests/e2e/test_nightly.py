@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
-from conftest import NAMESPACE, Platform
+from conftest import Platform
+from load import Background
+from manifests import infer
 from pages import ROOT
 from person import Person, data_scientist
 from sklearn.datasets import load_breast_cancer
 
 NAME = "nightly-cancer"
-RAW = "shared/breast-cancer/train.csv"  # where `make demo` puts it
 
 
 @pytest.fixture(scope="module")
@@ -37,29 +35,7 @@ def ada(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def raw(platform: Platform) -> str:
     """URI of the raw table."""
     table = load_breast_cancer(as_frame=True).frame
-    with platform.target.bucket(NAMESPACE) as storage:
-        key = f"{NAMESPACE}/{RAW}"
-        storage.put_object(Bucket="ultramarine", Key=key, Body=table.to_csv(index=False).encode())
-    return f"s3://ultramarine/{key}"
-
-
-@contextmanager
-def requests(platform: Platform) -> Iterator[list[int]]:
-    """Ask the endpoint all the time, and collect the status codes."""
-    row = load_breast_cancer().data[:1].tolist()
-    body = {"inputs": [{"name": "input", "datatype": "FP64", "shape": [1, 30], "data": row[0]}]}
-    ended, codes = threading.Event(), []
-
-    def ask(client: httpx.Client) -> None:
-        while not ended.is_set():
-            codes.append(client.post(f"/v2/models/{NAME}/infer", json=body).status_code)
-
-    with platform.client(NAME) as client:
-        thread = threading.Thread(target=ask, args=(client,))
-        thread.start()
-        yield codes
-        ended.set()
-        thread.join()
+    return platform.put("nightly/train.csv", table.to_csv(index=False).encode())
 
 
 @pytest.mark.slow
@@ -87,11 +63,19 @@ def test_a_night_ends_with_a_champion_that_passed_the_gates(ada: Person, platfor
     platform.wait("oe", NAME, lambda s: (s.get("traffic") or {}).get("blue") == 100, 300)
     ada.run("apply", "-f", str(example / "schedule.yaml"))
     platform.wait("sched", NAME, lambda s: s.get("state") == "Active")
-    patch = {"spec": {"template": {"kind": "PipelineRun", "spec": {"pipeline": NAME, "parameters": _night(raw)}}}}
+    spec = {"pipeline": NAME, "parameters": {"raw": raw, "trials": 5}}
+    patch = {"spec": {"template": {"kind": "PipelineRun", "spec": spec}}}
     platform.kubectl("patch", "sched", NAME, "--type=merge", "-p", json.dumps(patch))
     run = ada.run("schedule", "trigger", NAME).stdout.strip().removeprefix("pipelinerun/")
     platform.wait("sched", NAME, lambda s: s.get("lastRun") == run)
-    with requests(platform) as codes:
+    row, codes = infer(load_breast_cancer().data[:1].tolist(), "input", "FP64"), list[int]()
+
+    def ask() -> None:
+        with platform.client(NAME) as client:
+            while not load.stopping.is_set():
+                codes.append(client.post(f"/v2/models/{NAME}/infer", json=row).status_code)
+
+    with Background(ask) as load:
         night = platform.wait("plr", run, lambda s: s.get("state") in ("Succeeded", "Failed"), 900)
     assert night["state"] == "Succeeded", json.dumps(night)
     states = {step["name"]: (step["state"], "cached" in step) for step in night["steps"]}
@@ -101,11 +85,6 @@ def test_a_night_ends_with_a_champion_that_passed_the_gates(ada: Person, platfor
     assert int(second) > int(first)
     assert platform.status("oe", NAME)["rollout"]["phase"] == "Promoted"
     assert set(codes) == {200}
-
-
-def _night(raw: str) -> dict[str, object]:
-    """Parameters of a night whose search is not that of the first one."""
-    return {"raw": raw, "trials": 5}
 
 
 def test_a_step_for_each_part_of_a_list(ada: Person, platform: Platform) -> None:
