@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ultramarine_contract import cache_lookup
 from ultramarine_contract.cache_records import CacheRecord, latest_uri
 from ultramarine_contract.errors import InvalidSpec, StorageError, counted
-from ultramarine_contract.meta import DATASET, DATASET_VERSION, ENVIRONMENT, PIPELINE_RUN
+from ultramarine_contract.meta import DATASET, DATASET_VERSION, ENVIRONMENT, MODEL, PIPELINE_RUN
 from ultramarine_contract.partitions import Partition, read_partitions
 
 from ultramarine.files.plan import pods_of, stored
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ultramarine.client import Client
 
 _HISTORY = 20  # runs
-_LOOKED_UP = (DATASET, DATASET_VERSION, ENVIRONMENT)
+_LOOKED_UP = (DATASET, DATASET_VERSION, ENVIRONMENT, MODEL)
 
 
 def forecast_of(client: Client, manifest: Manifest, given: Mapping[str, Any]) -> Iterator[str]:
@@ -80,18 +80,18 @@ class _Live:
 
     def environment(self, name: str) -> str:
         """Return the digest of a named Environment; empty if it is not built."""
-        built = self._find(ENVIRONMENT.kind, name) or {}
+        built = self.find(ENVIRONMENT.kind, name) or {}
         return str((built.get("status") or {}).get("digest") or "")
 
     def version(self, reference: str) -> DatasetPin | NotReady:
         """Return the version of a dataset that a reference leads to now."""
-        return look_up(reference, self._find)
+        return look_up(reference, self.find)
 
     def partitions(self, pin: DatasetPin) -> tuple[Partition, ...]:
         """Return the partitions of a version. Raises StorageError."""
         return read_partitions(self._client.storage, pin.uri, pin.digest)
 
-    def _find(self, kind: str, name: str) -> Manifest | None:
+    def find(self, kind: str, name: str) -> Manifest | None:
         """Return an object as it was when it was first asked for; None if it did not exist."""
         if (kind, name) not in self._objects:
             resource = next(resource for resource in _LOOKED_UP if resource.kind == kind)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from ultramarine_contract.cache_records import shown
 from ultramarine_contract.meta import SWEEP, TRAINING_JOB, content_hash
@@ -14,6 +14,10 @@ from ultramarine_contract.meta import SWEEP, TRAINING_JOB, content_hash
 from .environment import EnvironmentReference
 from .pipeline_steps import Document, Runnable
 from .sweep import Algorithm
+
+if TYPE_CHECKING:
+    from ultramarine_contract.cache_lookup import CacheAnswer
+    from ultramarine_contract.meta import Manifest
 
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _FOLDER = re.compile(r"/([0-9a-f]{16})/$")  # an artifact's, named by its digest
@@ -57,6 +61,22 @@ def parts_of(runnable: Runnable, spec: Document, salt: str, image: str, environm
         return parts
     values = parts.values | ({"cacheSalt": salt} if salt else {})
     return Parts({name: shown(value) for name, value in values.items()}, parts.contents)
+
+
+def reusable(
+    answer: CacheAnswer, runnable: Runnable, spec: Document, find: Callable[[str, str], Manifest | None]
+) -> CacheAnswer:
+    """Return an answer of the cache, without its record if a Model or Dataset that the work registers in was deleted.
+
+    A record that is reused registers nothing. `find` returns the object of a kind and a name.
+    """
+    if answer.record is None:
+        return answer
+    for output in runnable.outputs(spec) or ():
+        kind, name = runnable.registered(spec, output) or ("", "")
+        if name and find(kind, name) is None:
+            return replace(answer, record=None, miss=f"{kind} {name} was deleted since run {answer.record.run}")
+    return answer
 
 
 def _of_sweep(spec: Document, image: str, environment: Callable[[str], str]) -> Parts:

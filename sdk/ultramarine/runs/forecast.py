@@ -16,7 +16,7 @@ from ultramarine.resources.dataset import DatasetPin
 from ultramarine.resources.dataset_versions import NotReady, pinned, references_in
 from ultramarine.resources.pipeline import PipelineSpec, Step, StepStatus
 from ultramarine.resources.pipeline_conditions import ConditionError
-from ultramarine.resources.pipeline_keys import Parts, parts_of
+from ultramarine.resources.pipeline_keys import Parts, parts_of, reusable
 from ultramarine.resources.pipeline_references import Reference, filled, references, whole
 from ultramarine.resources.pipeline_repetition import ForEach
 from ultramarine.resources.pipeline_steps import Document, document_of, ordered, runnable_of
@@ -53,6 +53,9 @@ class Surroundings(Protocol):
 
     def partitions(self, pin: DatasetPin) -> tuple[Partition, ...]:
         """Return the partitions of a version. Raises StorageError."""
+
+    def find(self, kind: str, name: str) -> Manifest | None:
+        """Return an object; None if it does not exist."""
 
 
 @dataclass(frozen=True)
@@ -186,8 +189,8 @@ class Forecaster:
         parts = parts_of(runnable, identity, step.cache_salt, image, self._surroundings.environment)
         if parts.problem:
             return parts.problem
-        record = (answer := self._surroundings.look_up(name, parts)).record
-        if record is None:
+        answer = reusable(self._surroundings.look_up(name, parts), runnable, identity, self._surroundings.find)
+        if (record := answer.record) is None:
             return answer.miss
         outputs = recorded_outputs(runnable.made.kind, record.outputs)
         if name != step.name:

@@ -14,6 +14,7 @@ from ultramarine.resources import pipeline_conditions as conditions
 from ultramarine.resources.dataset_versions import pinned
 from ultramarine.resources.pipeline import CachedFrom, Step, StepState, StepStatus
 from ultramarine.resources.pipeline_conditions import ConditionError
+from ultramarine.resources.pipeline_keys import reusable
 from ultramarine.resources.pipeline_references import Reference, filled
 from ultramarine.resources.pipeline_steps import RUNNABLES
 from ultramarine.resources.pipeline_values import Unresolved, Values, recorded_outputs
@@ -29,7 +30,7 @@ from ...shared.questions import CacheAnswer, LookUpStep, Question
 from . import results
 from .graph import Graph, Node
 from .results import ENDED, MAX_MESSAGE, may_pass
-from .work import Run, Work, child_name, child_of, deleted_owner, parts_of, pipeline_of, with_suspend
+from .work import Run, Work, child_name, child_of, parts_of, pipeline_of, with_suspend
 
 MAX_LOOK_UPS = 64  # questions about the cache in one pass
 RETRY = timedelta(seconds=5)  # after the storage did not answer
@@ -200,9 +201,6 @@ class Board:
             if answer is None:
                 return
             key, parts, miss, record = answer.key, dict(answer.parts), answer.miss, answer.record
-            if record is not None and (owner := deleted_owner(work.spec, self.seen)):
-                miss = f"{owner} was deleted since run {record.run}"
-                record = None
         name, other = self._object(work, key, state.attempt)
         is_own = other is not None and controller_uid(other) == self.run.uid
         if record is not None and not is_own:  # an own one ended before the status had its name
@@ -274,7 +272,9 @@ class Board:
             kept = self.kept(self.states[work.name])
             self.put(work.name, "Waiting", f"the cache cannot be read: {answer.message}", **kept)
             return None
-        return CacheAnswer("", (), miss=answer.message) if isinstance(answer, UltramarineError) else answer
+        if isinstance(answer, UltramarineError):
+            return CacheAnswer("", (), miss=answer.message)
+        return None if answer is None else reusable(answer, work.runnable, work.spec, self.seen.look)
 
     def answer(self, question: Question) -> Any:
         """Ask a question; return its answer, if the storage has given one."""

@@ -13,9 +13,7 @@ from ultramarine_contract.cache_records import ANNOTATION_CACHE, CacheTask
 from ultramarine_contract.meta import (
     ANNOTATION_REQUESTED_BY,
     API_VERSION,
-    DATASET,
     MAX_NAME,
-    MODEL,
     SWEEP,
     Manifest,
     asked_by,
@@ -111,14 +109,3 @@ def with_suspend(run: Run, child: Manifest, held: bool) -> Manifest:
         metadata["annotations"] = kept
     spec = {**child["spec"], "suspend": held}
     return {"apiVersion": API_VERSION, "kind": child["kind"], "metadata": metadata, "spec": spec}
-
-
-def deleted_owner(spec: Manifest, seen: Seen) -> str:
-    """Return the Model or Dataset in which work registers its results, if it does not exist; "" otherwise."""
-    owners = [(MODEL, spec.get("registerBest"))]
-    for output in (spec.get("outputs") or {}).values():
-        owners += [(MODEL, output.get("registerAs")), (DATASET, output.get("dataset"))]
-    for resource, name in owners:
-        if name and seen.look(resource.kind, name) is None:
-            return f"{resource.kind} {name}"
-    return ""
