@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, model, seen, training_job, version
@@ -16,6 +17,7 @@ from ultramarine_operator.kinds.onlineendpoint.resolve import resolve
 from ultramarine_operator.kinds.onlineendpoint.routing.manifests import service
 from ultramarine_operator.kinds.trainingjob.plan import plan as plan_training
 from ultramarine_operator.shared import pods
+from ultramarine_operator.shared.conditions import timestamp
 from ultramarine_operator.shared.plan import GenerateSecret
 
 TWO = [{"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@2"}]
@@ -355,16 +357,20 @@ def test_keys_that_a_pod_misses_are_made_again():
     assert "Secret churn-keys not found in team-a" in got.status["deployments"][0]["message"]
 
 
-def test_keys_of_the_author_are_awaited_until_a_pod_misses_them():
+def test_keys_of_the_author_are_awaited_before_they_are_made():
     """An author who announces keys creates them right after the endpoint; if that fails, the operator makes them."""
     owner = endpoint()
-    owner.manifest["metadata"]["annotations"] = {ANNOTATION_KEYS: KEYS_OF_AUTHOR}
-    assert plan(owner, seen(related=(version(1),)), NOW).effects == ()
-
+    metadata = owner.manifest["metadata"]
+    metadata["annotations"] = {ANNOTATION_KEYS: KEYS_OF_AUTHOR}
     ended = {"exitCode": 1, "reason": "Error", "message": last_words("KeysMissing", "no key in …")}
     crashed = {"name": "server", "ready": False, "state": {"terminated": ended}}
-    pod = server_pod(owner, 1, ready=False, containerStatuses=[crashed])
-    got = plan(owner, seen(deployment(owner, 1, rolled=False), pod, related=(version(1),)), NOW)
+    missed = seen(server_pod(owner, 1, ready=False, containerStatuses=[crashed]), related=(version(1),))
+    metadata["creationTimestamp"] = timestamp(NOW - timedelta(seconds=20))
+    assert plan(owner, missed, NOW).effects == ()
+
+    metadata["creationTimestamp"] = timestamp(NOW - timedelta(seconds=40))
+    assert plan(owner, seen(related=(version(1),)), NOW).effects == (), "no one misses them"
+    got = plan(owner, missed, NOW)
     assert [effect.metadata["name"] for effect in got.effects] == ["churn-keys"]
 
 

@@ -6,7 +6,7 @@ begins only after the step before was observed, so that no request meets a missi
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ultramarine.resources.onlineendpoint import OnlineEndpointSpec
 from ultramarine.resources.onlineendpoint_deployment import EndpointDeployment
@@ -27,6 +27,7 @@ from ultramarine_contract.meta import (
 )
 
 from ...shared import pods
+from ...shared.conditions import parse_timestamp
 from ...shared.plan import Event, GenerateSecret, Obj, Plan, Seen
 from ...shared.questions import AskGateway, GatewayFacts, Question
 from ...shared.statuses import dumped
@@ -62,6 +63,7 @@ from .signatures.warning import check_signatures, is_needed
 from .status import events_for, new_status
 
 MAX_LEAVING = 64  # Environments in the status
+_AUTHOR_TIME = timedelta(seconds=30)  # for which an author who announces keys may take to create them
 Own = dict[tuple[str, str], Manifest]  # the endpoint's live children by kind and name
 
 
@@ -126,7 +128,7 @@ def plan(obj: Obj[OnlineEndpointSpec], seen: Seen, now: datetime) -> Plan:
             *_superfluous_policy(endpoint, own, health, seen),
             *scripts,
         ),
-        effects=_keys(endpoint, seen, proven=proven),
+        effects=_keys(endpoint, seen, now, proven=proven),
         events=(*decision.events, *events_for(endpoint, status, health, answering, step)),
         after=min((delay for delay in (after, decision.after) if delay), default=None),
     )
@@ -238,10 +240,11 @@ def _superfluous_policy(
     return () if any(LABEL_GATEWAY_ONLY in own_labels for own_labels in labels) else (Ref.to(NETWORK_POLICY, policy),)
 
 
-def _keys(endpoint: Endpoint, seen: Seen, *, proven: bool) -> tuple[GenerateSecret, ...]:
+def _keys(endpoint: Endpoint, seen: Seen, now: datetime, *, proven: bool) -> tuple[GenerateSecret, ...]:
     """Generate the keys once, and again if pods or gateways report them missing, since the operator reads no Secret.
 
-    An author who announces keys of their own gets time to create them: they are generated only once they are missed.
+    An author who announces keys of their own gets time to create them: the operator makes them only if they are still
+    missed after that, since a gateway misses them within milliseconds.
     With tokens the keys are those by which the gateway authenticates; `proven` means that they exist.
     """
     name, of_gateway = pods_secret(endpoint), bool(proof_secret(endpoint))
@@ -254,7 +257,10 @@ def _keys(endpoint: Endpoint, seen: Seen, *, proven: bool) -> tuple[GenerateSecr
         if isinstance(answer, GatewayFacts):
             missing |= all(p.missing_secret == name and (of_gateway or not p.version) for p in answer.proxies)
     had_keys = endpoint.former.keys_secret == name
-    announced = (endpoint.manifest["metadata"].get("annotations") or {}).get(ANNOTATION_KEYS) == KEYS_OF_AUTHOR
+    own = endpoint.manifest["metadata"]
+    announced = (own.get("annotations") or {}).get(ANNOTATION_KEYS) == KEYS_OF_AUTHOR
+    if announced and not had_keys and not of_gateway:
+        missing &= now - parse_timestamp(own["creationTimestamp"]) > _AUTHOR_TIME
     if (proven if of_gateway else had_keys or announced) and not missing:
         return ()
     metadata = child_metadata(endpoint.manifest, name)
