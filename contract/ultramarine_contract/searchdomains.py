@@ -55,6 +55,10 @@ class Real:
             return self.index(value) is not None
         return is_number(value) and self.low <= float(value) <= self.high
 
+    def as_own(self, value: Value) -> float:
+        """Return a value of the domain as the domain writes it."""
+        return float(value)
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -85,6 +89,10 @@ class Whole:
         """True if this is one of the values."""
         return self.index(value) is not None
 
+    def as_own(self, value: Value) -> int:
+        """Return a value of the domain as the domain writes it."""
+        return int(value)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -108,6 +116,10 @@ class Choice:
     def has(self, value: Value) -> bool:
         """True if this is one of the values."""
         return self.index(value) is not None
+
+    def as_own(self, value: Value) -> Value:
+        """Return a value of the domain as the domain writes it."""
+        return next(own for own in self.values if is_same(own, value))
 
 
 Domain = Real | Whole | Choice

@@ -72,6 +72,21 @@ class Space:
         return f"it has {unknown[0]}, which is not a parameter" if unknown else ""
 
 
+def read_points(space: Space, documents: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Value], ...]:
+    """Read spec.algorithm.initialTrials, with numbers of the types of the space. Raises InvalidSpec."""
+    points: list[dict[str, Value]] = []
+    for place, document in enumerate(documents):
+        field = f"spec.algorithm.initialTrials[{place}]"
+        if why := space.refusal(document):
+            raise InvalidSpec(f"{field} is outside spec.searchSpace: {why}; correct the trial or the space")
+        points.append(
+            {own.name: own.domain.as_own(document[own.name]) for own in space.parameters if own.name in document}
+        )
+        if points[-1] in points[:-1]:
+            raise InvalidSpec(f"{field} is the same as initialTrials[{points.index(points[-1])}]; remove one of them")
+    return tuple(points)
+
+
 def read_space(document: Mapping[str, Any]) -> Space:
     """Read spec.searchSpace. Raises InvalidSpec, which names the field and the remedy."""
     if not 0 < len(document) <= PARAMETER_LIMIT:

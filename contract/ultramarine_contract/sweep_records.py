@@ -44,8 +44,8 @@ class SweepTask(Task, frozen=True):
     `sweep` is NAMESPACE/NAME, and `prefix` the s3:// URI, with a slash at its end, of all that it stores.
     `objectives`, `algorithm`, `space` and `early_termination` are those of the Sweep's spec. `warm_start` has the
     prefixes of other sweeps, whose finished trials the algorithm learns from.
-    `max_failed_trials`, `trial_timeout_seconds`, `deadline_seconds`, `cpu_hours` and `gpu_hours` have no limit if 0;
-    a trial takes `trial_cpus` and `trial_gpus`. `progress` is the URL to which a SweepSummary is posted,
+    `max_failed_trials`, `trial_timeout_seconds`, `deadline_seconds`, `budget_seconds`, `cpu_hours` and `gpu_hours` have
+    no limit if 0; a trial takes `trial_cpus` and `trial_gpus`. `progress` is the URL to which a SweepSummary is posted,
     and `mlflow` the URI of a tracking server; both may be empty. `mlflow_tags` are those of all runs of the sweep.
     With `pod_per_trial` the operator starts a TrainingJob for each trial that the summary wants. `cache` is the step of
     a pipeline whose work the sweep does: its best trial is recorded there.
@@ -66,6 +66,7 @@ class SweepTask(Task, frozen=True):
     trial_timeout_seconds: int = 0
     deadline_seconds: int = 0
     canary_trial: bool = False
+    budget_seconds: int = 0
     cpu_hours: float = 0.0
     gpu_hours: float = 0.0
     trial_cpus: float = 0.0

@@ -76,6 +76,11 @@ def test_every_end_is_told(platform: Platform):
             "Succeeded",
             "BudgetSpent",
         ),
+        "end-timed": (
+            alone("end-timed", *sleeps, limits={"maxTrials": 90}, budget={"seconds": 8}, template=cpu),
+            "Succeeded",
+            "BudgetSpent",
+        ),
         "end-late": (alone("end-late", *for_ever, activeDeadlineSeconds=15), "Failed", "DeadlineExceeded"),
         "end-slow": (
             alone("end-slow", "python", "-c", DEAF, limits={"maxTrials": 2, "trialTimeoutSeconds": 2}),

@@ -163,18 +163,42 @@ def test_the_coordinator_is_told_the_search_as_it_was_written():
     hpo = sweep(
         searchSpace=space,
         trialTemplate={"spec": {"command": ["a"], "resources": {"limits": {"cpu": "1500m", "amd.com/gpu": 2}}}},
-        budget={"cpuHours": 3},
-        algorithm={"type": "random", "seed": 5},
+        budget={"cpuHours": 3, "seconds": 600},
+        algorithm={"type": "random", "seed": 5, "initialTrials": [{"n": 1, "lr": 1}]},
         limits={"maxTrials": 50, "maxFailedTrials": 4},
     )
     task = SweepTask.from_json(env(applied(plan(hpo, seen(), NOW), "hpo-coordinator"))[contract.ENV_SWEEP])
 
     assert json.dumps(task.space, sort_keys=True) == json.dumps(space, sort_keys=True)
     assert task.objectives == ({"metric": "loss", "goal": "minimize"},)
-    assert task.algorithm == {"type": "random", "seed": 5}
-    assert (task.max_trials, task.max_failed_trials, task.cpu_hours) == (50, 4, 3.0)
+    assert task.algorithm == {"type": "random", "seed": 5, "initialTrials": [{"n": 1, "lr": 1}]}
+    assert (task.max_trials, task.max_failed_trials, task.cpu_hours, task.budget_seconds) == (50, 4, 3.0, 600)
     assert (task.trial_cpus, task.trial_gpus) == (1.5, 2.0)
     assert (task.sweep, task.prefix) == ("team-a/hpo", "s3://lake/team-a/sweeps/hpo/Sweep-hpo-uid/")
+
+
+@pytest.mark.parametrize(
+    ("first", "words"),
+    [
+        ([{"lr": 2}], r"initialTrials\[0\] is outside spec.searchSpace: lr cannot be 2; correct"),
+        ([{"lr": 0.5}, {}], r"initialTrials\[1\] is outside spec.searchSpace: it has no lr"),
+        ([{"lr": 0.5}, {"lr": 0.5}], r"initialTrials\[1\] is the same as initialTrials\[0\]; remove one"),
+        ([{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}], "has 3 trials, and the sweep at most 2; raise limits.maxTrials"),
+    ],
+)
+def test_initial_trials_that_the_space_does_not_have_are_refused(first: list[Manifest], words: str) -> None:
+    """The message names the place of the trial, and what is wrong with it."""
+    space = {"lr": {"uniform": {"min": 0, "max": 1}}}
+    hpo = sweep(searchSpace=space, limits={"maxTrials": 2}, algorithm={"type": "tpe", "initialTrials": first})
+    with pytest.raises(InvalidSpec, match=words):
+        plan(hpo, seen(), NOW)
+
+
+def test_a_grid_has_no_initial_trials() -> None:
+    """It tries them anyway."""
+    hpo = sweep(searchSpace={"n": {"choice": [1, 2]}}, algorithm={"type": "grid", "initialTrials": [{"n": 1}]})
+    with pytest.raises(InvalidSpec, match="a grid tries each combination anyway; leave them out"):
+        plan(hpo, seen(), NOW)
 
 
 def test_the_coordinator_of_a_step_gets_its_cache_key():

@@ -167,6 +167,24 @@ def test_asking_twice_gives_the_same(algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ENDLESS)
+def test_initial_trials_come_first(algorithm: str) -> None:
+    """They have the space's own types; the algorithm goes on with the next number."""
+    first = [
+        {"lr": 1, "depth": 6.0, "booster": "gblinear", "silent": True},
+        {"lr": 0.001, "depth": 6, "booster": "dart", "rate": 0.2, "trees": 100, "silent": True},
+    ]
+    suggester = Suggester(TREE, LOSS, {"type": algorithm, "initialTrials": first})
+    answers = [suggester.ask(number) for number in range(3)]
+    assert answers[:2] == first
+    assert answers[0] is not None
+    assert (type(answers[0]["lr"]), type(answers[0]["depth"])) == (float, int)
+    assert answers[2] is not None
+    assert TREE.refusal(answers[2]) == ""
+    plain = Suggester(TREE, LOSS, {"type": algorithm}, [Trial(n, params) for n, params in enumerate(first)])
+    assert plain.ask(2) == answers[2]
+
+
+@pytest.mark.parametrize("algorithm", ENDLESS)
 def test_another_seed_gives_other_trials(algorithm: str) -> None:
     """The seed matters, and so does the number: trials that run at once are not the same."""
     trials = lived(TREE, algorithm, 5, LONG.get(algorithm, 70))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from ultramarine_contract.common import LARGEST, METRIC_NAME_LIMIT
 from ultramarine_contract.parameters import MOST_PODS
 
 from .base import IMMUTABLE, Cancel, DnsName, Schema, rule, rules, says
-from .sweep_space import Parameter
+from .sweep_space import Anything, Parameter
 from .sweep_stopping import EarlyTermination
 from .trainingjob import TrainingJobSpec, TrialOutput
 
@@ -52,6 +52,12 @@ class Algorithm(Schema):
         max_length=10,
         description="Other Sweeps of the namespace with the same objectives. Their finished trials count as history.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    initial_trials: list[Annotated[dict[str, Anything], Field(max_length=MAX_PARAMETERS)]] = Field(
+        default=[],
+        max_length=100,
+        description="Parameters of the first trials, such as settings that are known to be good. Each has a value for "
+        "all parameters of searchSpace that exist with its values.",
     )
 
 
@@ -105,15 +111,24 @@ def _some_hours(name: str) -> dict[str, str]:
 
 
 class Budget(Schema):
-    """Budget of all trials together. When it is used up, the sweep ends with the best trial so far."""
+    """Budget of all trials together. When it is spent, the sweep ends with the best trial so far."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule("has(self.cpuHours) || has(self.gpuHours)", "give cpuHours, gpuHours or both"),
+            rule(
+                "has(self.cpuHours) || has(self.gpuHours) || has(self.seconds)",
+                "give at least one of cpuHours, gpuHours and seconds",
+            ),
             *(_some_hours(name) for name in ("cpuHours", "gpuHours")),
         )
     )
 
+    seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=YEAR,
+        description="Time in seconds since the start of the coordinator, counted as for activeDeadlineSeconds.",
+    )
     cpu_hours: float | None = Field(
         default=None, le=MOST_HOURS, description="CPU hours, by the CPUs that trials reserve; at least 0.001."
     )

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, Protocol
 
 from ultramarine_contract.searchgrid import BLIND, check_algorithm
-from ultramarine_contract.searchspace import Space
+from ultramarine_contract.searchspace import Space, read_points
 
 from ultramarine_sweep.samplers.drawing import GridSearch, RandomSearch, SobolSearch
 from ultramarine_sweep.samplers.history import History, Suggestion, Told, Trial, as_trial, signs_of
@@ -82,6 +82,7 @@ class Suggester:
         name = str((algorithm or {}).get("type") or DEFAULT)
         check_algorithm(space, name, len(objectives))
         self._seed = int((algorithm or {}).get("seed") or 0)
+        self._first = read_points(space, (algorithm or {}).get("initialTrials") or ())
         self._search = _SEARCHES[name](space, self._seed)
         self._history, self._looks = History(signs_of(objectives)), name not in BLIND  # blind ones need no history
         for trial in (*adopted, *history):
@@ -94,7 +95,10 @@ class Suggester:
         """
         if (running := self._history.trials.get(number)) is not None:
             return dict(running.params)
-        params = self._search.propose(number, self._history, Random(f"{self._seed}/{number}"))
+        if number < len(self._first):
+            params: Params | None = dict(self._first[number])
+        else:
+            params = self._search.propose(number, self._history, Random(f"{self._seed}/{number}"))
         if params is not None and self._looks:
             self._history.tell(Trial(number, params))
         return params

@@ -67,6 +67,8 @@ def due(task: SweepTask, standing: Standing) -> End | None:
     for word, spent, budget in zip(("cpu", "gpu"), standing.hours, (task.cpu_hours, task.gpu_hours), strict=True):
         if budget and spent >= budget:
             return _done(standing, "BudgetSpent", f"the {budget:g} hours of spec.budget.{word}Hours are spent")
+    if task.budget_seconds and standing.now >= task.budget_seconds:
+        return _done(standing, "BudgetSpent", f"the {task.budget_seconds} s of spec.budget.seconds are over")
     if standing.live:
         return None
     if task.max_trials and ended >= task.max_trials:

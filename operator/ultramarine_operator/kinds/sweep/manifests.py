@@ -168,7 +168,7 @@ def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence
         prefix=prefix(sweep, platform),
         objectives=tuple(objectives(sweep)),
         space=raw["searchSpace"],  # as written, so that numbers and strings stay what they are
-        algorithm={"type": spec.algorithm.type, "seed": spec.algorithm.seed},
+        algorithm=_algorithm(sweep),
         early_termination=stopping.model_dump(by_alias=True, exclude_none=True) if stopping else None,
         warm_start=tuple(warm_start),
         max_trials=most,
@@ -176,6 +176,7 @@ def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence
         trial_timeout_seconds=spec.limits.trial_timeout_seconds or 0,
         deadline_seconds=spec.active_deadline_seconds or 0,
         canary_trial=spec.canary_trial,
+        budget_seconds=(budget.seconds if budget else None) or 0,
         cpu_hours=(budget.cpu_hours if budget else None) or 0.0,
         gpu_hours=(budget.gpu_hours if budget else None) or 0.0,
         trial_cpus=_cpus(trial) * trial.nodes,
@@ -187,6 +188,13 @@ def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence
         pod_per_trial=has_pod_per_trial(sweep),
         cache=cache_task_of(sweep.manifest),
     )
+
+
+def _algorithm(sweep: Sweep) -> Manifest:
+    """Return the algorithm for the coordinator, with the initial trials as written."""
+    algorithm = sweep.spec.algorithm
+    first = (sweep.manifest["spec"].get("algorithm") or {}).get("initialTrials")
+    return {"type": algorithm.type, "seed": algorithm.seed} | ({"initialTrials": first} if first else {})
 
 
 def has_pod_per_trial(sweep: Sweep) -> bool:

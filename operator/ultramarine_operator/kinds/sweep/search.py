@@ -10,7 +10,7 @@ from ultramarine_contract.errors import InvalidSpec, listed
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.parameters import MOST_PODS
 from ultramarine_contract.searchgrid import Grid, check_algorithm
-from ultramarine_contract.searchspace import Space, read_space
+from ultramarine_contract.searchspace import Space, read_points, read_space
 
 from ...shared import states
 from ...shared.conditions import ENDED
@@ -31,10 +31,17 @@ def search_of(sweep: Sweep, platform: Platform) -> Search:
     space = read_space(sweep.manifest["spec"]["searchSpace"])
     type, early = sweep.spec.algorithm.type, sweep.spec.early_termination is not None
     check_algorithm(space, type, len(objectives(sweep)), early)
+    first = read_points(space, sweep.spec.algorithm.initial_trials)
     if sweep.name in sweep.spec.algorithm.warm_start_from:
         message = f"spec.algorithm.warmStartFrom names {sweep.name} itself; make it again without that"
         raise InvalidSpec(message)
     search = Search(space, max_trials(sweep, Grid(space).size if type == "grid" else None))
+    if first and type == "grid":
+        message = "spec.algorithm.initialTrials: a grid tries each combination anyway; leave them out"
+        raise InvalidSpec(f"{message}, or choose another algorithm")
+    if search.most and len(first) > search.most:
+        message = f"spec.algorithm.initialTrials has {len(first)} trials, and the sweep at most {search.most}"
+        raise InvalidSpec(f"{message}; raise limits.maxTrials, or remove some")
     if has_pod_per_trial(sweep) and search.most > MOST_PODS:
         message = f"the grid of spec.searchSpace has {search.most} points, and execution PodPerTrial {MOST_PODS} trials"
         raise InvalidSpec(f"{message} at most; set limits.maxTrials, or let a Pool run them")

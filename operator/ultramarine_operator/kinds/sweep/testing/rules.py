@@ -167,7 +167,11 @@ _LIMITS = (
         rule(f"{hours} must be at least 0.001", {"budget": {hours: 0.001}}, {"budget": {hours: 0}})
         for hours in ("cpuHours", "gpuHours")
     ),
-    rule("give cpuHours", {"budget": {"cpuHours": None}}, {"budget": {"cpuHours": None, "gpuHours": None}}),
+    rule(
+        "give at least one of cpuHours",
+        {"budget": {"cpuHours": None, "gpuHours": None, "seconds": 9}},
+        {"budget": {"cpuHours": None, "gpuHours": None}},
+    ),
     rule(
         "budget.cpuHours counts",
         trial(resources={"requests": None, "limits": {"cpu": 1}}),

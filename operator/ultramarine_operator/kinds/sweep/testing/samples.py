@@ -52,7 +52,14 @@ WHOLE: Manifest = {
     "metadata": {"name": "churn"},
     "spec": {
         "objective": {"metric": "loss", "goal": "minimize", "stopAt": 0.1},
-        "algorithm": {"type": "random", "seed": 7, "warmStartFrom": ["older"]},
+        "algorithm": {
+            "type": "random",
+            "seed": 7,
+            "warmStartFrom": ["older"],
+            "initialTrials": [
+                {"lr": 0.001, "momentum": 0.9, "depth": 4, "trees": 100, "booster": "gbtree", "task": "binary"}
+            ],
+        },
         "searchSpace": {
             "lr": {"logUniform": {"min": 1e-05, "max": 0.01}},
             "momentum": {"uniform": {"min": 0, "max": 1, "step": 0.1}},
@@ -64,7 +71,7 @@ WHOLE: Manifest = {
         },
         "earlyTermination": {"type": "asha", "minSteps": 1, "maxSteps": 27, "reductionFactor": 3},
         "limits": {"maxTrials": 200, "parallelTrials": 8, "maxFailedTrials": 5, "trialTimeoutSeconds": 3600},
-        "budget": {"cpuHours": 10, "gpuHours": 100},
+        "budget": {"seconds": 50, "cpuHours": 10, "gpuHours": 100},
         "canaryTrial": True,
         "execution": "Pool",
         "suspend": False,
@@ -167,6 +174,7 @@ def complete(manifest: Manifest, spec: Manifest) -> None:
     for output in trial.get("outputs", {}).values():
         output.clear()
     algorithm = spec.setdefault("algorithm", {})
+    algorithm.pop("initialTrials", None)  # drawn ones are outside the space
     if "objectives" in spec:
         for name in ("objective", "earlyTermination", "registerBest"):
             spec.pop(name, None)
@@ -194,7 +202,10 @@ def complete(manifest: Manifest, spec: Manifest) -> None:
     resources = trial.setdefault("resources", {})
     if "budget" in spec:
         drawn = spec["budget"] or {"cpuHours": 1}
-        budget = spec["budget"] = {name: min(max(abs(hours), 0.001), MOST_HOURS) for name, hours in drawn.items()}
+        least = {"seconds": 1}
+        budget = spec["budget"] = {
+            name: min(max(abs(amount), least.get(name, 0.001)), MOST_HOURS) for name, amount in drawn.items()
+        }
         if "cpuHours" in budget:
             resources["requests"] = {**resources.get("requests", {}), "cpu": "1"}
         if "gpuHours" in budget:
