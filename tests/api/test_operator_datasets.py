@@ -134,6 +134,23 @@ def test_a_version_that_a_pipeline_run_is_pinned_to_is_not_deleted(
     eventually("the version goes", lambda: deleted(api, "dsv", "orders-1"))
 
 
+def test_a_version_that_a_later_step_will_read_is_not_deleted(stored: Api) -> None:
+    """The run is pinned as it begins; neither a deletion nor another operator changes what its last step reads."""
+    steps = [
+        {"name": "first", "trainingJob": {"command": ["true"]}},
+        {"name": "last", "after": ["first"], "trainingJob": reader("churn@latest")["spec"]},
+    ]
+    stored.apply(applied("PipelineRun", "nightly", {"pipelineSpec": {"steps": steps}}))
+    eventually("the run is noted", lambda: in_use(stored) == {"churn-2": "PipelineRun nightly"})
+    assert status(stored, "plr", "nightly")["datasets"] == [{"reference": "churn@latest", "version": "churn-2"}]
+    assert "DatasetVersion churn-2 is used by PipelineRun nightly; wait" in refusal(stored, "dsv", "churn-2")
+    assert "Dataset churn is used: churn-2 by PipelineRun nightly; wait" in refusal(stored, "dset", "churn")
+
+    stored.run("patch", "plr", "nightly", "--type=merge", "-p", '{"spec": {"cancel": true}}')
+    eventually("nobody reads it", lambda: in_use(stored) == {})
+    eventually("the version goes", lambda: deleted(stored, "dsv", "churn-2"))
+
+
 def test_a_namespace_takes_what_is_in_use_along(stored: Api) -> None:
     """In a namespace that is being deleted nothing is refused."""
     stored.apply(dataset(aliases={"golden": 1}), reader("churn@2"))

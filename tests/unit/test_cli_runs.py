@@ -106,6 +106,12 @@ def test_trials_are_a_table() -> None:
             {"format": "csv", "files": 1, "bytes": 5},
             {"Content": "csv, 1 file, 5 B", "Files": "s3://b/d/"},
         ),
+        (
+            "PipelineRun",
+            {},
+            {"progress": "1/2", "datasets": [{"reference": "a@latest", "version": "a-3"}, {"reference": "b@golden"}]},
+            {"progress": "1/2", "Datasets": ["a@latest: a-3", "b@golden: no version is ready"]},
+        ),
         ("Pipeline", {}, {"state": "Running", "steps": 3, "nodes": [1]}, {"steps": "3"}),
     ],
 )

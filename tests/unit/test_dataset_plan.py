@@ -29,7 +29,7 @@ from ultramarine_operator.kinds.dataset.version import plan_version, questions_v
 from ultramarine_operator.kinds.pipeline import RUN_KIND
 from ultramarine_operator.kinds.trainingjob.plan import plan as plan_job
 from ultramarine_operator.shared.conditions import timestamp
-from ultramarine_operator.shared.datasets import resolve
+from ultramarine_operator.shared.datasets import pinned_by, resolve
 from ultramarine_operator.shared.plan import Obj, Plan
 from ultramarine_operator.shared.questions import CheckData, DataFacts, ReadMark, ReadText
 from ultramarine_operator.shared.testing import DIGEST, NOW, child, seen, stored
@@ -281,6 +281,18 @@ def test_a_pipeline_run_protects_the_versions_of_its_pins():
 
     kept = plan_dataset(owner, seen(related=(*versions, runs[1])), NOW)
     assert (kept.status["inUse"], kept.after) == ({"churn-2": "PipelineRun ended"}, None)
+
+
+@pytest.mark.parametrize(
+    ("state", "users"), [("Running", {"churn": ["PipelineRun a"], "churn-1": ["PipelineRun a"]}), ("Succeeded", {})]
+)
+def test_a_pipeline_run_protects_the_versions_that_its_steps_will_read(state: str, users: Manifest):
+    """From its begin to its end; then the records of its jobs say what they have read."""
+    datasets = [{"reference": "churn@golden", "version": "churn-1"}, {"reference": "churn@latest"}]
+    other = {"reference": "clean@1", "version": "clean-1"}
+    made = stored("PipelineRun", "a", {"pipeline": "nightly"}, {"state": state, "datasets": [*datasets, other]})
+    assert pinned_by("churn", [made]) == users
+    assert RUN_KIND.topics(made) >= {"datasets/churn", "datasets/clean"}  # so that the Dataset sees the run's end
 
 
 def test_a_dataset_sees_the_pins_of_pipeline_runs():

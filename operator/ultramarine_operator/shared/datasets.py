@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from ultramarine.resources import dataset_versions
 from ultramarine.resources.dataset import DatasetPin
@@ -63,27 +64,37 @@ def readers_of(dataset: str, runs: Iterable[Manifest]) -> dict[str, list[str]]:
     return readers
 
 
-def pins_of(run: Manifest) -> list[tuple[str, str]]:
-    """Return the Datasets whose partitions a PipelineRun reads, with the versions to which it is pinned.
+class RunPin(NamedTuple):
+    """Version of a Dataset to which a PipelineRun is pinned; empty while none is ready.
 
-    The version is empty while none is ready.
+    `lasts` is True if the pin protects the version after the run's end, too.
     """
-    steps = (run.get("status") or {}).get("steps") or []
-    pins = [step["partitions"] for step in steps if step.get("partitions")]
-    return [(str(pin.get("dataset", "")).partition("@")[0], str(pin.get("version") or "")) for pin in pins]
+
+    dataset: str
+    version: str
+    lasts: bool
+
+
+def pins_of(run: Manifest) -> list[RunPin]:
+    """Return the versions that the steps of a PipelineRun read, and those whose partitions they run for."""
+    status = run.get("status") or {}
+    parts = [step["partitions"] for step in status.get("steps") or [] if step.get("partitions")]
+    pins = [(part.get("dataset"), part.get("version"), True) for part in parts]
+    pins += [(pin.get("reference"), pin.get("version"), False) for pin in status.get("datasets") or []]
+    return [RunPin(str(reference).partition("@")[0], str(version or ""), lasts) for reference, version, lasts in pins]
 
 
 def pinned_by(dataset: str, runs: Iterable[Manifest]) -> dict[str, list[str]]:
     """Return the PipelineRuns that are pinned to versions of a Dataset, by the name of the version.
 
-    A run that has ended counts, too: it is a record of work that can be repeated as long as its data exist. An
-    unfinished run that has no version yet counts under the name of the Dataset.
+    A run that has ended counts by its partitions: it is a record of work that can be repeated as long as its data
+    exist. An unfinished run that has no version yet counts under the name of the Dataset.
     """
     users: dict[str, list[str]] = {}
     for run in runs:
         is_over = (run.get("status") or {}).get("state") in ENDED
         name = f"{run['kind']} {run['metadata']['name']}"
-        pins = {version or dataset for of, version in pins_of(run) if of == dataset and (version or not is_over)}
-        for version in sorted(pins):
+        pins = [pin for pin in pins_of(run) if pin.dataset == dataset]
+        for version in sorted({pin.version or dataset for pin in pins if not is_over or (pin.lasts and pin.version)}):
             users.setdefault(version, []).append(name)
     return users

@@ -163,6 +163,17 @@ def _schedule(spec: Status, status: Status) -> Lines:
     yield "Active", [f"{run['kind']} {run['name']}" for run in status.get("active") or []]
 
 
+def _pipeline_run(spec: Status, status: Status) -> Lines:
+    yield from _any(spec, status)
+    yield "Datasets", list(dataset_lines(status))
+
+
+def dataset_lines(status: Status) -> Iterator[str]:
+    """Yield each reference to a dataset in the steps of a PipelineRun, with the version that they read."""
+    for dataset in status.get("datasets") or []:
+        yield f"{dataset['reference']}: {dataset.get('version') or 'no version is ready'}"
+
+
 def _pairs(values: Status | None) -> str:
     return ", ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in (values or {}).items()
@@ -176,6 +187,7 @@ _KINDS: dict[str, Callable[[Status, Status], Lines]] = {
     "Model": _model,
     "ModelVersion": _version,
     "Environment": _environment,
+    "PipelineRun": _pipeline_run,
     "Schedule": _schedule,
     "Dataset": _dataset,
     "DatasetVersion": _dataset_version,

@@ -103,6 +103,8 @@ def show(context: typer.Context, name: _RUN, output: Output = Format.TABLE) -> N
 
     from ultramarine.runs import explanation
 
+    from .details import dataset_lines
+
     session = session_of(context)
     document = session.cluster.get(PIPELINE_RUN, name)
     if output not in (Format.TABLE, Format.WIDE):
@@ -115,7 +117,10 @@ def show(context: typer.Context, name: _RUN, output: Output = Format.TABLE) -> N
         console.print(graph(document, _spec_of(session, document)))
     else:
         typer.echo("\n".join(table_of(document)))
-    for output_name, stored in ((document.get("status") or {}).get("outputs") or {}).items():
+    status = document.get("status") or {}
+    for line in dataset_lines(status):
+        typer.echo(f"Dataset {line}")
+    for output_name, stored in (status.get("outputs") or {}).items():
         typer.echo(f"Output {output_name}: {stored['uri']}")
 
 

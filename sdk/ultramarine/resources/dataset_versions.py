@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ultramarine_contract.errors import listed
@@ -86,19 +86,23 @@ def trial_spec(spec: Manifest) -> Manifest:
     return (spec.get("trialTemplate") or {}).get("spec") or spec
 
 
-def pinned(spec: Manifest, identity: Manifest, resolve: Resolve) -> tuple[Manifest, Manifest]:
+def pinned(
+    spec: Manifest, identity: Manifest, resolve: Resolve, numbers: Mapping[str, str] | None = None
+) -> tuple[Manifest, Manifest]:
     """Return the spec of a TrainingJob or a Sweep, and its identity, with what aliases of datasets lead to.
 
     The spec gets numbers of versions, and the identity digests. An input whose version is not ready stays as it is: its
-    job waits.
+    job waits. `numbers` are references by number in place of others.
     """
     if "trialTemplate" in spec:
         template, alike = spec["trialTemplate"], identity["trialTemplate"]
-        inner, inner_identity = pinned(template.get("spec") or {}, alike.get("spec") or {}, resolve)
+        inner, inner_identity = pinned(template.get("spec") or {}, alike.get("spec") or {}, resolve, numbers)
         with_inner = {**spec, "trialTemplate": {**template, "spec": inner}}
         return with_inner, {**identity, "trialTemplate": {**alike, "spec": inner_identity}}
     inputs, contents = dict(spec.get("inputs") or {}), dict(identity.get("inputs") or {})
     for name, reference in references_in(spec).items():
+        reference = (numbers or {}).get(reference, reference)
+        inputs[name] = {**inputs[name], "dataset": reference}
         if isinstance(pin := resolve(reference), DatasetPin):
             dataset = reference.partition("@")[0]
             number = pin.version.removeprefix(f"{dataset}-")

@@ -26,6 +26,7 @@ from .pods import PodTemplate
 MAX_STEPS = 1000
 MAX_FINALLY = 20
 MAX_STATES = 2000  # entries of status.steps
+MAX_DATASETS = 500  # entries of status.datasets
 MAX_STEP_NAME = 40
 
 ParameterType = Literal["string", "integer", "number", "boolean", "list", "uri", "dataset", "model"]
@@ -354,6 +355,13 @@ class PipelinePin(Schema):
     revision: str = Field(default="", max_length=253, description="ControllerRevision that keeps the spec.")
 
 
+class RunDataset(Schema):
+    """Reference to a Dataset in the steps of a run, and the version that they read."""
+
+    reference: str = Field(max_length=81, description="Reference, such as orders@latest.")
+    version: str = Field(default="", max_length=253, description="DatasetVersion; empty while none is ready.")
+
+
 class StepCounts(Schema):
     """Number of steps by state; repetitions count, and not their step."""
 
@@ -369,6 +377,12 @@ class PipelineRunStatus(RunStatus):
     """Progress and results of the run."""
 
     pipeline: PipelinePin | None = Field(default=None, description="Pipeline as it was when the run began.")
+    datasets: list[RunDataset] = Field(
+        default=[],
+        max_length=MAX_DATASETS,
+        description="Versions of Datasets that the steps read, resolved once as the run begins. They cannot be deleted "
+        "before its end. A version that the run itself may make is not among them.",
+    )
     steps: list[StepStatus] = Field(
         default=[],
         max_length=MAX_STATES,

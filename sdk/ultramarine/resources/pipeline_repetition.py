@@ -39,7 +39,7 @@ class ForEach(Schema):
         default=None,
         description="Version of a Dataset, or $(params.NAME) of type dataset, instead of items. Each entry is a folder "
         "such as month=2026-01 with $(item.uri), $(item.digest), $(item.key) and $(item.values.COLUMN). The version is "
-        "resolved once, when the step begins.",
+        "resolved once.",
     )
     parallel: int = Field(default=10, ge=1, le=MAX_ITEMS, description="Maximum number of entries that run at a time.")
 

@@ -29,7 +29,7 @@ def _topics(run: Manifest) -> frozenset[str]:
     keys = {
         topic_of_key(step["key"]) for step in steps if step.get("key") and step.get("state") in ("Waiting", "Running")
     }
-    read = {datasets.topic_of(dataset) for dataset, _ in datasets.pins_of(run)}
+    read = {datasets.topic_of(pin.dataset) for pin in datasets.pins_of(run)}
     publishing = [step["published"] for step in steps if step.get("published") and step.get("state") == "Running"]
     names = {p["name"] if p["kind"] == MODEL.kind else datasets.topic_of(p["name"]) for p in publishing}
     return frozenset({f"pipeline {run['spec'].get('pipeline') or ''}", *keys, *names, *read})

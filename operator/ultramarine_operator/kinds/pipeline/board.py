@@ -5,14 +5,15 @@ A pass may need answers of the storage: `asked` are the questions of a pass, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from ultramarine.resources import pipeline_conditions as conditions
-from ultramarine.resources.dataset_versions import pinned
-from ultramarine.resources.pipeline import CachedFrom, Step, StepState, StepStatus
+from ultramarine.resources.dataset import DatasetPin
+from ultramarine.resources.dataset_versions import NotReady, pinned
+from ultramarine.resources.pipeline import CachedFrom, RunDataset, Step, StepState, StepStatus
 from ultramarine.resources.pipeline_conditions import ConditionError
 from ultramarine.resources.pipeline_keys import reusable
 from ultramarine.resources.pipeline_references import Reference, filled
@@ -29,6 +30,7 @@ from ...shared.plan import Edit, Seen
 from ...shared.questions import CacheAnswer, LookUpStep, Question
 from . import results
 from .graph import Graph, Node
+from .pins import numbered
 from .results import ENDED, MAX_MESSAGE, may_pass
 from .work import Run, Work, child_name, child_of, parts_of, pipeline_of, with_suspend
 
@@ -49,6 +51,7 @@ class Board:
     repeat: Callable[[Board, Node], None]  # brings the repetitions of a step as far as they go
     publish: Callable[[Board, Node, StepStatus, Work], None]
     reused: Mapping[str, StepStatus] = field(default_factory=dict)  # results of an earlier run, by name
+    datasets: Sequence[RunDataset] = ()  # versions that the run began with
     edited: Mapping[str, str] = field(default_factory=dict)  # why results of an earlier run are not taken over
     children: dict[str, Manifest] = field(default_factory=dict)
     apply: list[Manifest] = field(default_factory=list)
@@ -61,6 +64,7 @@ class Board:
         kinds = {runnable.resource.kind for runnable in RUNNABLES if runnable.resource is not None}
         self.children = {c["metadata"]["name"]: c for c in self.seen.children if c["kind"] in kinds}
         self.spec = self.graph.spec
+        self.numbers = {dataset.reference: numbered(dataset) for dataset in self.datasets}
         lists = {node.step.name for node in self.graph.nodes if node.step.for_each is not None}
         self.values = Values(self.params, self.states, lists)
         self.failed = [state.name for state in self.states.values() if state.state == "Failed"]
@@ -189,8 +193,12 @@ class Board:
 
         spec, identity = filled(document, value, own), filled(document, digest, own)
         if node.runnable.resource in (TRAINING_JOB, SWEEP):
-            spec, identity = pinned(spec, identity, lambda text: look_up(text, self.seen))
+            spec, identity = pinned(spec, identity, self.version_of, self.numbers)
         return Work(name, node.step, node.runnable, spec, identity)
+
+    def version_of(self, reference: str) -> DatasetPin | NotReady:
+        """Return the version of a dataset: that with which the run began, or the one of this moment."""
+        return look_up(self.numbers.get(reference, reference), self.seen)
 
     def _begin(self, node: Node, work: Work, state: StepStatus) -> None:
         """Begin a step's work, or create its object again if it was deleted."""

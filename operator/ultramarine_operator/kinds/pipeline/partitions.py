@@ -10,7 +10,6 @@ from ultramarine.resources.pipeline import PartitionsPin
 from ultramarine.resources.pipeline_values import Unresolved, check_is_folder, partition_entries
 from ultramarine_contract.errors import UltramarineError
 
-from ...shared.datasets import look_up
 from ...shared.questions import ReadPartitions
 from .board import RETRY, Board
 from .results import may_pass
@@ -39,7 +38,7 @@ def _pinned(board: Board, step: str, text: str) -> PartitionsPin | None:
     if state.partitions is not None and state.partitions.version:
         return state.partitions
     dataset = board.values.dataset_in(text)
-    resolved = look_up(dataset, board.seen)
+    resolved = board.version_of(dataset)
     if isinstance(resolved, NotReady):
         if resolved.is_final:
             raise Unresolved(f"forEach.partitions: {resolved.message}")

@@ -13,6 +13,7 @@ from ultramarine.resources.pipeline import (
     PipelineRunStatus,
     PipelineSpec,
     PipelineStatus,
+    RunDataset,
     StepCounts,
     StepOutput,
     StepStatus,
@@ -28,6 +29,7 @@ from ...shared import states, statuses
 from ...shared.conditions import LONG_AGO, Condition, health, merge, timestamp
 from ...shared.plan import Obj, Plan, Seen
 from ...shared.questions import Question
+from . import pins
 from .board import Board
 from .edits import edited
 from .graph import Graph, graph_of
@@ -36,9 +38,9 @@ from .repetitions import repeat
 from .results import ENDED
 from .work import Run, digest_of, revision_name
 
-MAX_DEPTH = 5  # of pipelines that run pipelines
 Pipeline = Obj[PipelineSpec]
 _KEEPING = states.pending("Beginning", "the spec of the Pipeline is being kept")
+_KEEPING_DATA = states.pending("Beginning", "the versions of the datasets are being kept")
 
 
 def plan_pipeline(pipeline: Pipeline, seen: Seen, now: datetime) -> Plan:
@@ -68,6 +70,8 @@ def plan_run(run: Run, seen: Seen, now: datetime) -> Plan:
     if isinstance(board, Waits):
         if board.pin is not None:
             status.pipeline = board.pin
+        if board.datasets:
+            status.datasets = board.datasets
         return runs.planned(run, board.state, status, now, apply=board.apply, after=board.after)
     status.start_time = status.start_time or timestamp(now)
     board.advance()
@@ -106,8 +110,9 @@ class Waits:
         apply: tuple[Manifest, ...] = (),
         pin: PipelinePin | None = None,
         after: timedelta | None = None,
+        datasets: list[RunDataset] | None = None,
     ) -> None:
-        self.state, self.apply, self.pin, self.after = state, apply, pin, after
+        self.state, self.apply, self.pin, self.after, self.datasets = state, apply, pin, after, datasets
 
 
 def _board(run: Run, seen: Seen, now: datetime, status: PipelineRunStatus) -> Board | Waits:
@@ -123,8 +128,13 @@ def _board(run: Run, seen: Seen, now: datetime, status: PipelineRunStatus) -> Bo
     if isinstance(earlier, Waits):
         return earlier
     reused, reasons = _reused(run, graph, params, earlier, seen) if earlier is not None else ({}, {})
+    if not run.status.get("startTime") and not status.datasets:
+        if datasets := pins.begun(run, graph, params, seen, reused):
+            return Waits(_KEEPING_DATA, after=timedelta(), datasets=datasets)
+    elif status.datasets:
+        status.datasets = pins.completed(status.datasets, seen)
     steps = {state.name: state for state in status.steps}
-    return Board(run, graph, params, seen, now, steps, repeat, publish, reused=reused, edited=reasons)
+    return Board(run, graph, params, seen, now, steps, repeat, publish, reused, status.datasets, reasons)
 
 
 def _pinned(run: Run, seen: Seen) -> Graph | Waits:
@@ -187,13 +197,13 @@ def _kept_revision(run: Run, seen: Seen) -> Iterator[Manifest]:
 def _check_depth(run: Run, seen: Seen) -> None:
     """Raise InvalidSpec if pipelines run each other without an end."""
     manifest: Manifest | None = run.manifest
-    for _ in range(MAX_DEPTH):
+    for _ in range(pins.MAX_DEPTH):
         owners = (manifest or {}).get("metadata", {}).get("ownerReferences") or []
         name = next((owner["name"] for owner in owners if owner.get("kind") == PIPELINE_RUN.kind), None)
         if name is None:
             return
         manifest = seen.look(PIPELINE_RUN.kind, name)
-    raise InvalidSpec(f"pipelines run each other more than {MAX_DEPTH} deep; remove the circle")
+    raise InvalidSpec(f"pipelines run each other more than {pins.MAX_DEPTH} deep; remove the circle")
 
 
 def _earlier(run: Run, graph: Graph, seen: Seen) -> Manifest | Waits | None:

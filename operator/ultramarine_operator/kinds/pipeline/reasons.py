@@ -18,7 +18,7 @@ TABLES = (
                 "PipelineMissing": ("The Pipeline does not exist.", "Apply it, or correct spec.pipeline."),
                 "RerunMissing": ("The run in spec.rerun.of does not exist.", "Correct the name."),
                 "RerunUnfinished": ("The run in spec.rerun.of has not ended.", ""),
-                "Beginning": ("The spec of the Pipeline is being kept.", ""),
+                "Beginning": ("The spec of the Pipeline, or the versions of its datasets, are being kept.", ""),
                 "StepsRunning": ("Steps run.", ""),
             },
             "Failed": {

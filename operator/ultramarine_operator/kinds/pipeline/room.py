@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from ultramarine.resources.base import Schema
 from ultramarine.resources.pipeline import Step, StepOutput, StepStatus
 from ultramarine_contract.meta import TRAINING_JOB, content_hash
 
@@ -19,7 +20,7 @@ def fault_of(board: Board, step: Step, count: int, size: int) -> str:
     """Return why `count` entries of this size do not fit into the run beside the rest of it; empty if they fit."""
     manifest, prefix = board.run.manifest, f"{step.name}-"
     others = [state for state in board.states.values() if not _is_entry(state.name, prefix)]
-    rest = len(_json(manifest["spec"])) + sum(map(bytes_of, others))
+    rest = len(_json(manifest["spec"])) + sum(map(bytes_of, (*board.datasets, *others)))
     if rest + count * size <= MAX_BYTES:
         return ""
     fitting = max(MAX_BYTES - rest, 0) // size
@@ -30,8 +31,8 @@ def fault_of(board: Board, step: Step, count: int, size: int) -> str:
     )
 
 
-def bytes_of(state: StepStatus) -> int:
-    """Return the size of a step's state in the object of its run."""
+def bytes_of(state: Schema) -> int:
+    """Return the size of an entry of the status in the object of its run."""
     return len(_json(state.model_dump(by_alias=True, exclude_defaults=True))) + 1
 
 

@@ -55,7 +55,10 @@ def answer(question: LookUpStep, **more: Any) -> CacheAnswer:
 
 
 def planned(run: Obj[PipelineRunSpec], *children: Manifest, answers: Any = None, **more: Any) -> Plan:
-    """Plan of a run before a cache that is empty, unless `answers` has other answers by step."""
+    """Plan of a run before a cache that is empty, unless `answers` has other answers by step.
+
+    A run with datasets has kept their versions in the pass before.
+    """
     view: Seen = seen(*children, **more)
     given = answers or {}
     replies = {
@@ -63,7 +66,9 @@ def planned(run: Obj[PipelineRunSpec], *children: Manifest, answers: Any = None,
         for question in questions_run(run, view)
         if isinstance(question, LookUpStep)
     }
-    return plan_run(run, seen(*children, **{**more, "answers": replies}), NOW)
+    plan = plan_run(run, seen(*children, **{**more, "answers": replies}), NOW)
+    has_pinned = "datasets" in plan.status and "datasets" not in run.status
+    return planned(after(run, plan), *children, answers=answers, **more) if has_pinned else plan
 
 
 def after(run: Obj[PipelineRunSpec], plan: Plan) -> Obj[PipelineRunSpec]:
