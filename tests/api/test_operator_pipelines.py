@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bare import Api, eventually
 from hands import complete_job, ended_pod, put, record_step, task_of
+from operator_process import Node
 from stories import partitioned, ready, status, trained
-from ultramarine_contract.meta import Manifest
+from ultramarine_contract.meta import PIPELINE_RUN, Manifest
+from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_operator.shared.testing import applied
 
@@ -42,6 +46,17 @@ def ended(api: Api, name: str) -> str:
 def job_of(api: Api, step: str) -> Manifest | None:
     """The Job of a step, once it is there."""
     return next((job for job in api.all("jobs") if job["metadata"]["name"].startswith(f"{step}-")), None)
+
+
+def complete(api: Api, node: Node, store: Storage, job: Manifest, output: str = "") -> None:
+    """Do the work of a step's Job as trainer, kubelet and Job controller: store an output, if it has one, and end."""
+    outputs = {output: put(store, f"{task_of(job).output_prefix}{output}", "a,b")} if output else {}
+    record = TerminationRecord(outputs=outputs)
+    record_step(store, job, record)
+    name = job["metadata"]["name"]
+    node.start_pod(name)
+    api.status("pod", f"{name}-0-abcde", ended_pod(0, record.to_json()))
+    api.status("job", name, complete_job())
 
 
 @pytest.fixture
@@ -92,15 +107,9 @@ def test_a_plan_says_what_a_run_would_reuse(api, operator, node, store, tmp_path
     assert "2 of 2 steps would run, no earlier run shows the time" in first
 
     api.apply(applied("Pipeline", "churn", spec), applied("PipelineRun", "first", {"pipeline": "churn"}))
-    for name in ("clean", "train"):
+    for name, output in (("clean", "table"), ("train", "")):
         work = eventually(f"{name} has its job", lambda name=name: job_of(api, name))
-        output = {"table": put(store, f"{task_of(work).output_prefix}table", "a,b")} if name == "clean" else {}
-        record = TerminationRecord(outputs=output)
-        record_step(store, work, record)
-        job = work["metadata"]["name"]
-        node.start_pod(job)
-        api.status("pod", f"{job}-0-abcde", ended_pod(0, record.to_json()))
-        api.status("job", job, complete_job())
+        complete(api, node, store, work, output)
     assert ended(api, "first") == "Succeeded"
 
     assert "step train: reused, the results are those of run first" in plan()
@@ -109,6 +118,54 @@ def test_a_plan_says_what_a_run_would_reuse(api, operator, node, store, tmp_path
     assert "rate is 0.2, and was 0.1 in run first" in other
     assert "1 of 2 steps would run" in other
     assert "no run: parameters.rate: expected number, got string" in plan("--set", "rate=much")
+
+
+RACERS = [f"racer-{number}" for number in range(4)]
+
+
+@pytest.fixture
+def winner(api, operator):
+    """The one of four runs with the same step, created at once, that has the TrainingJob; the others wait for it."""
+    steps = [{"name": "fit", "trainingJob": {"command": ["fit"], "outputs": {"model": {}}}}]
+    runs = [applied("PipelineRun", name, {"pipelineSpec": {"steps": steps}}) for name in RACERS]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        answers = list(pool.map(lambda run: api.http.post(PIPELINE_RUN.path(api.namespace), json=run), runs))
+    assert {answer.status_code for answer in answers} == {201}
+    running = eventually("one runs, three wait", lambda: _running(api, RACERS, 3))
+    time.sleep(2)  # in which a second job would show
+    assert _running(api, RACERS, 3) == running
+    return running
+
+
+def _running(api: Api, runs: list[str], waiting: int) -> str:
+    """Return the run that has the job of the step, once so many others say that they wait for it."""
+    steps = {name: step(api, name) for name in runs}
+    running = [name for name, state in steps.items() if state.get("child")]
+    waits = [state for state in steps.values() if f"run {''.join(running)} does the same" in state.get("message", "")]
+    return running[0] if len(running) == 1 and len(waits) == waiting else ""
+
+
+def test_runs_that_race_for_equal_work_do_it_once(api, node, store, winner):
+    """The others have the results of the one job, and name its run."""
+    (work,) = api.all("tj")
+    complete(api, node, store, eventually("its Job is there", lambda: job_of(api, "fit")), "model")
+    assert [ended(api, name) for name in RACERS] == ["Succeeded"] * 4
+    origin = {"run": winner, "job": work["metadata"]["name"]}
+    assert {name: step(api, name).get("cached") for name in RACERS} == {
+        name: None if name == winner else origin for name in RACERS
+    }
+    assert len({step(api, name)["outputs"]["model"]["uri"] for name in RACERS}) == 1
+    assert [job["metadata"]["uid"] for job in api.all("tj")] == [work["metadata"]["uid"]]
+
+
+def test_a_deleted_run_leaves_its_work_to_one_that_waits(api, winner):
+    """If the run that has the job is deleted with it, one of those that wait makes the next job."""
+    (work,) = api.all("tj")
+    api.run("delete", "plr", winner)
+    api.run("delete", "tj", work["metadata"]["name"])  # no garbage collector runs here
+    left = [name for name in RACERS if name != winner]
+    eventually("another run has the job", lambda: _running(api, left, 2))
+    assert len(api.all("tj")) == 1
 
 
 def test_a_plan_resolves_datasets(api, operator, store, tmp_path):
