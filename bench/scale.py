@@ -267,7 +267,7 @@ async def measure(to: target.Target, running: cluster.Cluster, chosen: argparse.
             print("\n" + table([await restart(bench, total)]), flush=True)
         if chosen.endpoints:
             print("\n" + table(await endpoints(bench, chosen.endpoints)), flush=True)
-        if any((sizes.versions, sizes.rollouts, sizes.scaled, sizes.pooled, sizes.sweeps)):
+        if any((sizes.mixed, sizes.versions, sizes.rollouts, sizes.scaled, sizes.pooled, sizes.sweeps)):
             await kinds(bench, sizes)
 
 
@@ -278,7 +278,9 @@ def main() -> None:
     parser.add_argument("--gangs", type=int, nargs="*", default=[1000], help="numbers of TrainingJobs of two nodes")
     parser.add_argument("--endpoints", type=int, default=500, help="number of OnlineEndpoints, 0 for none")
     parser.add_argument("--inline", action="store_true", help="jobs with inline source, one more ConfigMap each")
-    read = sizes_of(parser, Sizes(versions=1000, models=50, rollouts=100, scaled=100, pooled=300, sweeps=100))
+    read = sizes_of(
+        parser, Sizes(mixed=100, versions=1000, models=50, rollouts=100, scaled=100, pooled=300, sweeps=100)
+    )
     chosen = parser.parse_args()
     running = cluster.up()
     with installed(running, 4) as to:

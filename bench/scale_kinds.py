@@ -1,4 +1,4 @@
-"""Operator with many sweeps, versions, active rollouts, autoscaled endpoints, and one pool.
+"""Operator with many objects of each kind, sweeps, versions, active rollouts, autoscaled endpoints, and one pool.
 
 A part of `make scale`. Each measurement makes its objects, gives the rows of a table, and leaves the objects to its
 caller. The gateway is simulated: it confirms every route at once, and reports the loads that it is given.
@@ -21,6 +21,7 @@ from chaos.gateway_hands import Gateway
 from chaos.world import Api
 from figures import MERGE, Row, Spent, made, patch_all, watched
 from ground import Ground, asking, bare, played
+from scale_mixed import mixed
 from scale_sweeps import Store, names_of, sweeps
 from sights import Bench, Memory, Operator, follow, percentiles, table
 from ultramarine_cluster import target
@@ -32,9 +33,9 @@ from ultramarine_contract.meta import (
     ONLINE_ENDPOINT,
     POD,
     SERVICE,
-    SWEEP,
     Manifest,
 )
+from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.shared.conditions import is_true
 
 KEPT = 5  # versions of a Model
@@ -42,7 +43,6 @@ STEPS = [50, 100]
 NAMESPACE = "scale"  # of a bare cluster
 SMALL = {"tier": "small"}
 OURS = f"{CHILD_SELECTOR},ultramarine.dev/kind=OnlineEndpoint"
-OF_SWEEPS = f"{CHILD_SELECTOR},ultramarine.dev/kind=Sweep"
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,15 @@ class Stored:
         """URI of the object."""
         return self.uri.split("/")[2]
 
+    @property
+    def artifact(self) -> Manifest:
+        """Fields of a version."""
+        return {"uri": self.uri, "digest": self.digest, "format": {"name": "onnx"}}
+
     def version(self, model: str, number: int) -> Manifest:
         """Return a version of that content."""
-        spec = {"model": model, "version": str(number), "uri": self.uri, "digest": self.digest}
-        return made("ModelVersion", f"{model}-{number}", {**spec, "format": {"name": "onnx"}})
+        spec = {"model": model, "version": str(number), **self.artifact}
+        return made("ModelVersion", f"{model}-{number}", spec)
 
 
 async def model_versions(bench: Bench, namespace: str, stored: Stored, models: int, versions: int) -> list[Row]:
@@ -244,6 +249,7 @@ async def gateway_of(api: Api, namespace: str, address: str = "127.0.0.1", port:
 class Sizes:
     """Number of objects of each measurement; 0 leaves it out."""
 
+    mixed: int
     versions: int
     models: int
     rollouts: int
@@ -257,6 +263,9 @@ async def measure(
     bench: Bench, namespace: str, stored: Stored, sizes: Sizes, gateway: Gateway, store: Store
 ) -> AsyncIterator[str]:
     """Run one measurement after another, each with its table."""
+    if sizes.mixed:
+        yield table(await mixed(bench, namespace, sizes.mixed, stored.artifact))
+        await clear(bench, namespace)
     if sizes.sweeps:
         yield table(await sweeps(bench, namespace, sizes.sweeps, stored.bucket, store))
         await clear(bench, namespace)
@@ -275,13 +284,12 @@ async def measure(
 
 
 async def clear(bench: Bench, namespace: str) -> None:
-    """Delete endpoints, versions, Models and sweeps, and wait until their pods are gone."""
-    for resource in (ONLINE_ENDPOINT, MODEL_VERSION, MODEL, SWEEP):
-        await bench.api.ask("DELETE", resource.path(namespace), {"propagationPolicy": "Background"})
-    for selector in (OURS, OF_SWEEPS):
-        pods = f"{POD.path(namespace)}?labelSelector={selector}&limit=1"
-        while (await bench.api.ask("GET", pods))["items"]:
-            await asyncio.sleep(1)
+    """Delete the objects of all kinds, those that refer to others first, and wait until their pods are gone."""
+    for kind in reversed(KINDS):
+        await bench.api.ask("DELETE", kind.resource.path(namespace), {"propagationPolicy": "Background"})
+    pods = f"{POD.path(namespace)}?labelSelector={CHILD_SELECTOR}&limit=1"
+    while (await bench.api.ask("GET", pods))["items"]:
+        await asyncio.sleep(1)
     await bench.idle()
 
 
@@ -318,6 +326,7 @@ async def on_a_bare_cluster(ground: Ground, operator: Process, sizes: Sizes) -> 
 def sizes_of(parser: argparse.ArgumentParser, defaults: Sizes) -> Callable[[argparse.Namespace], Sizes]:
     """Add the options to a command line; return a function that reads them."""
     helps = {
+        "mixed": "number of objects of each kind",
         "versions": "number of ModelVersions with retention",
         "models": "number of Models that have them",
         "rollouts": "number of OnlineEndpoints with a rollout under way",
@@ -335,7 +344,7 @@ def sizes_of(parser: argparse.ArgumentParser, defaults: Sizes) -> Callable[[argp
 def main() -> None:
     """Run the command line: small numbers on a bare cluster, to try this file without another cluster."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    read = sizes_of(parser, Sizes(versions=40, models=4, rollouts=4, scaled=4, pooled=12, sweeps=4))
+    read = sizes_of(parser, Sizes(mixed=4, versions=40, models=4, rollouts=4, scaled=4, pooled=12, sweeps=4))
     sizes = read(parser.parse_args())
     with bare(NAMESPACE) as ground, ground.operator() as operator:
         asyncio.run(on_a_bare_cluster(ground, operator, sizes))

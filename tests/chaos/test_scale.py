@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from api.bare import ROOT
+from materials import MATERIALS
 
 
 @pytest.mark.long
@@ -26,6 +27,8 @@ def test_every_measurement_comes_to_its_table() -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     for title in (
+        "4 of each kind",
+        *MATERIALS,
         "4 made, until all are suspended",
         "4 resumed, until all have succeeded",
         "40 ModelVersions of 4 Models",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from materials import MATERIALS
 from onefolder.tree import GOLDEN, KIND_FOLDER, Tree, grown
 from ultramarine_contract.meta import GROUP, Manifest
 
@@ -128,3 +129,9 @@ def test_its_sample_and_its_reasons_follow(tree: Tree, added: dict[str, str]) ->
 
     assert "text: HELLO" in (tree.root / GOLDEN).read_text()
     assert "| `TextStored` |" in added["docs/reference/conditions.md"]
+
+
+def test_each_kind_is_in_the_benchmark_of_numbers() -> None:
+    """`make scale` creates the Neighbour of each kind many times: it can be Ready, or has children to wait for."""
+    neighbours = {kind: material.neighbour for kind, material in MATERIALS.items()}
+    assert [kind for kind, neighbour in neighbours.items() if not (neighbour.ready or neighbour.children)] == []

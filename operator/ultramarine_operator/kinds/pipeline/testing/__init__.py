@@ -100,6 +100,11 @@ RUN_MATERIAL = Material(
     samples=SAMPLES,
     complete=complete_run,
     borrowed=("spec", "pipelineSpec"),
-    neighbour=Neighbour(lambda name, _: applied_run(name, STEPS[:1])),
+    # Not from the cache: runs with equal steps would share one job.
+    neighbour=Neighbour(
+        lambda name, _: applied_run(name, [{**STEPS[0], "cache": False}]),
+        children=(("TrainingJob", "NAME-clean"), ("Job", "NAME-clean")),
+        pods=(("NAME-clean-0-abcde", ("Job", "NAME-clean")),),
+    ),
     final=("Succeeded", "Failed", "Cancelled"),
 )
