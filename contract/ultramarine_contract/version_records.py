@@ -53,7 +53,8 @@ class CompileRecord(Document, frozen=True):
     `load_error` is the server's reason, and `message` its sentence. `mismatch` names the version of a library that
     saved the model, if the server has another one. `rows` rows were compared, and `rows_from` names their origin. A
     share of `label_agreement` of them had the same labels, and the values differed by `worst_relative_error` at most;
-    both are -1 if nothing was compared. `opset` is the version of ONNX's operators.
+    both are -1 if nothing was compared. `opset` is the version of ONNX's operators. `requirements` are the lines of
+    an MLflow folder's requirements.txt, if the server lacks a package of the model.
     """
 
     NOUN = "a verdict on a compiled model"
@@ -70,6 +71,7 @@ class CompileRecord(Document, frozen=True):
     message: str = ""
     load_error: str = ""
     mismatch: str = ""
+    requirements: tuple[str, ...] = ()
 
     def to_json(self) -> Bytes:
         return json.dumps(self.document(), sort_keys=True).encode()

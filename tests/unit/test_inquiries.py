@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.server
 import json
+import pathlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -22,8 +23,10 @@ from ultramarine_operator.shared.questions import (
     ArtifactFacts,
     AskGateway,
     CheckArtifact,
+    CheckMlflow,
     Clients,
     GatewayFacts,
+    MlflowFacts,
     ReadText,
     Refusal,
 )
@@ -172,6 +175,19 @@ async def no_objection(_manifest: Manifest) -> str:
 def inquiries_of(storage: Any, rung: asyncio.Event) -> Inquiries:
     """Inquiries with that storage, and the gateways that the questions name."""
     return Inquiries(Clients(storage, gateway.routes_of, no_refusal, no_objection), lambda _: rung.set())
+
+
+async def test_an_mlflow_folder_is_read_for_its_requirements(
+    storage: storage.Storage, bucket: str, tmp_path: pathlib.Path
+) -> None:
+    """With its manifest, in one question."""
+    (tmp_path / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: answering\n")
+    (tmp_path / "requirements.txt").write_text("mlflow-skinny\ninflection==0.5.1\n")
+    stored, rung = storage.upload_folder(tmp_path, f"s3://{bucket}/models"), asyncio.Event()
+    inquiries = inquiries_of(storage, rung)
+    facts = MlflowFacts(stored.digest, stored.bytes, ("mlflow-skinny", "inflection==0.5.1"))
+    assert await answer(inquiries, rung, CheckMlflow(stored.uri)) == [facts]
+    inquiries.close()
 
 
 async def test_small_objects_are_read_for_their_digest(

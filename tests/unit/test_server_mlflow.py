@@ -25,6 +25,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from ultramarine_contract.common import ArtifactManifest, FileEntry
 from ultramarine_contract.serving_records import ServingTask
+from ultramarine_contract.version_records import CompileTask
+from ultramarine_server.compiling.compile import compile_model
 from ultramarine_server.errors import LoadError
 from ultramarine_server.formats.artifact import ModelFile
 from ultramarine_server.formats.loading import load
@@ -215,9 +217,23 @@ def test_python_functions_are_not_served(tmp_path: Path) -> None:
     folder, _ = folder_of("pyfunc", tmp_path)
 
     for allowed, reason in ((False, "CodeExecutionRefused"), (True, "DependencyMissing")):
-        with pytest.raises(LoadError, match=r"no flavor but python_function; log the model with one of onnx") as caught:
+        with pytest.raises(LoadError, match=r"no flavor but python_function; log the model with") as caught:
             loaded(folder, allowed=allowed)
         assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(("allowed", "lines"), [(True, ("mlflow", "inflection==0.5.1")), (False, ())])
+def test_the_verdict_on_a_model_that_lacks_packages_has_its_requirements(
+    tmp_path: Path, allowed: bool, lines: tuple[str, ...]
+) -> None:
+    """Without consent the packages do not matter."""
+    folder, _ = folder_of("pyfunc", tmp_path)
+    (folder / "requirements.txt").write_text("mlflow\ninflection==0.5.1\n")
+    task = served_task(folder)
+    compiling = CompileTask(
+        "iris", "1", task.uri, task.digest, "mlflow", "s3://b/compiled/", allow_code_execution=allowed
+    )
+    assert compile_model(compiling, folder, tmp_path / "out", threads=1).requirements == lines
 
 
 @pytest.mark.parametrize(

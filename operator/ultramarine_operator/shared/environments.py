@@ -139,7 +139,8 @@ def _content_in(manifest: Manifest) -> Manifest | None:
 def topics_of(user: Manifest) -> frozenset[str]:
     """Return the topics of the Environments that a TrainingJob, Sweep or OnlineEndpoint refers to.
 
-    The status of an endpoint names those that its pods still have, whatever the spec says.
+    The status of an endpoint names those that its pods still have, whatever the spec says, and those that models ask
+    for.
     """
     spec = user.get("spec") or {}
     topics: set[str] = set()
@@ -147,7 +148,8 @@ def topics_of(user: Manifest) -> frozenset[str]:
         source = (pods.get("scoring") or pods).get("source")
         topics |= topic(pods.get("environment"), str(pods.get("image") or ""), source)
     for served in (user.get("status") or {}).get("deployments") or []:
-        topics |= {topic_of(served["environment"])} if served.get("environment") else set()
+        names = (served.get("environment"), served.get("nextEnvironment"))
+        topics |= {topic_of(name) for name in names if name}
     topics |= {topic_of(name) for name in (user.get("status") or {}).get("leavingEnvironments") or []}
     return frozenset(topics)
 

@@ -20,6 +20,7 @@ from ultramarine_contract.common import ArtifactManifest
 from ultramarine_contract.dataset_records import table_format
 from ultramarine_contract.errors import GatewayError, StorageError, UltramarineError
 from ultramarine_contract.meta import Manifest
+from ultramarine_contract.mlflow_folders import needed_requirements
 from ultramarine_contract.partitions import Partition, read_partitions
 from ultramarine_contract.routes import RouteState
 
@@ -153,6 +154,27 @@ class CheckArtifact(_StorageQuestion):
                 if self.hashes and not digest and size <= MAX_HASHED:
                     digest = clients.storage.object_digest(self.uri, MAX_HASHED)
                 return ArtifactFacts(digest, size)
+
+        return await clients.in_thread(check)
+
+
+@dataclass(frozen=True)
+class MlflowFacts(ArtifactFacts):
+    """Facts of an MLflow folder, with the lines of its requirements.txt if only MLflow loads the model."""
+
+    requirements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckMlflow(CheckArtifact):
+    """Facts of an MLflow folder that the namespace may read."""
+
+    async def ask(self, clients: Clients) -> MlflowFacts:
+        def check() -> MlflowFacts:
+            with _counted(STORAGE_QUESTIONS), STORAGE_QUESTION_SECONDS.time():
+                manifest = clients.storage.manifest(self.uri)
+                lines = needed_requirements(manifest, lambda path: clients.storage.read(self.uri + path))
+                return MlflowFacts(manifest.digest, manifest.bytes, lines)
 
         return await clients.in_thread(check)
 

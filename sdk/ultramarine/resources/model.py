@@ -9,6 +9,7 @@ from ultramarine_contract.common import MAX_UNTRUSTED, MAX_UNTRUSTED_NAME, METRI
 from ultramarine_contract.score import MAX_SCORE
 
 from .base import IMMUTABLE, Digest, DnsName, MlflowStatus, Schema, Status, Uri, rule, rules, says
+from .environment import MAX_REQUIREMENTS, Requirement
 
 MAX_ARTIFACTS = 500  # with URIs of maximum length, a third of the maximum size of an object
 LATEST = "latest"  # always the newest ready version; no alias may have this name
@@ -350,4 +351,10 @@ class ModelVersionStatus(Status):
     compiled: Compiled | None = Field(default=None, description="Result of compiling the version.")
     code_execution: CodeExecution | None = Field(
         default=None, description="Permission to run code at loading; absent if there is none."
+    )
+    requirements: list[Requirement] = Field(
+        default=[],
+        max_length=MAX_REQUIREMENTS,
+        description="Lines of the requirements.txt of an MLflow model that the server image cannot load. If the version"
+        " may run code, a deployment that names no environment gets a shared one of these lines.",
     )

@@ -289,6 +289,9 @@ class DeploymentStatus(Schema):
         default="", max_length=253, description="ModelVersion that the pods must serve; empty for a pool."
     )
     environment: str = Field(default="", max_length=253, description="Environment of the pods; empty without one.")
+    next_environment: str = Field(
+        default="", max_length=253, description="Environment of the pods that will follow, if it is another one."
+    )
     ready_replicas: int = Field(default=0, ge=0, description="Number of pods that accept requests.")
     state: str = Field(
         default="", max_length=32, description="Summary, for display: Ready, Updating, Waiting, Failing or Stopped."

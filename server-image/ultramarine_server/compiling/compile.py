@@ -16,6 +16,7 @@ from ultramarine_contract.common import (
     RESULT_NAME,
     VERDICT_NAME,
 )
+from ultramarine_contract.mlflow_folders import REQUIREMENTS_FILE, requirements
 from ultramarine_contract.version_records import CompileRecord, CompileTask
 
 from ultramarine_server.compiling.gaps import refused, rows_with_gaps
@@ -44,7 +45,8 @@ def compile_model(task: CompileTask, model_folder: Path, into: Path, threads: in
     except LoadError as error:
         if error.reason == "ModelMissing" or isinstance(error.__cause__, MemoryError | OSError):
             raise  # a fault of this pod
-        verdict = CompileRecord(load_error=error.reason, message=error.message)
+        lines = _requirements(task, model_folder) if error.reason == "DependencyMissing" else ()
+        verdict = CompileRecord(load_error=error.reason, message=error.message, requirements=lines)
     else:
         try:
             verdict = _attempt(task, native, model_folder, target, threads)
@@ -66,6 +68,13 @@ def _load(task: CompileTask, folder: Path, threads: int) -> tuple[tuple[ModelFil
     for warning in caught:
         warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
     return (file, model), _mismatch([warning.message for warning in caught])
+
+
+def _requirements(task: CompileTask, folder: Path) -> tuple[str, ...]:
+    """Return the requirements that an MLflow folder names."""
+    file = find_model(folder, task.native)
+    path = file.path / REQUIREMENTS_FILE
+    return requirements(path.read_text(errors="replace")) if file.format == "mlflow" and path.is_file() else ()
 
 
 def _mismatch(caught: Iterable[Warning | str]) -> str:

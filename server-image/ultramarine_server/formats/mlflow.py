@@ -1,6 +1,6 @@
 """Folders of MLflow's log_model and save_model, read without MLflow if their flavor's file is of a served format.
 
-A further flavor is a line in `_FILE_KEYS`, if the flavor's file is of a format that the server has. A worker process
+A further flavor is a line in `FILE_KEYS`, if the flavor's file is of a format that the server has. A worker process
 loads all other flavors by mlflow.pyfunc.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 from msgspec.structs import replace
+from ultramarine_contract.mlflow_folders import FILE_KEYS
 
 from ultramarine_server.errors import LoadError, unfit_values
 from ultramarine_server.formats.artifact import ModelFile
@@ -24,8 +25,6 @@ from ultramarine_server.models.table import INPUT
 from ultramarine_server.protocol.tensors import Array, datatype_of
 
 PLATFORM = "mlflow_folder"
-# Key of the file in MLmodel, by flavor; the file is in the library's own format.
-_FILE_KEYS = {"onnx": "data", "xgboost": "data", "lightgbm": "data", "sklearn": "pickled_model"}
 _COLUMN_TYPES = {
     "boolean": "BOOL",
     "integer": "INT32",
@@ -109,7 +108,7 @@ def _flavor(document: Any) -> str | None:
     flavors = document.get("flavors") if isinstance(document, dict) else None
     if not isinstance(flavors, dict):
         raise ValueError("MLmodel has no flavors")
-    return next((name for name in _FILE_KEYS if isinstance(flavors.get(name), dict)), None)
+    return next((name for name in FILE_KEYS if isinstance(flavors.get(name), dict)), None)
 
 
 def _logged(folder: Path, document: Any, options: Options) -> tuple[ModelFile, Signature | None]:
@@ -118,8 +117,9 @@ def _logged(folder: Path, document: Any, options: Options) -> tuple[ModelFile, S
     flavors = document["flavors"]
     if flavor is None:
         message = f"{folder.name}/MLmodel has no flavor but {', '.join(map(str, flavors))}"
-        remedy = f"log the model with one of {', '.join(_FILE_KEYS)}, or set environment with mlflow and the model's"
-        remedy += " requirements on the deployment, and allowCodeExecution on the ModelVersion"
+        remedy = f"log the model with one of {', '.join(FILE_KEYS)}, or set allowCodeExecution on the ModelVersion"
+        if options.code_allowed:
+            remedy = "log the model with a requirements.txt, or set environment with mlflow on the deployment"
         raise LoadError(f"{message}; {remedy}", "DependencyMissing" if options.code_allowed else "CodeExecutionRefused")
     # An ONNX file has its inputs; MLflow's names of them are those of a data frame.
     signature = None if flavor == "onnx" else _signature(document.get("signature"))
@@ -127,7 +127,7 @@ def _logged(folder: Path, document: Any, options: Options) -> tuple[ModelFile, S
 
 
 def _file(folder: Path, flavor: str, entry: Mapping[str, Any]) -> ModelFile:
-    given = entry.get(_FILE_KEYS[flavor])
+    given = entry.get(FILE_KEYS[flavor])
     name = given if isinstance(given, str) else ""  # YAML aliases may expand to a text of any length.
     path = (folder / name).resolve()
     if not name or not path.is_relative_to(folder.resolve()) or not path.is_file():

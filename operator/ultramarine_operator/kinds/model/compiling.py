@@ -57,7 +57,8 @@ HEAD_START = timedelta(seconds=10)  # of the servers of a new version, before it
 class Compilation:
     """The condition Compiled, the status' figures, what to apply, and when to look again.
 
-    `mismatch` says which library's version saved the model, if the server has another.
+    `mismatch` says which library's version saved the model, if the server has another. `requirements` are those of a
+    model whose packages the server lacks.
     """
 
     condition: Condition
@@ -65,6 +66,7 @@ class Compilation:
     apply: tuple[Manifest, ...] = ()
     after: timedelta | None = None
     mismatch: str = ""
+    requirements: tuple[str, ...] = ()
 
     @property
     def under_way(self) -> bool:
@@ -230,10 +232,10 @@ def _reader(version: Version, settings: Compile, platform: Platform) -> ResultRe
 
 def _verdict(record: CompileRecord, version: Version, settings: Compile, platform: Platform) -> Compilation:
     if record.load_error == DEPENDENCY_MISSING and version.spec.allow_code_execution:
-        message = (
-            f"the server image cannot load it: {record.message}; a deployment with its packages in environment can"
-        )
-        return Compilation(Condition(CONDITION, False, NOT_CONVERTIBLE, message[:MAX_MESSAGE]))
+        how = "in an environment of its requirements.txt" if record.requirements else "with its packages in environment"
+        message = f"the server image cannot load it: {record.message}; a deployment {how} can"
+        condition = Condition(CONDITION, False, NOT_CONVERTIBLE, message[:MAX_MESSAGE])
+        return Compilation(condition, requirements=record.requirements)
     if record.load_error:
         reason = record.load_error if record.load_error in LOAD_ERRORS else "ModelInvalid"
         return Compilation(Condition(CONDITION, False, reason, record.message))

@@ -17,7 +17,8 @@ from ...shared import statuses
 from ...shared.artifacts import FOUND, Artifact
 from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.plan import Event, Obj, Plan, Platform, Seen
-from ...shared.questions import ArtifactFacts, Question
+from ...shared.questions import ArtifactFacts, CheckArtifact, CheckMlflow, MlflowFacts, Question
+from ...shared.statuses import cut
 from . import compiling, trust
 from .deleting import series_of
 from .serving import named, server_of, versions_of
@@ -93,7 +94,7 @@ def questions_version(version: Obj[ModelVersionSpec], seen: Seen) -> tuple[Quest
     artifact = _artifact(version, seen.platform)
     if _refused(version.spec) or artifact.is_foreign:
         return ()
-    return compiling.questions(version, seen) if _settled(version) else (artifact.question,)
+    return compiling.questions(version, seen) if _settled(version) else (_question(version, artifact),)
 
 
 def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> Plan:
@@ -102,6 +103,8 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
     spec, artifact = version.spec, _artifact(version, seen.platform)
     after: timedelta | None = None
     size = int(version.status.get("bytes") or 0)
+    without = version.status.keys() - {"requirements"}
+    lines = list(statuses.former(version, ModelVersionStatus, without).requirements)
     compiled = compiling.former(version)
     if refusal := _refused(spec):
         state, condition = "Refused", Condition("Ready", False, compiling.REFUSED, refusal)
@@ -113,8 +116,9 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
         if _settled(version):
             state, condition = "Ready", _found_before(version, artifact, size)
         else:
-            answer = seen.answers.get(artifact.question)
+            answer = seen.answers.get(_question(version, artifact))
             state, condition = artifact.assess(answer)
+            lines = list(answer.requirements) if isinstance(answer, MlflowFacts) else lines
             mismatch = condition.reason == "DigestMismatch"
             after = None if condition.status else READ_AGAIN if mismatch else LOOK_AGAIN
             size = answer.bytes if isinstance(answer, ArtifactFacts) else size
@@ -122,6 +126,7 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
             compiled = compiling.compilation(version, seen, now)
             state, condition = _with(compiled, version, condition)
             after = compiled.after
+    lines = list(compiled.requirements) or lines
     stuck = condition.message if state in ("Refused", "Invalid") else ""
     shown = health(done=condition.status is True, failed=stuck, progress=condition.message)
     compatible = _compatible(compiled)
@@ -130,6 +135,8 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
     if metrics := score(spec.lineage.metrics):
         status.score = metrics
     status.compiled = compiled.figures
+    if lines:
+        status.requirements = cut(ModelVersionStatus, requirements=lines)["requirements"]
     status.code_execution = trust.shown(version, seen, now)
     conditions = (condition, *of_compiling, *compatible, *shown)
     merged = merge(version.status.get("conditions") or [], conditions, version.generation, now)
@@ -200,6 +207,12 @@ def _refused(spec: ModelVersionSpec) -> str:
 
 def _artifact(version: Obj[ModelVersionSpec], platform: Platform) -> Artifact:
     return Artifact(version.namespace, version.spec.uri, version.spec.digest, platform)
+
+
+def _question(version: Obj[ModelVersionSpec], artifact: Artifact) -> CheckArtifact:
+    """Return the question for the facts of an artifact; of an MLflow folder its texts are read, too."""
+    is_mlflow = version.spec.format.name == "mlflow" and artifact.is_folder and artifact.is_readable
+    return CheckMlflow(artifact.uri) if is_mlflow else artifact.question
 
 
 def _shows_compiling(version: Obj[ModelVersionSpec], ready: Condition, compiled: compiling.Compilation) -> bool:

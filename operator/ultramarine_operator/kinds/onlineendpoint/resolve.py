@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
+from ultramarine.resources.environment import EnvironmentReference
 from ultramarine.resources.model import LATEST, ModelFormat, ModelVersionSpec, trusts, version_name, version_number
 from ultramarine_contract.errors import listed
 from ultramarine_contract.meta import Manifest
@@ -22,12 +23,14 @@ class Resolved:
     """A version that can be served; `spec` has the uri, digest and format of the compiled artifact if one exists.
 
     `registered` is the version as registered, and `native` too, if it is served while it is compiled in the background.
+    `environment` is what the model itself asks for, if the server image cannot load it.
     """
 
     name: str
     spec: ModelVersionSpec
     registered: ModelVersionSpec
     native: ModelVersionSpec | None = None
+    environment: EnvironmentReference | None = None
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -108,7 +111,15 @@ def _resolved(version: Manifest, seen: Seen) -> Resolved:
         artifact = {"uri": compiled.get("uri"), "digest": compiled.get("digest"), "format": ModelFormat(name="onnx")}
         if artifact["uri"] and artifact["digest"]:
             return Resolved(name, spec.model_copy(update=artifact), spec, native)
-    return Resolved(name, spec, spec, native)
+    return Resolved(name, spec, spec, native, _environment(status) if spec.allow_code_execution else None)
+
+
+def _environment(status: Manifest) -> EnvironmentReference | None:
+    """Return the requirements in a version's status as a deployment would give them; None without any."""
+    try:
+        return EnvironmentReference(requirements=status["requirements"])
+    except (KeyError, ValidationError):  # damaged by hand
+        return None
 
 
 def _number(version: Manifest) -> int:

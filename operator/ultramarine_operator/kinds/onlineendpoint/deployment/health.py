@@ -30,7 +30,7 @@ from ..endpoint import (
 from ..resolve import Resolved, Unresolved, resolve
 from .container import container_deployment, why_unready
 from .manifests import NO_ENVIRONMENT, PodEnvironment, disruption_budget, has_tls, pod_autoscaler, server_deployment
-from .own_code import environment_of, missing_script, script, why_loading
+from .own_code import environment_of, in_own_environment, missing_script, script, why_loading
 from .pools import pool_deployment, resolve_pool
 
 KEYS_MISSING, SCORING_MISSING = "KeysMissing", "ScoringMissing"  # reasons that the server reports
@@ -59,6 +59,7 @@ class DeploymentHealth:
     tls: bool = field(default=False, kw_only=True)  # its ready pods speak TLS, or will
     stalled: bool = field(default=False, kw_only=True)  # it becomes ready only by a user's change
     environment: str = field(default="", kw_only=True)  # name of the Environment of its pods
+    next_environment: str = field(default="", kw_only=True)  # of the pods that will follow, if it is another one
     create: tuple[Manifest, ...] = field(default=(), kw_only=True)  # the shared Environment, if it does not exist
 
     @property
@@ -70,7 +71,8 @@ class DeploymentHealth:
         """Return the deployment's entry in the status."""
         texts = cut(DeploymentStatus, name=self.name, model_version=self.version, message=self.message[:MAX_MESSAGE])
         status = DeploymentStatus(**texts, ready_replicas=self.ready, state=self.state)
-        return status.model_copy(update={"environment": self.environment}) if self.environment else status
+        environments = {"environment": self.environment, "next_environment": self.next_environment}
+        return status.model_copy(update={field: name for field, name in environments.items() if name})
 
 
 def assess(
@@ -78,7 +80,15 @@ def assess(
 ) -> DeploymentHealth:
     """Assess a deployment of the spec; `live` is its Deployment, from which `keep` takes no pods away."""
     own, ready = _pods(seen, deployment.name)
+    former_versions = _former_versions(endpoint, deployment.name, live)
+    resolved = resolve(deployment.model, seen, former_versions) if deployment.model else None
+    given = deployment
+    if isinstance(resolved, Resolved):
+        deployment = in_own_environment(given, resolved.environment)
     environment = environment_of(endpoint, deployment, seen)
+    if isinstance(environment, Failed) and isinstance(resolved, Resolved) and deployment is not given:
+        remedy = f"set environment on the deployment, or register {resolved.name} again with another requirements.txt"
+        environment = replace(environment, remedy=remedy)
     name, former = environment.name if environment else "", _former_environment(endpoint, deployment.name, live)
     observed = DeploymentHealth(
         deployment.name,
@@ -91,12 +101,13 @@ def assess(
         version=_version_of(live),
         tls=any(map(has_tls, ready)) if ready else seen.platform.tls,
         environment=former or name,
+        next_environment=name if former and former != name else "",
         create=(environment.create,) if isinstance(environment, Awaited) and environment.create else (),
     )
-    target = _target(endpoint, deployment, seen, live, environment)
+    target = _target(endpoint, deployment, seen, live, environment, resolved)
     floor = live if keep else None
     if isinstance(target, Unresolved):
-        still = _still_served(endpoint, deployment, observed.version, seen, live)
+        still = _still_served(endpoint, given, observed.version, seen, live)
         apply = (*still.before, _with_replicas(still.deployment, floor)) if still else ()
         return replace(
             observed,
@@ -120,6 +131,7 @@ def assess(
         version=target.version,
         may_sleep=sleeps,
         environment=name if state in SETTLED else former or name,
+        next_environment="" if state in SETTLED else observed.next_environment,
         stalled=state == "Failing" and _is_stalled(planned, live, own),
     )
 
@@ -160,16 +172,17 @@ def _still_served(
     if live is None or deployment.autoscale is None or deployment.model is None:
         return None
     environment = NO_ENVIRONMENT
+    model, _, number = version.rpartition("-")
+    resolved = resolve(f"{model}@{number}", seen)
+    if isinstance(resolved, Unresolved):
+        return None
+    deployment = in_own_environment(deployment, resolved.environment)
     if deployment.environment is not None:
         source = deployment.scoring.source if deployment.scoring else None
         task, name = _task_of(live), name_of(deployment.environment, source=source)
         if task is None or name != _annotation(live, ANNOTATION_ENVIRONMENT):
             return None
         environment = PodEnvironment(name, task.environment)
-    model, _, number = version.rpartition("-")
-    resolved = resolve(f"{model}@{number}", seen)
-    if isinstance(resolved, Unresolved):
-        return None
     return _served(endpoint, deployment, resolved, resolved.spec, seen, live, environment)
 
 
@@ -179,6 +192,7 @@ def _target(
     seen: Seen,
     live: Manifest | None,
     environment: Usable | Awaited | Failed | None,
+    resolved: Resolved | Unresolved | None,
 ) -> _Target | Unresolved:
     if isinstance(environment, Failed):
         return Unresolved(environment.message, failed=True, stalled=True)
@@ -188,9 +202,9 @@ def _target(
             return pool
         made = pool_deployment(endpoint, deployment, deployment.pool, seen.platform, live)
         return _Target(made, (pool.catalogue,), note=pool.note)
-    if deployment.container is not None and deployment.model is None:
+    if deployment.container is not None and resolved is None:
         return _Target(container_deployment(endpoint, deployment, deployment.container, None, seen.platform, live))
-    resolved = resolve(deployment.model or "", seen, _former_versions(endpoint, deployment.name, live))
+    assert resolved is not None
     if isinstance(resolved, Unresolved):
         return resolved
     if isinstance(environment, Awaited):

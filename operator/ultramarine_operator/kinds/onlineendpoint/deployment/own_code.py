@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from ultramarine.resources.environment import EnvironmentReference
 from ultramarine.resources.onlineendpoint_deployment import EndpointDeployment
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import InvalidSpec, listed
@@ -32,6 +33,13 @@ def environment_of(endpoint: Endpoint, deployment: EndpointDeployment, seen: See
         problem = f"Environment {name} was built on {image}, but the server has the image of the platform"
         return Failed(name, problem, remedy)
     return environment
+
+
+def in_own_environment(deployment: EndpointDeployment, environment: EnvironmentReference | None) -> EndpointDeployment:
+    """Return a deployment with the environment that its model asks for, unless its author decides about packages."""
+    if environment is None or deployment.environment or deployment.scoring or deployment.container:
+        return deployment
+    return deployment.model_copy(update={"environment": environment})
 
 
 def check_entry(deployment: EndpointDeployment) -> None:
