@@ -13,8 +13,9 @@ from ultramarine_contract.mlflow_folders import FILE_KEYS, flavors, needed_requi
 from ultramarine_contract.version_records import CompileRecord
 from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kinds.model.plan import plan_version, questions_version
-from ultramarine_operator.kinds.onlineendpoint.endpoint import selector
+from ultramarine_operator.kinds.onlineendpoint.endpoint import Endpoint, selector
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
+from ultramarine_operator.kinds.onlineendpoint.rollout.decide import identity
 from ultramarine_operator.shared.environments import topic_of
 from ultramarine_operator.shared.questions import CheckArtifact, CheckMlflow, MlflowFacts
 from unit.test_model_automatic import LATER, explicit
@@ -226,3 +227,16 @@ def test_a_version_with_other_requirements_is_awaited_beside_the_pods():
     kind = next(kind for kind in KINDS if kind.name == "OnlineEndpoint")
     topics = kind.topics({**owner.manifest, "status": got.status})
     assert {topic_of("env-before"), topic_of(created(got))} <= topics
+
+
+def test_a_rollout_begins_when_the_environment_is_built():
+    """Until then it has no identity, as with an environment of the deployment."""
+    rollout = {"candidate": "green", "steps": [100], "gates": None}
+    deployments = [{"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@2"}]
+    owner = Endpoint.of(endpoint(deployments=deployments, rollout=rollout))
+    related = (version(1), needing(number=2))
+    assert identity(owner, seen(related=related)) == ""
+    name = created(planned(own("churn@2"), *related))
+    built = environment(name)
+    built["spec"] = {"python": {"requirements": list(LINES)}}
+    assert identity(owner, seen(related=(*related, built)))

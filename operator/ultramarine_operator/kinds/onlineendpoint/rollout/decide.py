@@ -18,7 +18,7 @@ from ....shared.conditions import parse_timestamp, timestamp
 from ....shared.environments import Usable
 from ....shared.plan import Event, Seen
 from ..deployment.health import DeploymentHealth
-from ..deployment.own_code import environment_of
+from ..deployment.own_code import environment_of, in_own_environment
 from ..endpoint import PAUSED, PROMOTED, ROLLED_BACK, WAITING, Endpoint
 from ..resolve import Resolved, resolve
 from ..routing.direct import DirectRouting
@@ -95,6 +95,8 @@ def identity(endpoint: Endpoint, seen: Seen) -> str:
     # Without defaults: a field that a later release adds must not restart every rollout.
     own = deployment.model_dump(mode="json", include=STARTS_AGAIN, exclude_defaults=True)
     rollout = spec.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(resolved, Resolved):
+        deployment = in_own_environment(deployment, resolved.environment)
     environment = environment_of(endpoint, deployment, seen)
     if environment is not None and not isinstance(environment, Usable):
         return ""
