@@ -35,7 +35,9 @@ def refused(message: str) -> str:
             remedy += ", or have the chart's training.ephemeralStorage or serving.ephemeralStorage lowered to it"
         return f"{why}; {remedy}"
     if "no PriorityClass with name" in why:
-        return f"{why}; create it, or name another one in podTemplate"
+        return f"{why}; create it, or correct podTemplate.priorityClassName"
+    if "error looking up service account" in why and "not found" in why:
+        return f"{why}; create it, or correct podTemplate.serviceAccountName"
     return why
 
 
