@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,6 +26,7 @@ class Container(Pod):
     def __init__(self, name: str = "blue") -> None:
         super().__init__(name)
         self.ends = asyncio.Event()
+        self.connection: asyncio.Transport | None = None  # of the last request
 
     def _application(self) -> web.Application:
         application = web.Application()
@@ -63,6 +65,7 @@ class Container(Pod):
         return web.Response()
 
     async def _echo(self, request: web.Request) -> web.Response:
+        self.connection = request.transport
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.got.append({"path": request.path_qs, **headers})
         body = await request.text()
@@ -114,6 +117,22 @@ async def test_a_container_gets_the_authorization_header_of_an_open_endpoint(
     async with serving(gateway, "none") as (container, url), client.get(url, headers=KEY) as got:
         assert got.status == 201
         assert container.got[0]["authorization"] == KEY["Authorization"]
+
+
+async def test_the_gateway_closes_idle_connections_before_a_container_does(
+    gateway: Gateway, client: ClientSession
+) -> None:
+    """A connection serves the next request, and is closed after a second: no server that closes after 2 s meets one."""
+    async with serving(gateway) as (container, url):
+        used = set()
+        for _ in range(2):
+            async with client.get(url, headers=KEY) as got:
+                assert got.status == 201
+            used.add(container.connection)
+        began, [connection] = time.monotonic(), used
+        assert connection is not None
+        await eventually("the connection is closed", connection.is_closing)
+        assert 0.5 < time.monotonic() - began < 2
 
 
 async def test_events_arrive_before_the_answer_ends(gateway: Gateway, client: ClientSession) -> None:

@@ -15,8 +15,10 @@ Address = tuple[str, int]
 
 # Linux repeats a lost SYN after 1 s and after 3 s. A starved pod also needs time for its part of the TLS handshake.
 CONNECT_SECONDS = 4.0
-# Servers keep an idle connection for 75 s. Envoy must close it first, so that no request meets a closed one.
+# The platform's servers keep an idle connection for 75 s. Envoy must close it first, so that no request meets a closed
+# one, which it could not repeat. Servers of authors close theirs after 5 s (uvicorn, Node) or 2 s (Gunicorn).
 IDLE_SECONDS = 50.0
+OWN_IDLE_SECONDS = 1.0
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # Copies in flight to one deployment; further copies are not sent.
 _COPIES = 16
@@ -33,7 +35,9 @@ def clusters(routes: EndpointRoutes, authority: str = "") -> tuple[Document, ...
         alpn = "h2" if protocol == "grpc" else "http/1.1"
         secured = _by_tls(server_name("server", routes.namespace), authority, alpn) if deployment.tls else {}
         withheld = _withheld(routes.auth.mode) if deployment.own else ()
-        return _pool(name, protocol, most, withheld) | secured
+        # HTTP/2 announces the end of a connection, and a request after that is sent again.
+        idle = OWN_IDLE_SECONDS if deployment.own and protocol == "http" else IDLE_SECONDS
+        return _pool(name, protocol, most, withheld, idle) | secured
 
     pools = [
         pool(cluster_name(routes.endpoint, d.name, protocol), d, protocol, routes.limits.max_requests)
@@ -49,7 +53,7 @@ def _withheld(mode: str) -> tuple[str, ...]:
     return (GATEWAY_HEADER, *(("authorization", "api-key") if mode == "key" else ()))
 
 
-def _pool(name: str, protocol: str, most: int, withheld: tuple[str, ...]) -> Document:
+def _pool(name: str, protocol: str, most: int, withheld: tuple[str, ...], idle: float) -> Document:
     http2 = {"connection_keepalive": {"interval": "30s", "timeout": "5s"}}
     spoken = {"http2_protocol_options": http2} if protocol == "grpc" else {"http_protocol_options": {}}
     thresholds = {
@@ -83,7 +87,7 @@ def _pool(name: str, protocol: str, most: int, withheld: tuple[str, ...]) -> Doc
         "typed_extension_protocol_options": {
             _HTTP_OPTIONS: {
                 "@type": TYPES + _HTTP_OPTIONS,
-                "common_http_protocol_options": {"idle_timeout": f"{IDLE_SECONDS:.3f}s"},
+                "common_http_protocol_options": {"idle_timeout": f"{idle:.3f}s"},
                 "explicit_http_config": spoken,
                 **({"http_filters": _without(withheld)} if withheld else {}),
             }
