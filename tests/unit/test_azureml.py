@@ -496,13 +496,101 @@ def test_another_version_of_an_asset_is_a_loss(tmp_path):
     }
 
 
-def test_an_endpoint_alone_names_its_missing_deployments():
-    """An endpoint needs a deployment; the reason says which files are missing."""
-    (file,) = convert([FILES / "churn/endpoint.yml"]).files
+def test_an_endpoint_without_files_beside_it_says_which_are_missing(tmp_path):
+    """An endpoint needs a deployment; the reason says by which name its files are found."""
+    (file,) = of_text(tmp_path, "name: churn-endpoint\nauth_mode: key\n", "endpoint.yml").files
 
     assert file.refusal == (
         "has no deployment. Convert it together with the files whose endpoint_name is churn-endpoint"
     )
+
+
+def test_an_endpoint_alone_names_the_files_beside_it(tmp_path, monkeypatch):
+    """Azure creates the endpoint first; here its file needs those of the deployments, which the reason names."""
+    shutil.copytree(FILES / "churn", tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+
+    (file,) = convert([Path("endpoint.yml")]).files
+
+    assert "`ultramarine convert azureml endpoint.yml blue.yml green.yml -o DIR`" in file.refusal
+    assert "or submit blue.yml, which makes the endpoint too" in file.refusal
+
+
+def test_a_deployment_alone_says_what_its_endpoint_would_add(tmp_path, monkeypatch):
+    """A deployment makes its endpoint, without the settings of the endpoint's file."""
+    shutil.copytree(FILES / "churn", tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+
+    conversion = checked(convert([Path("blue.yml")]))
+
+    assert [deployment["name"] for deployment in only(conversion, "OnlineEndpoint", "churn-endpoint")["deployments"]]
+    assert losses(conversion, "blue.yml")["endpoint_name"].startswith("endpoint.yml has the endpoint's authentication")
+
+
+def test_a_deployment_without_an_endpoint_gets_one_of_its_own(tmp_path):
+    """`az ml online-deployment create --endpoint NAME` takes such a file."""
+    conversion = checked(convert([FILES / "nameless/blue.yml"]))
+
+    assert only(conversion, "OnlineEndpoint", "blue")["deployments"][0]["name"] == "blue"
+    assert losses(conversion, "blue.yml")["endpoint_name"] == "is missing, so the endpoint is blue"
+
+
+def test_images_and_versions_of_python_that_cannot_be_kept_say_why(tmp_path):
+    """Pods run on the platform's images, so that a loss names the reason and what to do."""
+    environment = "image: mcr.example/base:1\n  conda_file: {dependencies: [python=3.8, {pip: [numpy]}]}"
+    conversion = of_text(tmp_path, f"type: command\ncommand: python a.py\nenvironment:\n  {environment}\n")
+
+    assert losses(conversion, "job.yml") == {
+        "environment.image": (
+            "mcr.example/base:1 became the platform's image, since pods need the platform's own programs"
+        ),
+        "environment.conda_file.dependencies.0": (
+            "Python 3.8 became 3.11, since the pods run on the platform's images"
+        ),
+    }
+
+
+def test_the_default_output_of_a_step_is_passed_on(tmp_path):
+    """A step that declares `artifacts` gives its folder ./outputs to the next one, under the same path."""
+    text = """
+type: pipeline
+jobs:
+  write:
+    command: echo 1 > ./outputs/one.txt
+    outputs: {artifacts: }
+  read:
+    command: cat ${{inputs.written}}/outputs/one.txt
+    inputs: {written: "${{parent.jobs.write.outputs.artifacts}}"}
+"""
+    conversion = of_text(tmp_path, text, "pipeline.yml")
+    (manifest,) = checked(conversion).manifests
+    write, read = manifest["spec"]["pipelineSpec"]["steps"]
+
+    assert conversion.losses == []
+    assert write["trainingJob"]["command"][2].splitlines()[:2] == [
+        "mkdir -p $(outputs.artifacts)/outputs",
+        "ln -sfn $(outputs.artifacts)/outputs outputs && touch outputs/.keep",
+    ]
+    assert read["trainingJob"]["inputs"] == {"written": {"uri": "$(steps.write.outputs.artifacts)"}}
+
+
+def test_a_pipeline_without_values_and_a_component_have_two_names(tmp_path):
+    """Both become Pipelines, so that one of the same name gets a number."""
+    step = "jobs: {one: {command: echo, inputs: {x: '${{parent.inputs.x}}'}}}"
+    for name, schema in (("a", "pipelineJob"), ("b", "pipelineComponent")):
+        text = f"$schema: {schema}.schema.json\ntype: pipeline\nname: fit\ninputs: {{x: {{type: string}}}}\n{step}\n"
+        (tmp_path / f"{name}.yml").write_text(text)
+
+    names = [manifest["metadata"]["name"] for manifest in checked(convert([tmp_path])).manifests]
+
+    assert names == ["fit", "fit-2"]
+
+
+def test_an_environment_of_a_project_is_not_a_curated_one(tmp_path):
+    """Azure's own have a version in their name, as in sklearn-1.5."""
+    text = "type: command\ncommand: python a.py\nenvironment: azureml:sklearn-churn@latest\n"
+
+    assert losses(of_text(tmp_path, text), "job.yml")["environment"].startswith("no file of this conversion defines")
 
 
 def test_two_files_of_one_deployment_become_two_endpoints(tmp_path):

@@ -119,8 +119,8 @@ def _of_conda(fields: Fields, entry: str, at: tuple[str, ...]) -> list[str]:
     if name == "python":
         number = re.search(r"\d+\.\d+", version)
         if number and number[0] != PLATFORM_PYTHON and "<" not in version and ">" not in version:
-            problem = f"Python {number[0]} became {PLATFORM_PYTHON}, that of the platform's images"
-            remedy = "Raise versions that have no package for it, or build an image of your own"
+            problem = f"Python {number[0]} became {PLATFORM_PYTHON}, since the pods run on the platform's images"
+            remedy = f"Raise the versions of packages that have no build for {PLATFORM_PYTHON}"
             fields.lose("dependencies", problem, remedy, *at)
         return []
     if name in INSTALLERS:

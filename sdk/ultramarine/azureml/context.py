@@ -92,6 +92,7 @@ class Context:
     runs: list[Document] = field(default_factory=list)  # files of jobs, sweeps and pipelines
     inputs_only: set[int] = field(default_factory=set)  # ids of models' documents that need no registration
     imported: dict[tuple[str, ...], Any] = field(default_factory=dict)  # models by name, version and path
+    beside: list[tuple[Document, str]] = field(default_factory=list)  # not named, and their schemas
     parts: dict[Path, set[Path]] = field(default_factory=dict)  # files that other files read, with these
 
     def fields(self, document: Document) -> Fields:

@@ -73,16 +73,18 @@ def convert(
     named = _existing(paths)
     for path, is_named in files_in(named):
         try:
-            documents = read(path)
+            read_documents = read(path)
         except Unreadable as error:
             outcomes.append(ConvertedFile(shown(path), "", refusal=error.message))
             continue
-        for document in documents:
+        for document in read_documents:
             schema = schema_of(document.value)
             if is_named or path.suffix.lower() != ".json" or schema in CONVERTED:
                 outcomes.append((document, schema))
     recognized = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
-    neighbors = _neighbors([path for path in named if path.is_file()], [document for document, _ in recognized])
+    documents = [document for document, _ in recognized]
+    context.beside = _beside([path for path in named if path.is_file()], documents)
+    neighbors = _neighbors(context.beside, documents)
     recognized += neighbors
     if all(schema not in (ENDPOINT, DEPLOYMENT) for _, schema in recognized):
         context.inputs_only |= {id(document) for document, schema in neighbors if schema == MODEL}
@@ -98,18 +100,23 @@ def convert(
     return Conversion(context.manifests, context.uploads, context.losses, files)
 
 
-def _neighbors(named: list[Path], documents: list[Document]) -> list[tuple[Document, str]]:
-    """Return the assets that documents name, and files beside the named ones define."""
+def _beside(named: list[Path], documents: list[Document]) -> list[tuple[Document, str]]:
+    """Return what is in the folders of named files, with schemas."""
     candidates: list[tuple[Document, str]] = []
     familiar = {path.resolve() for path in (*named, *(document.file for document in documents))}
     for path in sorted({sibling for file in named for sibling in _siblings(file)}):
         if path.resolve() not in familiar:
             with suppress(Unreadable):
                 candidates += [(document, schema_of(document.value)) for document in read(path)]
+    return candidates
+
+
+def _neighbors(beside: list[tuple[Document, str]], documents: list[Document]) -> list[tuple[Document, str]]:
+    """Return the assets that documents name, and files beside them define."""
     names = {name for document in documents for name in _references(document.value)}
     return [
         (document, schema)
-        for document, schema in candidates
+        for document, schema in beside
         if schema in _ASSETS and str(document.value.get("name") or document.file.stem) in names
     ]
 

@@ -207,7 +207,7 @@ def define_datastore(context: Context, asset: Asset) -> None:
     """Give a datastore a folder of the object storage; its paths lie there, and no object is made for it."""
     fields = context.fields(asset.document)
     container = fields.text(*_CONTAINER) or asset.name
-    account = fields.text("account_name", "one_lake_workspace_name")
+    account = fields.text("account_name", "store_name", "one_lake_workspace_name")
     asset.target = f"{context.location}/datastores/{context.names.free('datastores', asset.name)}/"
     fields.lose(
         next((key for key in _CONTAINER if key in fields), "name"),

@@ -248,4 +248,9 @@ def _collector(context: Context, fields: Fields, endpoint: str) -> Manifest | No
 
 def is_deployment(value: dict[str, Any]) -> bool:
     """True if a document has the shape of an online deployment."""
-    return bool(value.get("endpoint_name")) and not BATCH & value.keys()
+    keys = value.keys()
+    if BATCH & keys:
+        return False
+    # `az ml online-deployment create --endpoint NAME` takes a file without endpoint_name.
+    nameless = "model" in keys and bool(keys & {"code_configuration", "instance_type"}) and "$schema" not in keys
+    return bool(value.get("endpoint_name")) or nameless

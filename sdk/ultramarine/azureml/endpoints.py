@@ -11,6 +11,8 @@ from ultramarine.azureml.context import Context, Names, Refused, metadata_of, ob
 from ultramarine.azureml.deployments import convert_deployment
 from ultramarine.azureml.fields import Fields
 from ultramarine.azureml.reading import Document
+from ultramarine.azureml.recognition import DEPLOYMENT, ENDPOINT
+from ultramarine.azureml.report import shown
 
 MAX_DEPLOYMENTS = 8
 LOST = {
@@ -76,9 +78,11 @@ def convert_group(context: Context, group: Group) -> None:
     if endpoint is not None and not members:
         members = _inline(context, endpoint)
     if not members:
-        raise Refused(f"has no deployment. Convert it together with the files whose endpoint_name is {group.name[:80]}")
+        raise Refused(_without_deployments(context, group))
     name = context.names.free("OnlineEndpoint", group.name)
     owner = endpoint or members[0]
+    if endpoint is None:
+        _explain_missing_endpoint(context, members[0], group.name, name)
     if name != group.name:
         key = "name" if endpoint is not None else "endpoint_name"
         owner.lose(key, f"{group.name[:80]} became {name}", "Use this name, or convert other files of it separately")
@@ -100,6 +104,33 @@ def convert_group(context: Context, group: Group) -> None:
     context.add(documents[-1], "OnlineEndpoint", name, spec, metadata)
     for document in documents[:-1]:
         context.note(document, f"OnlineEndpoint/{name}")
+
+
+def _without_deployments(context: Context, group: Group) -> str:
+    """Say which files belong to an endpoint's file, and how to give all of them."""
+    files = [shown(document.file) for document in _of_schema(context, DEPLOYMENT, "endpoint_name", group.name)]
+    if not files or group.endpoint is None:
+        return f"has no deployment. Convert it together with the files whose endpoint_name is {group.name[:80]}"
+    together = " ".join((shown(group.endpoint.file), *files))
+    return (
+        f"has no deployment, and an OnlineEndpoint needs one. Run `ultramarine convert azureml {together} -o DIR`, then"
+        f" `ultramarine apply DIR`; or submit {files[0]}, which makes the endpoint too"
+    )
+
+
+def _explain_missing_endpoint(context: Context, member: Fields, group: str, name: str) -> None:
+    """Record what a deployment's file does not say about its endpoint."""
+    if "endpoint_name" not in member:
+        remedy = "Write endpoint_name, or rename the object"
+        member.lose("endpoint_name", f"is missing, so the endpoint is {name}", remedy)
+    for document in _of_schema(context, ENDPOINT, "name", group)[:1]:
+        problem = f"{shown(document.file)} has the endpoint's authentication and traffic, and was not named"
+        member.lose("endpoint_name", problem, "Convert both files together to use them")
+
+
+def _of_schema(context: Context, schema: str, key: str, name: str) -> list[Document]:
+    """Return the documents beside the named files that have a schema and a name."""
+    return [document for document, other in context.beside if other == schema and document.value.get(key) == name]
 
 
 def _inline(context: Context, endpoint: Fields) -> list[Fields]:

@@ -13,9 +13,13 @@ from ultramarine.azureml.fields import Fields
 from ultramarine.azureml.reading import Unreadable
 from ultramarine.azureml.report import shown
 
+CURATED_NAME = re.compile(r"azureml-|acpt-|sklearn-\d", re.IGNORECASE)
 # Packages that curated environments of Azure have beyond the platform's images, by a word of their names.
 CURATED = {"pytorch": ["torch", "torchvision"], "acpt": ["torch", "torchvision"], "tensorflow": ["tensorflow"]}
-IMAGE = ("became the platform's image", "If the run needs more, build an image on the trainer's and name it in image")
+IMAGE = (
+    "became the platform's image, since pods need the platform's own programs",
+    "If the run needs more than Python packages, build an image on the trainer's (docs/images.md) and name it",
+)
 BUILD = ("is not built", "Build the image on the trainer's (docs/images.md), and name it in image")
 
 
@@ -69,7 +73,7 @@ def _registered(context: Context, owner: Fields, name: str, version: str, is_ima
     asset = context.asset("environments", name, version, owner, "environment")
     if asset is not None and isinstance(asset.target, Resolved):
         return asset.target
-    if name.lower().startswith(("azureml-", "acpt-", "sklearn-")):
+    if CURATED_NAME.match(name):
         words = set(re.split(r"[^a-z]+", name.lower()))
         requirements = next((packages for word, packages in CURATED.items() if word in words), [])
         became = f"with {' and '.join(requirements)}" if requirements else "with its own packages"

@@ -113,7 +113,8 @@ def training_spec(
     command = fields.text("command")
     if not command:
         raise Refused("has no command. Write one, or convert the file of its component")
-    outputs, named, registered = _outputs(outer.section("outputs"), command)
+    declared = outer.section("outputs")
+    outputs, named, registered = _outputs(declared, command)
     values = {("outputs", key): f"$(outputs.{output}){file and f'/{file}'}" for key, (output, file) in named.items()}
     references = References(
         {**inputs.values, **values, **{("search_space", key): f"$(params.{key})" for key in space}},
@@ -132,7 +133,14 @@ def training_spec(
     text, environment = moved_installs(fields, text, packages, source is not None)
     if writes_outputs(" ".join((text, *inputs.literals)), folder):
         outputs["artifacts"] = {}
-        text = ARTIFACTS.format(folder="$(outputs.artifacts)", command=text)
+        if "artifacts" in named:  # who reads it finds the folder outputs in it, as in Azure
+            folder_name = "$(outputs.artifacts)/outputs"
+            text = f"mkdir -p {folder_name}\n" + ARTIFACTS.format(folder=folder_name, command=text)
+        else:
+            text = ARTIFACTS.format(folder="$(outputs.artifacts)", command=text)
+    elif "artifacts" in named and "artifacts" not in outputs:
+        del named["artifacts"]
+        declared.lose("artifacts", *_unused("artifacts"))
     spec["command"] = argument_list(text, references.unsafe)
     _distribute(spec, fields, outer)
     if inputs.parameters:
@@ -165,8 +173,10 @@ def _outputs(fields: Fields, command: str) -> tuple[Manifest, dict[str, tuple[st
     for key in fields.keys:
         output = fields.section(key)
         if not re.search(rf"outputs\.{re.escape(key)}\b", command):
-            remedy = f"Write to ${{{{outputs.{key}}}}} in command"
-            fields.lose(key, "no command refers to it, so it was left out", remedy)
+            if key == "artifacts":  # what the command writes to ./outputs
+                named[key] = key, ""
+            else:
+                fields.lose(key, *_unused(key))
             continue
         name = names.free("output", key)
         type = output.text("type").lower()
@@ -184,6 +194,10 @@ def _outputs(fields: Fields, command: str) -> tuple[Manifest, dict[str, tuple[st
     if len(outputs) >= MAX_OUTPUTS:
         raise Refused(f"has {len(outputs)} outputs, and a job takes {MAX_OUTPUTS - 1}. Write several into a folder")
     return outputs, named, registered
+
+
+def _unused(key: str) -> tuple[str, str]:
+    return "no command refers to it, so it was left out", f"Write to ${{{{outputs.{key}}}}} in command"
 
 
 def _as_path(reference: str) -> str:

@@ -332,7 +332,7 @@ def pipeline_run(context: Context, fields: Fields, name: str) -> Run:
     if not missing:
         return Run("PipelineRun", name, {"pipelineSpec": spec, **run})
     fields.lose("inputs", f"{missing[0]} has no value, so a Pipeline is made and no run", "Run it with this parameter")
-    return Run("Pipeline", name, spec)
+    return Run("Pipeline", context.names.free("Pipeline", name), spec)
 
 
 def convert_component(context: Context, asset: Asset) -> None:
