@@ -104,9 +104,13 @@ def test_all_faults_are_named_before_an_upload(script: Path) -> None:
     [
         ("cpu", "two", r"^--cpu two is not a quantity\. Write a number such as 2 or 500m\.$"),
         ("memory", "4GB", r"^--memory 4GB is not a quantity\. Write a number such as 4Gi or 500M\.$"),
+        ("name", "My_Own", r"^--name My_Own is not a name\. Write lower-case letters, digits and '-'"),
+        ("data", ["rows=no.csv"], r"^--data rows=no\.csv: no\.csv does not exist\. Correct the path;"),
     ],
 )
-def test_a_wrong_quantity_is_refused_by_its_option(script: Path, option: str, text: str, sentence: str) -> None:
+def test_a_wrong_value_is_refused_by_its_option(
+    script: Path, option: str, text: str | list[str], sentence: str
+) -> None:
     """In one sentence, instead of those of the fields that it becomes."""
     with pytest.raises(InvalidSpec, match=sentence):
         spec_of(script, **{option: text})

@@ -55,7 +55,7 @@ def job_name(context: Context, fields: Fields, kind: str) -> str:
     text = fields.text("name") or fields.text("display_name") or fallback
     name = context.names.free(kind, text, MAX_NAME if kind in ("TrainingJob", "Pipeline") else MAX_SWEEP)
     if "name" in fields and name != fields.text("name"):
-        fields.lose("name", f"became {name}", "Refer to the object by this name")
+        fields.lose("name", f"became {name}", "Refer to the object by this name; `submit` adds a suffix for each run")
     return name
 
 

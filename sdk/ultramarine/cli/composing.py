@@ -171,6 +171,7 @@ def _change(run: Manifest, options: Options, file: Path) -> None:
     meta, spec = run.setdefault("metadata", {}), run.setdefault("spec", {})
     trial = spec.setdefault("trialTemplate", {}).setdefault("spec", {}) if run["kind"] == "Sweep" else spec
     if options.name:
+        _check_name(options.name)
         meta.pop("generateName", None)
         meta["name"] = options.name
     if prefix := meta.pop("generateName", ""):
@@ -179,7 +180,11 @@ def _change(run: Manifest, options: Options, file: Path) -> None:
         name, equals, place = item.partition("=")
         if not equals or not name or not place:
             raise InvalidSpec(f"--data {item}: write NAME=PATH or NAME=s3://BUCKET/KEY.")
-        trial.setdefault("inputs", {})[name] = _data(place, file.parent)
+        entry = trial.setdefault("inputs", {})[name] = _data(place, file.parent)
+        if "path" in entry and not Path(place).exists():
+            raise InvalidSpec(
+                f"--data {item}: {place} does not exist. Correct the path, or write NAME=DATASET@VERSION."
+            )
     if options.register:
         trial.setdefault("outputs", {}).setdefault("model", {})["registerAs"] = options.register
     if options.env:
@@ -203,6 +208,15 @@ def _change(run: Manifest, options: Options, file: Path) -> None:
             trial.setdefault("outputs", {}).setdefault(output, {})
     for item in options.set:
         assign(run, item)
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that no object can have. Raises InvalidSpec."""
+    if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name):
+        raise InvalidSpec(
+            f"--name {name} is not a name. Write lower-case letters, digits and '-' that begin with a letter, such as"
+            " churn-2."
+        )
 
 
 def _check_quantity(option: str, text: str, example: str) -> None:

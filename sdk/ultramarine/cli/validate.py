@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -90,5 +91,5 @@ def init(
 
     for file in make_project(folder, template):
         typer.echo(file, err=True)
-    target = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
+    target = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
     typer.echo(f"Next: {target}ultramarine submit", err=True)
