@@ -14,6 +14,7 @@ ENDS = ("Succeeded", "Failed", "Stopped", "Cancelled")
 MAX_TEXT = 1024  # characters
 STARTED_BY = "started by"  # name of the part that is the object which made a run
 FILES = "files"  # name of the part with the files of a version
+LASTING = ("alias", "deployment")  # properties whose value lasts until their next fact; the last one has no value
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,6 +46,11 @@ class Fact(msgspec.Struct, frozen=True, omit_defaults=True):
     def key(self) -> str:
         """Key of the property; its value changes from one fact to the next."""
         return f"{self.uid}/{self.slot}"
+
+    @property
+    def lasts(self) -> bool:
+        """True if the value holds from its time until the next fact of the property."""
+        return self.slot.partition("/")[0] in LASTING
 
 
 def reference(kind: str, name: str) -> str:
@@ -275,14 +281,16 @@ def _aliases(manifest: Manifest, spec: Manifest, _status: Manifest) -> Iterator[
 
 
 def _endpoint(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[Fact]:
-    """Yield the version that each deployment of an endpoint serves, and how its rollout ended."""
+    """Yield the version that each deployment with a share of the traffic serves, and how the rollout ended."""
     endpoint = Part(reference(manifest["kind"], manifest["metadata"]["name"]))
     by = str((manifest["metadata"].get("annotations") or {}).get(ANNOTATION_APPROVED_BY, ""))
-    served = {}
+    served, shares = {}, status.get("traffic") or {}
     for deployment in status.get("deployments") or []:
         if (version := deployment.get("modelVersion")) and deployment.get("readyReplicas"):
             name = str(deployment.get("name", ""))
             served[name] = Part(reference("ModelVersion", str(version)), name)
+            if shares and not shares.get(name):
+                continue
             yield _fact(manifest, f"deployment/{name}", str(version), used=(served[name],), made=(endpoint,), by=by)
     rollout = status.get("rollout") or {}
     if (phase := rollout.get("phase")) in ROLLOUT_ENDS:

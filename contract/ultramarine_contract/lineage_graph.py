@@ -17,15 +17,23 @@ class Graph:
 
     Files below the folder of a DatasetVersion, such as a partition, are of that version: they come from its
     registration, and what used them used the version.
+
+    Facts are in the order in which they were recorded: the next one of a lasting property ends the one before.
     """
 
     def __init__(self, facts: Iterable[Fact]) -> None:
         self._making: dict[str, list[Fact]] = defaultdict(list)
         self._using: dict[str, list[Fact]] = defaultdict(list)
         self._begun: dict[str, list[Fact]] = defaultdict(list)
+        self._next: dict[str, Fact] = {}  # fact that ended a lasting one, by the identity of the latter
         self._registered: dict[str, list[Fact]] = defaultdict(list)  # by the folder of the version
         self._inside: dict[str, list[Fact]] = defaultdict(list)  # what used files, by each folder above them
+        newest: dict[str, Fact] = {}
         for fact in facts:
+            if fact.lasts:
+                if (former := newest.get(fact.key)) is not None:
+                    self._next[identity_of(former)] = fact
+                newest[fact.key] = fact
             if fact.kind == DATASET_VERSION.kind:
                 for part in fact.used:
                     if part.name == FILES and part.uri.endswith("/"):
@@ -40,6 +48,10 @@ class Graph:
 
     def __contains__(self, uri: str) -> bool:
         return uri in self._making or uri in self._using or uri in self._begun
+
+    def end(self, fact: Fact) -> Fact | None:
+        """Return the fact that ended the value of a lasting property; None if the value holds."""
+        return self._next.get(identity_of(fact))
 
     def makers(self, uri: str) -> list[Fact]:
         """Return the facts that made a part; of a part of a DatasetVersion those that registered the version."""

@@ -210,8 +210,8 @@ class Chain:
         if recorded is None:
             return ()
         former = (slot for slot, value in recorded.values.items() if value and slot not in there)
-        ending = (slot for slot in former if slot.partition("/")[0] in ENDING)
-        return tuple(Fact(recorded.kind, recorded.name, uid, slot, "", time) for slot in ending)
+        endings = (Fact(recorded.kind, recorded.name, uid, slot, "", time) for slot in former)
+        return tuple(fact for fact in endings if fact.lasts)
 
     def ends(self, uid: str, time: str = "") -> tuple[Fact, ...]:
         """Return the facts that end an object of which the chain has records: its properties, and its deletion.
@@ -224,7 +224,6 @@ class Chain:
         return (*self.closing(uid, time), deletion)
 
 
-ENDING = ("alias", "deployment")  # properties that end with their entry in the object
 OBJECT, DELETED = "object", "Deleted"
 
 

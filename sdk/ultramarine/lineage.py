@@ -63,15 +63,19 @@ class Lineage:
         for place, (title, at, ways) in enumerate(shown):
             is_last = place == len(shown) - 1
             lines.append(f"{'└─' if is_last else '├─'} {title}")
-            lines += _branch(self.uri, at, ways, "   " if is_last else "│  ", {self.uri})
+            lines += self._branch(self.uri, at, ways, "   " if is_last else "│  ", {self.uri})
         return "\n".join(lines)
 
     def document(self) -> dict[str, Any]:
-        """Return both directions as JSON values."""
+        """Return both directions as JSON values; `until` is the end of a value that holds no more."""
         parts: dict[str, Any] = {"object": self.uri, "namespace": self.namespace}
         for name, some in (("origins", self.origins), ("consequences", self.consequences)):
-            parts[name] = [msgspec.to_builtins(fact) for fact in some]
+            parts[name] = [msgspec.to_builtins(fact) | self._until(fact) for fact in some]
         return parts
+
+    def _until(self, fact: Fact) -> dict[str, str]:
+        end = self.graph.end(fact)
+        return {"until": end.time} if end is not None else {}
 
     def mermaid(self) -> str:
         """Return both directions as a flowchart of Mermaid."""
@@ -86,7 +90,7 @@ class Lineage:
 
         lines = ["flowchart LR"]
         for fact in (*reversed(self.origins), *self.consequences):
-            activity = node(_words(fact), ("([", "])"))
+            activity = node(self._words(fact), ("([", "])"))
             lines += [f"  {node(part.uri, ('[', ']'))} --> {activity}" for part in fact.used]
             lines += [f"  {activity} --> {node(part.uri, ('[', ']'))}" for part in fact.made]
             lines += [
@@ -99,15 +103,26 @@ class Lineage:
         return "\n".join(dict.fromkeys(lines))
 
     def events(self) -> list[dict[str, Any]]:
-        """Return both directions as run events of OpenLineage, the oldest first."""
-        some = sorted((*self.origins, *self.consequences), key=lambda fact: fact.time)
-        return [self._event(fact) for fact in some]
+        """Return both directions as run events of OpenLineage, the oldest first.
 
-    def _event(self, fact: Fact) -> dict[str, Any]:
-        run = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{fact.key}={fact.value}"))
+        A value that lasts is a run, which starts with it and is complete at its end.
+        """
+        events = []
+        for fact in (*self.origins, *self.consequences):
+            if not fact.lasts:
+                events.append(self._event(fact, _EVENTS.get(fact.value, "COMPLETE"), fact.time))
+                continue
+            events.append(self._event(fact, "START", fact.time))
+            if (end := self.graph.end(fact)) is not None:
+                events.append(self._event(fact, "COMPLETE", end.time or fact.time))
+        return sorted(events, key=lambda event: str(event["eventTime"]))
+
+    def _event(self, fact: Fact, type: str, time: str) -> dict[str, Any]:
+        identity = identity_of(fact) if fact.lasts else f"{fact.key}={fact.value}"
+        run = str(uuid.uuid5(uuid.NAMESPACE_URL, identity))
         return {
-            "eventType": _EVENTS.get(fact.value, "COMPLETE"),
-            "eventTime": fact.time or "1970-01-01T00:00:00Z",
+            "eventType": type,
+            "eventTime": time or "1970-01-01T00:00:00Z",
             "producer": _PRODUCER,
             "schemaURL": _SCHEMA,
             "run": {"runId": run},
@@ -120,6 +135,46 @@ class Lineage:
         if match := re.fullmatch(r"(s3://[^/]+)/(.*)", part.uri):
             return {"namespace": match[1], "name": match[2]}
         return {"namespace": f"ultramarine://{self.namespace}", "name": part.uri}
+
+    def _branch(
+        self,
+        uri: str,
+        at: Callable[[str], list[Fact]],
+        ways: Callable[[Fact], tuple[Part, ...]],
+        indent: str,
+        met: set[str],
+    ) -> Iterator[str]:
+        """Yield the lines below a part; what stands further up, or in another branch already, is not repeated."""
+        some = [fact for fact in at(uri) if fact.value]
+        for place, fact in enumerate(some):
+            is_last = place == len(some) - 1
+            identity = identity_of(fact)
+            yield f"{indent}{'└─' if is_last else '├─'} {self._words(fact)}{ABOVE if identity in met else ''}"
+            if identity in met:
+                continue
+            met.add(identity)
+            deeper = indent + ("   " if is_last else "│  ")
+            parts = [part for part in ways(fact) if part.uri != uri]
+            for number, part in enumerate(parts):
+                ends = number == len(parts) - 1
+                label = f"{part.name}: " if part.name and part.name != part.uri else ""
+                digest = f"  {part.digest[:19]}" if part.digest else ""
+                yield f"{deeper}{'└─' if ends else '├─'} {label}{part.uri}{digest}{ABOVE if part.uri in met else ''}"
+                if part.uri not in met:
+                    met.add(part.uri)
+                    further = starters if part.name == STARTED_BY else ways
+                    yield from self._branch(part.uri, at, further, deeper + ("   " if ends else "│  "), met)
+
+    def _words(self, fact: Fact) -> str:
+        """Return a fact in a line, with its time; of a value that lasts with its end."""
+        what = f"{fact.kind}/{fact.name}"
+        change = fact.value if fact.value in (*ENDS, "Ready") else f"{fact.slot} {fact.value}"
+        time = f" {fact.time}" if fact.time else ""
+        if (end := self.graph.end(fact)) is not None:
+            time = f"{' from' if time else ''}{time} until {end.time or 'an unknown time'}"
+        elif fact.lasts and time:
+            time = f" since{time}"
+        return f"{what} {change}{time}{f' by {fact.by}' if fact.by else ''}"
 
 
 def lineage_of(client: Client, kind: str, name: str) -> Lineage:
@@ -188,39 +243,6 @@ def _uri(client: Client, recorded: list[Fact], kind: str, name: str) -> str:
         moves = [fact.value for fact in recorded if fact.slot == f"alias/{version}" and fact.name == base]
         version = moves[-1] if moves else version
     return reference(version_kind, f"{base}-{version}")
-
-
-def _branch(
-    uri: str, at: Callable[[str], list[Fact]], ways: Callable[[Fact], tuple[Part, ...]], indent: str, met: set[str]
-) -> Iterator[str]:
-    """Yield the lines below a part; what stands further up, or in another branch already, is not repeated."""
-    some = [fact for fact in at(uri) if fact.value]
-    for place, fact in enumerate(some):
-        is_last = place == len(some) - 1
-        identity = identity_of(fact)
-        yield f"{indent}{'└─' if is_last else '├─'} {_words(fact)}{ABOVE if identity in met else ''}"
-        if identity in met:
-            continue
-        met.add(identity)
-        deeper = indent + ("   " if is_last else "│  ")
-        parts = [part for part in ways(fact) if part.uri != uri]
-        for number, part in enumerate(parts):
-            ends = number == len(parts) - 1
-            label = f"{part.name}: " if part.name and part.name != part.uri else ""
-            digest = f"  {part.digest[:19]}" if part.digest else ""
-            yield f"{deeper}{'└─' if ends else '├─'} {label}{part.uri}{digest}{ABOVE if part.uri in met else ''}"
-            if part.uri not in met:
-                met.add(part.uri)
-                further = starters if part.name == STARTED_BY else ways
-                yield from _branch(part.uri, at, further, deeper + ("   " if ends else "│  "), met)
-
-
-def _words(fact: Fact) -> str:
-    """Return a fact in a line."""
-    what = f"{fact.kind}/{fact.name}"
-    change = fact.value if fact.value in (*ENDS, "Ready") else f"{fact.slot} {fact.value}"
-    who = f" by {fact.by}" if fact.by else ""
-    return f"{what} {change}{f' {fact.time}' if fact.time else ''}{who}"
 
 
 def as_text(lineage: Lineage, format: str) -> str:

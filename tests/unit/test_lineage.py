@@ -10,7 +10,7 @@ from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, R
 from openlineage.client.event_v2 import RunState as EventType
 from openlineage.client.serde import Serde
 from ultramarine.lineage import Lineage, as_text
-from ultramarine_contract.lineage import facts
+from ultramarine_contract.lineage import Fact, Part, facts
 from ultramarine_contract.lineage_graph import Graph
 
 DIGEST = "sha256:" + "a" * 64
@@ -386,7 +386,7 @@ def test_events_are_those_of_the_official_models(graph, runs):
     """The client of OpenLineage reads each event, and writes the same again."""
     every = Graph([*runs, *(fact for made in (job(), version(), model(), endpoint()) for fact in facts(made))])
     events = Lineage("ModelVersion/churn-8", every, "team-a").events()
-    assert {event["eventType"] for event in events} == {"COMPLETE"}
+    assert {event["eventType"] for event in events} == {"START", "COMPLETE"}
     for event in events:
         written = json.loads(Serde.to_json(official(event)), object_hook=without_facets)
         assert written == event
@@ -420,6 +420,62 @@ def test_an_event_has_the_outcome_of_its_run(state, type):
     (event,) = Lineage("TrainingJob/churn", Graph(facts(manifest)), "team-a").events()
     assert event["eventType"] == type
     official(event)
+
+
+FIRST, SECOND, THIRD = "2030-01-01T13:00:00Z", "2030-01-02T13:00:00Z", "2030-01-03T13:00:00Z"
+
+
+def served(version, time, name="blue"):
+    """A recorded fact: a deployment of the endpoint churn serves a version; an empty one ends it."""
+    used = (Part(f"ModelVersion/{version}", name),) if version else ()
+    made = (Part("OnlineEndpoint/churn"),) if version else ()
+    return Fact("OnlineEndpoint", "churn", "u1", f"deployment/{name}", version, time, "ada", used, made)
+
+
+@pytest.mark.parametrize(
+    ("later", "words"),
+    [
+        ([], f"since {FIRST} by ada"),
+        ([served("churn-9", SECOND)], f"from {FIRST} until {SECOND} by ada"),
+        ([served("", SECOND), served("churn-8", THIRD)], f"from {FIRST} until {SECOND} by ada"),
+        ([served("", "")], f"from {FIRST} until an unknown time by ada"),
+        ([served("churn-9", SECOND, "green")], f"since {FIRST} by ada"),
+    ],
+)
+def test_a_version_is_served_until_the_next_fact(later, words):
+    """Another version, no version and the end of the endpoint do so; another deployment does not."""
+    lineage = Lineage("ModelVersion/churn-8", Graph([served("churn-8", FIRST), *later]), "team-a")
+    assert f"OnlineEndpoint/churn deployment/blue churn-8 {words}" in lineage.tree()
+    assert f"OnlineEndpoint/churn deployment/blue churn-8 {words}" in lineage.mermaid()
+
+    end = later[0].time if "until" in words else None
+    assert lineage.document()["consequences"][0].get("until") == end
+
+
+def test_each_period_of_serving_is_a_run_of_openlineage():
+    """It starts when the version answers, and is complete when it does not any more."""
+    every = Graph([served("churn-8", FIRST), served("", SECOND), served("churn-8", THIRD)])
+    events = Lineage("ModelVersion/churn-8", every, "team-a").events()
+    assert [(event["eventType"], event["eventTime"]) for event in events] == [
+        ("START", FIRST), ("COMPLETE", SECOND), ("START", THIRD)
+    ]  # fmt: skip
+    runs = [event["run"]["runId"] for event in events]
+    assert runs[0] == runs[1] != runs[2]
+    for event in events:
+        official(event)
+
+
+@pytest.mark.parametrize(
+    ("traffic", "serving"), [({"blue": 100}, True), ({"blue": 5, "green": 95}, True), ({"green": 100}, False)]
+)
+def test_a_deployment_without_traffic_serves_no_version(traffic, serving):
+    """The record of its version ends when its share is 0; its rollout names the version all the same."""
+    manifest = endpoint()
+    manifest["spec"]["rollout"] = {"candidate": "blue"}
+    manifest["status"]["traffic"] = traffic
+    slots = {fact.slot: fact for fact in facts(manifest)}
+    assert ("deployment/blue" in slots) == serving
+    assert slots["rollout"].used == (Part("ModelVersion/churn-8", "blue"),)
 
 
 def test_a_tree_has_no_empty_branch(graph):
