@@ -184,3 +184,14 @@ def test_two_objects_of_one_name(refused: Refused, api: Api, tmp_path: Path) -> 
     api.apply(PLATFORM, JOB)
     err = refused("submit", "job.yaml")
     assert "churn already exists. Choose another name, or delete it first." in err
+
+
+def test_two_runs_of_one_name(refused: Refused, api: Api) -> None:
+    """The first run stays as it is, also if the second has other parameters."""
+    pipeline, first = named("Pipeline", "churn"), named("PipelineRun", "first")
+    api.apply(PLATFORM, pipeline, first)
+    before = api.get("plr", "first")["metadata"]["resourceVersion"]
+    for words in ((), ("--set", "rate=0.2")):
+        err = refused("run", "start", "churn", "--name", "first", *words)
+        assert "/first already exists. Choose another name, or delete it first." in err
+    assert api.get("plr", "first")["metadata"]["resourceVersion"] == before

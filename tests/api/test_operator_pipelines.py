@@ -120,6 +120,28 @@ def test_a_plan_says_what_a_run_would_reuse(api, operator, node, store, tmp_path
     assert "no run: parameters.rate: expected number, got string" in plan("--set", "rate=much")
 
 
+def test_an_edit_of_the_pipeline_is_for_later_runs(api, operator, node, store):
+    """A run that is under way goes on with the Pipeline that it began with, and names it; the next has the new one."""
+
+    def spec(word: str) -> Manifest:
+        first = {"name": "first", "trainingJob": {"command": ["first"], "outputs": {"table": {}}}}
+        last = {"name": "last", "after": ["first"], "trainingJob": {"command": [word]}}
+        return applied("Pipeline", "churn", {"steps": [first, last]})
+
+    api.apply(spec("old"), applied("PipelineRun", "begun", {"pipeline": "churn"}))
+    work = eventually("first has its job", lambda: job_of(api, "first"))
+    api.apply(spec("new"))
+    complete(api, node, store, work, "table")
+    complete(api, node, store, eventually("last has its job", lambda: job_of(api, "last")))
+    assert ended(api, "begun") == "Succeeded"
+    assert status(api, "plr", "begun")["pipeline"]["generation"] == 1
+
+    api.apply(applied("PipelineRun", "later", {"pipeline": "churn"}))
+    eventually("last runs again", lambda: status(api, "plr", "later").get("counts", {}).get("running"))
+    assert {job["spec"]["command"][0] for job in api.all("tj")} == {"first", "old", "new"}
+    assert "new" in status(api, "plr", "later")["steps"][1]["missReason"]
+
+
 RACERS = [f"racer-{number}" for number in range(4)]
 
 
