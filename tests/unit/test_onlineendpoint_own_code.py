@@ -11,6 +11,7 @@ from ultramarine_contract import common as contract
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.kinds.onlineendpoint.deployment.own_code import own_image
 from ultramarine_operator.kinds.onlineendpoint.endpoint import selector
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
 from ultramarine_operator.kinds.onlineendpoint.rollout.decide import identity
@@ -223,10 +224,44 @@ def test_an_init_that_runs_is_named():
     assert message(True).endswith("see ultramarine -n team-a endpoints logs churn")
 
 
-def test_an_environment_of_another_image_is_refused():
-    """Its Python is not in the server's image."""
-    got = planned(own(environment={"name": "ours"}), environment(image="python:3.13"))
-    assert "was built on python:3.13" in condition(got, "Ready")["message"]
+def test_the_server_runs_in_the_image_of_its_environment():
+    """The containers with the storage keys keep the platform's; another image is another revision."""
+    owner = own(environment={"name": "ours"})
+    got, plain = planned(owner, environment(image="team/server:1")), planned(owner, environment())
+    images = {name: container["image"] for name, container in containers(pod_of(got)).items()}
+
+    assert images == {"fetch": PLATFORM.server_image, "server": "team/server:1"}
+    assert revision(got) != revision(plain) != revision(planned(owner, environment(image="team/server:2")))
+
+
+def test_a_version_that_is_gone_keeps_the_image_of_its_pods():
+    """It scales on as it is."""
+    autoscale = {"metric": "concurrency", "target": 1, "minReplicas": 1, "maxReplicas": 2}
+    owner = own("churn@latest", environment={"name": "ours"}, autoscale=autoscale)
+    [made] = [m for m in planned(owner, environment(image="team/server:1")).apply if m["kind"] == "Deployment"]
+    live = child("Deployment", "churn-blue", owner, made["spec"])
+    live["metadata"]["annotations"] = made["metadata"]["annotations"]
+    assert own_image(live) == "team/server:1"
+    got = planned(own("churn@7", environment={"name": "ours"}, autoscale=autoscale), children=(live,))
+    assert containers(pod_of(got))["server"]["image"] == "team/server:1"
+    assert revision(got) == made["metadata"]["annotations"]["ultramarine.dev/revision"]
+
+
+def test_an_image_without_the_server_is_named_with_the_remedy():
+    """The author of the Environment learns what to build on."""
+    owner = own(environment={"name": "ours"})
+    [made] = [m for m in planned(owner, environment(image="debian:12")).apply if m["kind"] == "Deployment"]
+    live = child("Deployment", "churn-blue", owner, made["spec"], {"observedGeneration": 1, "updatedReplicas": 1})
+    live["metadata"]["annotations"] = made["metadata"]["annotations"]
+    message = 'exec: "ultramarine-server": executable file not found in $PATH'
+    ended = {"exitCode": 128, "reason": "StartError", "message": message}
+    status = {"name": "server", "image": "debian:12", "ready": False, "state": {"terminated": ended}}
+    pod = child("Pod", "churn-blue-x", owner, {}, {"phase": "Running", "containerStatuses": [status]})
+    pod["metadata"]["labels"] = selector(owner, "blue")
+    got = planned(owner, environment(image="debian:12"), children=(live, pod))
+
+    assert "debian:12 cannot start our entry point" in condition(got, "Ready")["message"]
+    assert "build the image FROM the platform's server image" in condition(got, "Ready")["message"]
 
 
 def test_the_archive_is_pinned_and_another_one_rolls_the_deployment():

@@ -39,6 +39,7 @@ IMAGE_NOT_SUITABLE = "ImageNotSuitable"
 _LACKS_WHOLE = re.compile(r"Insufficient \S+/")  # a resource that cannot be shared, in the scheduler's words
 _OVER_LIMIT = re.compile(r"exceed(?:s|ed) (?:the|its) .*limit")  # of local disk, in the kubelet's words
 _OTHER_IMAGE = "build the image FROM the platform's trainer image, or leave spec.image out"
+_OTHER_SERVER = "build the image FROM the platform's server image, or name an Environment without spec.image"
 _LACKS_PROGRAM = re.compile(r'executable file .*not found|exec: "[^"]*": (exec format|permission)', re.IGNORECASE)
 IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 
@@ -278,6 +279,8 @@ def assess(pod: Manifest, status: Manifest) -> Verdict:
             message = f"container {status.get('name')} of pod {name} cannot start: {last}"
             return Verdict(kubelets, name, code, message, "", "see the events of the pod")
         message, hint = f"image {status.get('image')} cannot start our entry point: {last}", _OTHER_IMAGE
+        if status.get("name") == "server":
+            hint = _OTHER_SERVER
         if _sets_path(pod, str(status.get("name"))):
             hint = "remove PATH from env, or keep the folders of the image in it"
         elif 'exec: "python3"' in last:

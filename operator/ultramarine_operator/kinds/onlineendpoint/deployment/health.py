@@ -30,7 +30,7 @@ from ..endpoint import (
 from ..resolve import Resolved, Unresolved, resolve
 from .container import container_deployment, why_unready
 from .manifests import NO_ENVIRONMENT, PodEnvironment, disruption_budget, has_tls, pod_autoscaler, server_deployment
-from .own_code import environment_of, in_own_environment, missing_script, script, why_loading
+from .own_code import environment_of, in_own_environment, missing_script, own_image, script, why_loading
 from .pools import pool_deployment, resolve_pool
 
 KEYS_MISSING, SCORING_MISSING = "KeysMissing", "ScoringMissing"  # reasons that the server reports
@@ -182,7 +182,7 @@ def _still_served(
         task, name = _task_of(live), name_of(deployment.environment, source=source)
         if task is None or name != _annotation(live, ANNOTATION_ENVIRONMENT):
             return None
-        environment = PodEnvironment(name, task.environment)
+        environment = PodEnvironment(name, task.environment, own_image(live))
     return _served(endpoint, deployment, resolved, resolved.spec, seen, live, environment)
 
 
@@ -217,7 +217,9 @@ def _target(
     if resolved.native is not None and rolls_out and _loads(live, resolved.native.uri):
         # Replacing pods during a comparison would count their start against them.
         spec = resolved.native
-    usable = PodEnvironment(environment.name, environment.archive) if environment else NO_ENVIRONMENT
+    usable = NO_ENVIRONMENT
+    if environment is not None:
+        usable = PodEnvironment(environment.name, environment.archive, environment.image)
     return _served(endpoint, deployment, resolved, spec, seen, live, usable)
 
 

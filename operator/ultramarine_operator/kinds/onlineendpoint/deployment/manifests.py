@@ -43,10 +43,11 @@ DRAIN_SECONDS = 10  # a pod serves on for this long after its termination began,
 
 
 class PodEnvironment(NamedTuple):
-    """Environment of pods: its name, and the archive that they unpack; empty for pods without one."""
+    """Environment of pods: its name, the archive that they unpack, and its own base image; empty without one."""
 
     name: str = ""
     archive: EnvironmentArchive | None = None
+    image: str = ""
 
 
 NO_ENVIRONMENT = PodEnvironment()
@@ -114,7 +115,7 @@ def server_deployment(
     """
     version = {ANNOTATION_VERSION: version_name(model.model, model.version)}
     task = serving_task(endpoint, deployment, model, environment.archive).to_json()
-    made = deployment_of(endpoint, deployment, task, version, platform, live)
+    made = deployment_of(endpoint, deployment, task, version, platform, live, environment.image)
     if environment.name:
         made["metadata"]["annotations"][ANNOTATION_ENVIRONMENT] = environment.name
     return made
@@ -127,8 +128,12 @@ def deployment_of(
     version: dict[str, str],
     platform: Platform,
     live: Manifest | None,
+    own_image: str = "",
 ) -> Manifest:
-    """Return the Deployment whose pods run a serving task; `version` is its annotation and theirs."""
+    """Return the Deployment whose pods run a serving task; `version` is its annotation and theirs.
+
+    `own_image` is what the server runs in instead of the platform's image.
+    """
     labels = selector(endpoint, deployment.name)
     inputs = [task, deployment.resources.model_dump(mode="json"), pods_secret(endpoint)]
     # Added only if set, so that other endpoints keep their revision.
@@ -136,6 +141,7 @@ def deployment_of(
         *gateway_only(endpoint, deployment),
         *(["tls"] if platform.tls else []),
         *revision_inputs(endpoint, deployment),
+        *([own_image] if own_image else []),
     ]
     revision = content_hash([*inputs, *optional])[:16]
     image, disk, trainer = platform.server_image, platform.serving_disk, platform.trainer_image
@@ -149,6 +155,8 @@ def deployment_of(
         disk = str(folders.get(TMP, {}).get("sizeLimit", ""))
         trainer = image_of(live, SOURCE) or trainer
     pod = pod_spec(endpoint, deployment, task, image, disk, platform)
+    if own_image:
+        pod["containers"][0]["image"] = own_image
     add_own_code(pod, endpoint, deployment, platform, trainer)
     metadata = child_metadata(endpoint.manifest, deployment_name(endpoint, deployment.name))
     metadata["labels"] = labels

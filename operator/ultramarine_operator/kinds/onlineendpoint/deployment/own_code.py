@@ -26,13 +26,7 @@ def environment_of(endpoint: Endpoint, deployment: EndpointDeployment, seen: See
     if deployment.environment is None:
         return None
     source = deployment.scoring.source if deployment.scoring else None
-    environment = find_environment(endpoint, deployment.environment, seen, source=source)
-    if isinstance(environment, Usable) and environment.image not in ("", seen.platform.server_image):
-        name, image = environment.name, environment.image
-        remedy = "name an Environment without spec.image, or give a container"
-        problem = f"Environment {name} was built on {image}, but the server has the image of the platform"
-        return Failed(name, problem, remedy)
-    return environment
+    return find_environment(endpoint, deployment.environment, seen, source=source)
 
 
 def in_own_environment(deployment: EndpointDeployment, environment: EnvironmentReference | None) -> EndpointDeployment:
@@ -184,8 +178,14 @@ def add_own_code(
     server["volumeMounts"] = [*server["volumeMounts"], *mounts]
 
 
-def image_of(live: Manifest | None, container: str) -> str:
-    """Return the image of an init container of a live Deployment; empty without one."""
+def image_of(live: Manifest | None, container: str, group: str = "initContainers") -> str:
+    """Return the image of an init container of a live Deployment, or of one in another group; empty without one."""
     pod = ((live or {}).get("spec") or {}).get("template", {}).get("spec") or {}
-    images = (c.get("image") for c in pod.get("initContainers") or [] if c.get("name") == container)
+    images = (c.get("image") for c in pod.get(group) or [] if c.get("name") == container)
     return str(next(images, None) or "")
+
+
+def own_image(live: Manifest) -> str:
+    """Return the image of the server of a live Deployment; empty if it is that of the platform's containers."""
+    image = image_of(live, SERVER, "containers")
+    return "" if image == image_of(live, "fetch") else image
