@@ -476,15 +476,25 @@ def test_an_edit_is_not_done_before_its_rollout():
     assert condition(got, "Ready")["status"] == "True"
 
 
-def test_pods_that_kubernetes_does_not_make_are_told_with_its_words():
-    """A quota or an admission policy that refuses the pods is in the deployment's message."""
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("exceeded quota: pods", "exceeded quota: pods"),
+        (
+            'pods "a-" is forbidden: error looking up service account team-a/b: serviceaccount "b" not found',
+            'serviceaccount "b" not found; create it, or correct deployments[].podTemplate.serviceAccountName',
+        ),
+    ],
+)
+def test_pods_that_kubernetes_does_not_make_are_told_with_its_words(message, words):
+    """A quota, a policy or a missing object that keeps pods away is in the deployment's message, with the field."""
     owner = endpoint()
     live = deployment(owner, 1, rolled=False)
-    live["status"]["conditions"] = [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods"}]
+    live["status"]["conditions"] = [{"type": "ReplicaFailure", "status": "True", "message": message}]
     got = plan(owner, seen(live, address(owner, "blue"), related=(version(1),)), NOW)
 
     assert got.status["deployments"][0]["state"] == "Failing"
-    assert "exceeded quota: pods" in got.status["deployments"][0]["message"]
+    assert words in got.status["deployments"][0]["message"]
 
 
 def test_pods_get_the_secrets_of_a_private_registry():

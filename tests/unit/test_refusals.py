@@ -46,12 +46,12 @@ BEGAN = "2030-01-01T11:59:58Z"
         ),
         (
             'pods "a" is forbidden: no PriorityClass with name soon was found',
-            "no PriorityClass with name soon was found; create it, or correct podTemplate.priorityClassName",
+            "no PriorityClass with name soon was found; create it, or correct spec.podTemplate.priorityClassName",
         ),
         (
             'pods "a" is forbidden: error looking up service account team-a/reader: serviceaccount "reader" not found',
             'error looking up service account team-a/reader: serviceaccount "reader" not found; create it, or correct '
-            "podTemplate.serviceAccountName",
+            "spec.podTemplate.serviceAccountName",
         ),
         ("Error creating: admission webhook says no", "admission webhook says no"),
         ('Error creating: Pod "a" is invalid: spec', 'Pod "a" is invalid: spec'),

@@ -217,7 +217,8 @@ def test_suspending_changes_nothing_but_suspend():
                 ]
             },
             "Unschedulable",
-            '"a" not found.; create the claim, see why it is unbound',
+            '"a" not found.; create the claim, see why it is unbound (kubectl describe pvc), or correct '
+            "spec.podTemplate.volumes",
         ),
         (
             {

@@ -138,10 +138,10 @@ def trouble(pod: Manifest) -> Trouble | None:
             message = condition.get("message", "")
             amounts = "limits" if _LACKS_WHOLE.search(message) else "requests"  # a GPU is reserved by its limit
             correction = f"ask for less in its resources.{amounts}, or add a node"
+            kind = (pod["metadata"].get("labels") or {}).get(LABEL_KIND)
+            where = "deployments[].podTemplate" if kind == "OnlineEndpoint" else "spec.podTemplate"
             if "node affinity/selector" in message:
-                kind = (pod["metadata"].get("labels") or {}).get(LABEL_KIND)
                 serving = kind in PLACED_AS_SERVERS
-                where = "deployments[].podTemplate" if kind == "OnlineEndpoint" else "spec.podTemplate"
                 has_author = kind == "OnlineEndpoint" or not serving
                 author = f"{where}.nodeSelector, {where}.affinity or " if has_author else ""
                 corrected = f"correct {author}the chart's {'serving' if serving else 'training'}.nodeSelector"
@@ -149,7 +149,7 @@ def trouble(pod: Manifest) -> Trouble | None:
                 correction = both if "Insufficient" in message else f"{corrected}, or add a node"
             elif "persistentvolumeclaim" in message.lower():
                 correction = (
-                    "create the claim, see why it is unbound (kubectl describe pvc), or correct podTemplate.volumes"
+                    f"create the claim, see why it is unbound (kubectl describe pvc), or correct {where}.volumes"
                 )
             reason = str(condition.get("reason") or "Unschedulable")
             return Trouble(reason, f"no node takes pod {name}: {message}; {correction}")

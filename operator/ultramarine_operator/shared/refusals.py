@@ -20,8 +20,11 @@ def refused_object(message: str) -> str:
     return _REFUSED.sub("", message)
 
 
-def refused(message: str) -> str:
-    """Return the API server's words on an object that it refused, without the object's name, and the remedy."""
+def refused(message: str, template: str = "spec.podTemplate") -> str:
+    """Return the API server's words on an object that it refused, without the object's name, and the remedy.
+
+    `template` is the path of the author's podTemplate.
+    """
     why = refused_object(message)
     if "exceeded quota: " in why and _is_beyond(why):
         return f"{why}; it asks for more than the whole quota: ask for less, or have the quota raised"
@@ -35,9 +38,9 @@ def refused(message: str) -> str:
             remedy += ", or have the chart's training.ephemeralStorage or serving.ephemeralStorage lowered to it"
         return f"{why}; {remedy}"
     if "no PriorityClass with name" in why:
-        return f"{why}; create it, or correct podTemplate.priorityClassName"
+        return f"{why}; create it, or correct {template}.priorityClassName"
     if "error looking up service account" in why and "not found" in why:
-        return f"{why}; create it, or correct podTemplate.serviceAccountName"
+        return f"{why}; create it, or correct {template}.serviceAccountName"
     return why
 
 

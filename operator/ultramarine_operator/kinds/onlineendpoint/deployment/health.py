@@ -334,7 +334,8 @@ def _state(
         if (state := _trouble(endpoint, deployment, version, pod)) is not None:
             return state
     if (refused := find(rolled, "ReplicaFailure")) is not None and refused.get("status") == "True":
-        return "Failing", f"Kubernetes refuses the pods: {refusals.refused(str(refused.get('message')))}"
+        why = refusals.refused(str(refused.get("message")), "deployments[].podTemplate")
+        return "Failing", f"Kubernetes refuses the pods: {why}"
     fresh = sum(_version_of(pod) == version for pod in ready) if version else len(ready)
     of = f" of {version}" if version else ""
     loading = next(filter(None, (why_loading(pod, deployment) for pod in unready)), "")
