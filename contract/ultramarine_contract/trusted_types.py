@@ -32,14 +32,23 @@ _CATEGORIES_REMEDY = (
     "leave categorical_features of a HistGradientBoosting out, and encode the columns in a pipeline with it, as by an "
     "OrdinalEncoder"
 )
+_VERSION_REMEDY = (
+    "the server's scikit-learn has no such type, so another version has written the file: train the model again with "
+    "the version of the platform's images"
+)
 
 
 def remedy_for(names: Iterable[str], permission: str) -> str:
     """Return a remedy for the refusal of these types; `permission` says how to allow them, if that would help."""
+    names = list(names)
     refused = [name.partition(" by ")[0] for name in names]
     if any(name.startswith(f"{SCRIPT}.") for name in refused):
         return SCRIPT_REMEDY
-    return f"{_CATEGORIES_REMEDY}, or {permission}" if _CATEGORIES in refused else permission
+    if _CATEGORIES in refused:
+        return f"{_CATEGORIES_REMEDY}, or {permission}"
+    if names and names == refused and all(name.startswith("sklearn.") for name in names):
+        return f"{_VERSION_REMEDY}, or {permission}"
+    return permission
 
 
 def untrusted_in(file: Path | BinaryIO) -> list[str]:
@@ -216,6 +225,10 @@ _ESTIMATORS = _named(
         "sklearn.svm._classes": "LinearSVC LinearSVR NuSVC NuSVR OneClassSVM SVC SVR",
         "sklearn.tree._classes": "DecisionTreeClassifier DecisionTreeRegressor ExtraTreeClassifier ExtraTreeRegressor",
     }
+)
+_VERSION_REMEDY = (
+    "the server's scikit-learn has no such type, so another version has written the file: train the model again with "
+    "the version of the platform's images"
 )
 
 # What estimators hold: plain Python, which sets attributes as above. Kernels and scorers can be called, and compute.

@@ -9,6 +9,7 @@ from ultramarine_contract.errors import InvalidSpec, UltramarineError, listed
 from ultramarine_contract.formats import CODE_EXECUTING_FORMATS, CUSTOM, FORMATS, HEAD, known_formats, models_among
 from ultramarine_contract.locations import files_below
 from ultramarine_contract.meta import API_VERSION, MODEL, MODEL_VERSION, ONLINE_ENDPOINT, Manifest
+from ultramarine_contract.mlflow_folders import FILE_KEYS, MODEL_FILE, flavors
 
 from .kube.errors import NotFound
 from .suggestions import suggest
@@ -92,7 +93,7 @@ class Models:
 
         path = Path(path)
         format = format_of(path, format)
-        if format in CODE_EXECUTING_FORMATS and not allow_code_execution:
+        if needs_consent(path, format) and not allow_code_execution:
             raise InvalidSpec(
                 f"{path} has the format {format}, which runs its maker's code when it is loaded. Repeat with"
                 " --allow-code-execution if you trust it."
@@ -205,6 +206,15 @@ class Models:
         return name
 
 
+def needs_consent(path: Path, format: str) -> bool:
+    """Return True for files whose loading runs code of their maker, such as an MLflow model that only MLflow loads."""
+    if format != "mlflow":
+        return format in CODE_EXECUTING_FORMATS
+    models = [file for _, file in files_below(path) if file.name == MODEL_FILE]
+    named = flavors(models[0].read_text(errors="replace")) if len(models) == 1 else ()
+    return bool(named) and not FILE_KEYS.keys() & named
+
+
 def format_of(path: Path, format: str = "") -> str:
     """Return the format of a model's files, detected unless it is given. Raises InvalidSpec."""
     if not path.exists():
@@ -221,6 +231,8 @@ def format_of(path: Path, format: str = "") -> str:
             return stream.read(HEAD)
 
     models = models_among(files, format, head)
+    if not models and format:
+        raise InvalidSpec(f"{path} has no file that the format {format} is read from: {known_formats()}.")
     if not models:
         raise InvalidSpec(f"{path} has no model that can be detected: {known_formats()}. Name its --format.")
     if len(models) > 1:

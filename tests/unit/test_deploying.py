@@ -10,7 +10,7 @@ import pytest
 from ultramarine.endpoints import progress_of
 from ultramarine.kube.client import Cluster
 from ultramarine.kube.config import Access
-from ultramarine.models import format_of
+from ultramarine.models import format_of, needs_consent
 from ultramarine.serving import deploying, keys
 from ultramarine.serving.route import Answer, asleep, failure
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
@@ -181,6 +181,9 @@ def test_formats_of_files_on_this_machine(tmp_path: Path) -> None:
     assert format_of(tmp_path, "custom") == "custom"
     with pytest.raises(InvalidSpec, match="has no model that can be detected"):
         format_of(tmp_path / "notes.md")
+    with pytest.raises(InvalidSpec, match="has no file that the format onnx is read from"):
+        format_of(tmp_path / "notes.md", "onnx")
+
     with pytest.raises(InvalidSpec, match="Did you mean sklearn"):
         format_of(tmp_path, "sklern")
     with pytest.raises(InvalidSpec, match="does not exist"):
@@ -188,3 +191,12 @@ def test_formats_of_files_on_this_machine(tmp_path: Path) -> None:
     (tmp_path / "second.onnx").write_bytes(b"x")
     with pytest.raises(InvalidSpec, match=r"several models: model.onnx, second.onnx"):
         format_of(tmp_path)
+
+
+def test_a_model_of_own_code_needs_consent(tmp_path: Path) -> None:
+    """A pickle, and an MLflow model that only MLflow loads; one in a library's format needs none."""
+    assert needs_consent(tmp_path / "model.pkl", "pickle")
+    (tmp_path / "MLmodel").write_text("flavors:\n  python_function:\n    env: conda.yaml\n")
+    assert needs_consent(tmp_path, "mlflow")
+    (tmp_path / "MLmodel").write_text("flavors:\n  lightgbm:\n    data: model.lgb\n  python_function:\n    a: b\n")
+    assert not needs_consent(tmp_path, "mlflow")

@@ -139,3 +139,5 @@ def test_the_remedy_is_the_one_that_helps() -> None:
     assert remedy_for(untrusted_in(_dumped(categories)), "allow it").endswith("OrdinalEncoder, or allow it")
     assert remedy_for(["a.B", "__main__.double by FunctionNode"], "allow it").startswith("no server has the code of a")
     assert remedy_for(["a.B"], "allow it") == "allow it"
+    assert remedy_for(["sklearn.a.B"], "allow it").startswith("the server's scikit-learn has no such type")
+    assert remedy_for(["sklearn.a.B by FunctionNode"], "allow it") == "allow it"

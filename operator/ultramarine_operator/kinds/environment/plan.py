@@ -155,10 +155,10 @@ def _progress(environment: Environment, status: EnvironmentStatus, seen: Seen, n
             return _retried(RESULT_LOST, f"the build has ended without a result: {message}", status, job, now)
         case Closing() | Unanswered() as early:
             return Progress(BUILDING, BUILDING, "the build has ended; its result is awaited", after=early.after)
-    return _at_work(job, seen, now)
+    return _at_work(environment.name, job, seen, now)
 
 
-def _at_work(job: JobView, seen: Seen, now: datetime) -> Progress:
+def _at_work(name: str, job: JobView, seen: Seen, now: datetime) -> Progress:
     if (trouble := first_trouble(reversed(job.pods))) is not None:
         return Progress(BUILDING, trouble.reason, trouble.message)
     if not job.pods and (waited := waiting.without_pods(job, now)) is not None:
@@ -175,7 +175,7 @@ def _at_work(job: JobView, seen: Seen, now: datetime) -> Progress:
     ]
     if not begun:
         return Progress(BUILDING, BUILDING, _awaited(job))
-    log = f"its log: ultramarine logs environment/{job.name}"
+    log = f"its log: ultramarine logs environment/{name}"
     return Progress(BUILDING, BUILDING, f"{begun[-1]} by pod {job.pods[-1].name}; {log}")
 
 
