@@ -96,9 +96,11 @@ def test_a_plan_says_what_a_run_would_reuse(api, operator, node, store, tmp_path
     file = tmp_path / "pipeline.yaml"
     file.write_text(json.dumps(applied("Pipeline", "churn", spec)))
 
-    def plan(*words: str) -> str:
+    def plan(*words: str, code: int = 0) -> str:
         argv = [COMMAND, "--kubeconfig", str(api.cluster.kubeconfig), "-n", api.namespace, "plan", str(file), *words]
-        return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300).stdout
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
+        assert done.returncode == code, done.stderr
+        return done.stdout
 
     first = plan()
     assert "step clean: runs, no record of this step exists" in first
@@ -117,7 +119,11 @@ def test_a_plan_says_what_a_run_would_reuse(api, operator, node, store, tmp_path
     assert "step clean: reused, the results are those of run first" in other
     assert "rate is 0.2, and was 0.1 in run first" in other
     assert "1 of 2 steps would run" in other
-    assert "no run: parameters.rate: expected number, got string" in plan("--set", "rate=much")
+    refused = "Pipeline/churn would be refused: parameters.rate: expected number, got string"
+    assert refused in plan("--set", "rate=much", code=1)
+    steps[1] = {"name": "train", "trainingJob": {**train, "command": ["train", "$(params.rat)"]}}
+    file.write_text(json.dumps(applied("Pipeline", "churn", spec)))
+    assert "would be refused: step train: " in plan("--set", "rate=1", code=1)
 
 
 def test_an_edit_of_the_pipeline_is_for_later_runs(api, operator, node, store):

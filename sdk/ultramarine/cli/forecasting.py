@@ -17,7 +17,7 @@ from ultramarine.kube.errors import NotFound
 from ultramarine.resources.dataset import DatasetPin
 from ultramarine.resources.dataset_versions import NotReady, look_up
 from ultramarine.resources.pipeline import PipelineSpec
-from ultramarine.resources.pipeline_checks import parameter_values
+from ultramarine.resources.pipeline_checks import check, parameter_values
 from ultramarine.resources.pipeline_keys import Parts
 from ultramarine.runs.forecast import Forecaster, StepForecast, estimate, seconds_of
 
@@ -31,11 +31,14 @@ _LOOKED_UP = (DATASET, DATASET_VERSION, ENVIRONMENT, MODEL)
 
 
 def forecast_of(client: Client, manifest: Manifest, given: Mapping[str, Any]) -> Iterator[str]:
-    """Yield lines about a run of a Pipeline with these parameters."""
+    """Yield lines about a run of a Pipeline with these parameters. Raises InvalidSpec for faults of either."""
     spec, name = PipelineSpec.model_validate(manifest["spec"]), str(manifest["metadata"]["name"])
+    check(spec)
     try:
         params = parameter_values(spec, given)
     except InvalidSpec as error:
+        if given:
+            raise
         yield f"no run: {error.message}"
         return
     runs = [run for run in client.cluster.list(PIPELINE_RUN) if run["spec"].get("pipeline") == name]

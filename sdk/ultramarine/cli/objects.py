@@ -148,9 +148,9 @@ def apply(
 ) -> None:
     """Create or change objects; local paths in them are uploaded.
 
-    All files are read, and the templates of Schedules checked, before the first object is changed.
+    All files are read, and Pipelines and the templates of Schedules checked, before the first object is changed.
     """
-    from ultramarine_contract.meta import SCHEDULE
+    from ultramarine_contract.meta import PIPELINE, PIPELINE_RUN, SCHEDULE
 
     from ultramarine.files.reading import InvalidFiles, load
     from ultramarine.files.validation import validate
@@ -167,8 +167,9 @@ def apply(
         raise typer.BadParameter("name at least one file, as in `ultramarine apply job.yaml`")
     documents = load(chosen)
     check_kinds(documents)
-    schedules = [document for document in documents if document.manifest.get("kind") == SCHEDULE.kind]
-    if problems := validate(schedules).problems:  # the API server does not check the template of a Schedule
+    composites = {kind.kind for kind in (PIPELINE, PIPELINE_RUN, SCHEDULE)}
+    unseen = [document for document in documents if document.manifest.get("kind") in composites]
+    if problems := validate(unseen).problems:  # the API server checks neither templates nor references of steps
         raise InvalidFiles(problems)
     for document in documents:
         folder = Path(document.file).parent

@@ -58,15 +58,15 @@ def plan(
         manifest = upload_local_paths(client.platform, document.manifest, True, folder, session.note)
         try:
             outcome = compared(client, manifest)
+            lines = lines_of(outcome)
+            if manifest["kind"] == PIPELINE.kind:
+                lines = chain(lines, list(forecast_of(client, manifest, parameters_in(set or []))))
         except UltramarineError as error:
             refused = True
             typer.echo(f"{document.subject} would be refused: {error.message}")
             continue
         refused = refused or outcome.action == "recreate"
         typer.echo(f"{document.subject} {_WORDS[outcome.action]}")
-        lines = lines_of(outcome)
-        if manifest["kind"] == PIPELINE.kind:
-            lines = chain(lines, forecast_of(client, manifest, parameters_in(set or [])))
         for line in lines:
             typer.echo(f"  {line}")
     if refused:
