@@ -871,6 +871,56 @@ def test_a_resumed_run_compares_with_the_pipeline_that_the_earlier_one_kept():
     assert state(lost, "b")["missReason"] == "the pipeline of run earlier is not kept any more"
 
 
+OF_INNER = pipeline([step("fit")])
+OTHER = pipeline([step("fit", job={"command": ["false"]})])
+
+
+def nested_run(name: str, of: Manifest, *made: str, pipeline_name: str = "inner") -> Manifest:
+    """A run of a Pipeline with this spec, whose steps have made other runs."""
+    digest = plan_pipeline(read_pipeline(of), seen(), NOW).status["digest"]
+    steps = [{"name": f"s{n}", "state": "Succeeded", "kind": "PipelineRun", "child": run} for n, run in enumerate(made)]
+    status = {"state": "Succeeded", "pipeline": {"digest": digest}, "steps": steps}
+    return stored("PipelineRun", name, {"pipeline": pipeline_name}, status)
+
+
+@pytest.mark.parametrize(
+    ("objects", "reason"),
+    [
+        ([stored("Pipeline", "inner", OF_INNER), nested_run("nightly-call", OF_INNER)], ""),
+        ([nested_run("nightly-call", OF_INNER)], ""),
+        (
+            [stored("Pipeline", "inner", OTHER), nested_run("nightly-call", OF_INNER)],
+            "Pipeline inner was edited since run nightly-call",
+        ),
+        (
+            [
+                *(stored("Pipeline", "inner", OF_INNER), stored("Pipeline", "deep", OTHER)),
+                nested_run("nightly-call", OF_INNER, "deep-run"),
+                nested_run("deep-run", OF_INNER, pipeline_name="deep"),
+            ],
+            "Pipeline deep was edited since run deep-run",
+        ),
+        ([stored("Pipeline", "inner", OF_INNER)], "its PipelineRun nightly-call is not kept any more"),
+    ],
+)
+@pytest.mark.parametrize("repeats", [False, True])
+def test_a_step_whose_pipeline_was_edited_runs_again(objects, reason, repeats):
+    """So do the steps that it feeds; its own unchanged steps come from the cache. A lost Pipeline is no edit."""
+    call = {"name": "call", "cache": False, "pipeline": {"name": "inner"}}
+    call |= {"forEach": {"items": ["a"]}} if repeats else {}
+    steps = [call, step("after", after=["call"]), step("other")]
+    earlier = ended(steps)
+    if repeats:
+        objects = json.loads(json.dumps(objects).replace("nightly-call", "nightly-call-0"))
+        reason = reason.replace("nightly-call", "nightly-call-0")
+    plan = planned(run_of(steps, rerun={"of": "earlier"}), related=(earlier, *objects))
+    begun = {"call": "Running", "after": "Waiting"} if reason else {"call": "Succeeded", "after": "Succeeded"}
+    assert {name: states(plan)[name] for name in ("call", "after", "other")} == {**begun, "other": "Succeeded"}
+    if reason:
+        assert state(plan, "call")["missReason"] == reason
+        assert state(plan, "after")["missReason"] == "step call runs again"
+
+
 def test_finally_runs_again_in_a_resumed_run():
     """It follows what runs again."""
     final = {"finally": [step("mail")]}

@@ -11,10 +11,11 @@ from ultramarine.resources.pipeline_checks import parameter_values
 from ultramarine.resources.pipeline_keys import Parts, parts_of
 from ultramarine.resources.pipeline_references import Reference, filled
 from ultramarine_contract.errors import UltramarineError
-from ultramarine_contract.meta import CONTROLLER_REVISION, PIPELINE, Manifest
+from ultramarine_contract.meta import CONTROLLER_REVISION, PIPELINE, PIPELINE_RUN, Manifest
 
 from ...shared.plan import Seen
 from .graph import Graph, Node, graph_of
+from .pins import MAX_DEPTH
 from .work import digest_of, revision_name
 
 Params = Mapping[str, Any]
@@ -38,10 +39,39 @@ def edited(steps: Collection[str], graph: Graph, params: Params, earlier: Manife
         if step not in steps or before is None:
             continue
         if _work(node, params) == _work(before, former_params):
+            if node.runnable.resource == PIPELINE_RUN and (reason := _edited_below(earlier, seen, step)):
+                reasons[step] = reason
             continue
         is_same = (node.step, node.document) == (before.step, before.document)
         reasons[step] = f"{'a parameter of it' if is_same else 'its spec'} was edited since run {name}"
     return reasons
+
+
+def _edited_below(run: Manifest, seen: Seen, only: str = "", depth: int = 1) -> str:
+    """Return which Pipeline of the runs that a run's steps have made was edited since, or is not known any more.
+
+    `only` is the step that is looked at, with its repetitions. The result is empty if there was no edit.
+    """
+    for state in (run.get("status") or {}).get("steps") or []:
+        name = str(state.get("name"))
+        if state.get("kind") != PIPELINE_RUN.kind or (only and only not in (name, name.rpartition("-")[0])):
+            continue
+        made = str((state.get("cached") or {}).get("job") or state.get("child") or "")
+        if made and (reason := _edited_since(made, seen, depth)):
+            return reason
+    return ""
+
+
+def _edited_since(name: str, seen: Seen, depth: int) -> str:
+    """Return which Pipeline was edited since a run of it, or of one that it has run; empty if none was."""
+    run = seen.look(PIPELINE_RUN.kind, name)
+    if run is None:
+        return f"its PipelineRun {name} is not kept any more"
+    pipeline = seen.look(PIPELINE.kind, str(run["spec"].get("pipeline") or ""))
+    digest = ((run.get("status") or {}).get("pipeline") or {}).get("digest")
+    if pipeline is not None and digest_of(pipeline["spec"]) != digest:
+        return f"Pipeline {pipeline['metadata']['name']} was edited since run {name}"
+    return _edited_below(run, seen, depth=depth + 1) if depth < MAX_DEPTH else ""
 
 
 def _pipeline_of(run: Manifest, seen: Seen) -> Manifest | None:
