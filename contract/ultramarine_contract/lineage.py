@@ -251,6 +251,7 @@ def _version(manifest: Manifest, spec: Manifest, status: Manifest) -> Iterator[F
             "metrics": lineage.get("metrics"),
             "commit": lineage.get("gitCommit"),
             "source": source,
+            "query": query_without_secrets(str(lineage.get("query", ""))),
             "watermark": lineage.get("watermark"),
         },
     )
@@ -263,6 +264,18 @@ def without_secrets(text: str) -> str:
     """Return a text without user, password and query in its addresses; the query may be a signature."""
     anonymous = re.sub(r"(?<=://)[^/\s]*@", "", text)
     return re.sub(r"(https?://[^?#\s]*)[?#]\S*", r"\1", anonymous)
+
+
+_LITERAL = r"''[^']*''|'(?:[^']|'')*'"  # the first one within another literal
+_PASSWORD = re.compile(
+    rf"""(\b(?:password|passwd|pwd)['"]?(?:\s*(?:=>?|:)\s*|\s+(?=')))({_LITERAL}|[^\s'";,)]+)""", re.IGNORECASE
+)
+
+
+def query_without_secrets(query: str) -> str:
+    """Return a query without user and password in its addresses, and without values that follow the word password."""
+    anonymous = re.sub(r"(?<=://)[^/\s'\"]*@", "", query)
+    return _PASSWORD.sub(r"\1***", anonymous)
 
 
 def _aliases(manifest: Manifest, spec: Manifest, _status: Manifest) -> Iterator[Fact]:

@@ -25,6 +25,8 @@ LATEST = "latest"
 VERSIONED = {"model": "ModelVersion", "dataset": "DatasetVersion"}
 _SCHEMA = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 _PRODUCER = "https://ultramarine.dev/lineage"
+_SQL_FACET = "https://openlineage.io/spec/facets/1-1-0/SQLJobFacet.json#/$defs/SQLJobFacet"
+_MAX_SHOWN_QUERY = 200  # characters; the JSON has the whole text
 ABOVE = "  (above)"
 _EVENTS = {"Failed": "FAIL", "Stopped": "ABORT", "Cancelled": "ABORT"}
 
@@ -120,13 +122,19 @@ class Lineage:
     def _event(self, fact: Fact, type: str, time: str) -> dict[str, Any]:
         identity = identity_of(fact) if fact.lasts else f"{fact.key}={fact.value}"
         run = str(uuid.uuid5(uuid.NAMESPACE_URL, identity))
+        job: dict[str, Any] = {
+            "namespace": f"ultramarine://{self.namespace}",
+            "name": f"{fact.kind}/{fact.name}/{fact.slot}",
+        }
+        if query := fact.details.get("query"):
+            job["facets"] = {"sql": {"_producer": _PRODUCER, "_schemaURL": _SQL_FACET, "query": query}}
         return {
             "eventType": type,
             "eventTime": time or "1970-01-01T00:00:00Z",
             "producer": _PRODUCER,
             "schemaURL": _SCHEMA,
             "run": {"runId": run},
-            "job": {"namespace": f"ultramarine://{self.namespace}", "name": f"{fact.kind}/{fact.name}/{fact.slot}"},
+            "job": job,
             "inputs": [self._dataset(part) for part in fact.used],
             "outputs": [self._dataset(part) for part in fact.made],
         }
@@ -155,6 +163,8 @@ class Lineage:
             met.add(identity)
             deeper = indent + ("   " if is_last else "│  ")
             parts = [part for part in ways(fact) if part.uri != uri]
+            if query := _query_of(fact):
+                yield f"{deeper}{'├─' if parts else '└─'} query: {query}"
             for number, part in enumerate(parts):
                 ends = number == len(parts) - 1
                 label = f"{part.name}: " if part.name and part.name != part.uri else ""
@@ -243,6 +253,12 @@ def _uri(client: Client, recorded: list[Fact], kind: str, name: str) -> str:
         moves = [fact.value for fact in recorded if fact.slot == f"alias/{version}" and fact.name == base]
         version = moves[-1] if moves else version
     return reference(version_kind, f"{base}-{version}")
+
+
+def _query_of(fact: Fact) -> str:
+    """Return the query that made a version in one line, cut to a length for a terminal."""
+    text = " ".join(str(fact.details.get("query") or "").split())
+    return text if len(text) <= _MAX_SHOWN_QUERY else f"{text[:_MAX_SHOWN_QUERY]}..."
 
 
 def as_text(lineage: Lineage, format: str) -> str:

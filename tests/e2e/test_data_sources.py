@@ -183,7 +183,8 @@ def test_sources_outside_become_versions_when_they_change(
     platform.kubectl("patch", "dset", ORDERS, "--type=merge", "-p", json.dumps(edit))
     profiled = platform.wait("dsv", f"{ORDERS}-2", lambda s: condition(s, "Profiled").get("status") == "True")
     assert (profiled["format"], profiled["rows"]) == ("parquet", 201)
-    assert platform.get("dsv", f"{ORDERS}-2")["spec"]["lineage"]["watermark"] == "201"
+    lineage = platform.get("dsv", f"{ORDERS}-2")["spec"]["lineage"]
+    assert (lineage["watermark"], lineage["query"]) == ("201", "SELECT * FROM orders;")
     platform.wait("dset", ORDERS, lambda s: s.get("latestVersion") == "3")  # although its watermark is the same
 
 

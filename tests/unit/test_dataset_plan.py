@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -340,15 +341,14 @@ def passed(spec: Manifest, got: Plan | None = None, *children: Manifest, now: An
     return plan_dataset(stored_dataset(got.status if got else None, **spec), seen(*children, **more), now)
 
 
-def import_job(summary: ImportSummary, spec: Manifest, number: int = 1) -> tuple[Manifest, Manifest]:
-    """A TrainingJob that has imported, and the answer with its summary."""
+def import_job(summary: ImportSummary, spec: Manifest) -> tuple[Manifest, Manifest]:
+    """The first TrainingJob of a Dataset, which has imported, and the answer with its summary."""
     outputs = {"facts": {"uri": FACTS_PLACE, "digest": DIGEST}} | ({"data": STORED} if summary.changed else {})
-    job = child(
-        "TrainingJob",
-        f"churn-import-{number}",
-        stored_dataset(**spec),
-        status={"state": "Succeeded", "outputs": outputs},
-    )
+    begun = passed(spec)
+    begun = passed(spec, begun, answers={MARK: "a"}) if begun.status["refresh"]["outcome"] == "Looking" else begun
+    (made,) = passed(spec, begun).apply
+    status = {"state": "Succeeded", "outputs": outputs}
+    job = child("TrainingJob", "churn-import-1", stored_dataset(**spec), made["spec"], status)
     return job, {ReadText(f"{FACTS_PLACE}summary.json"): summary.to_json()}
 
 
@@ -440,6 +440,17 @@ def test_an_edited_source_is_imported_whatever_the_marks_of_the_former_one(forme
     assert (task_of(job).watermark, task_of(job).etag) == ("", "")
 
 
+def test_a_version_has_the_query_that_made_it():
+    """That of its import, though the Dataset has another one by now."""
+    spec = {"source": {"sql": {**QUERY, "query": "select * from dblink('password=hidden', 'select 1') as t(a int)"}}}
+    over, answers = import_job(ImportSummary(changed=True), spec)
+    edited = {"source": {"sql": {**QUERY, "query": "select 2"}}}
+    (made,) = passed(edited, passed(spec), over, answers=answers).create
+    lineage = made["spec"]["lineage"]
+    assert lineage["query"] == "select * from dblink('password=***', 'select 1') as t(a int)"
+    assert re.fullmatch("query [0-9a-f]{16} on PostgreSQL", lineage["source"])
+
+
 def test_only_the_container_of_an_import_gets_the_secret():
     """Neither the other containers of its pod, nor the profile, nor another job that reads the version."""
     sql = {"connectionSecretRef": {"name": "crm", "key": "url"}, "query": "select 1"}
@@ -468,7 +479,8 @@ def test_a_failed_import_waits_for_the_next_refresh():
     assert got.status["refresh"]["outcome"] == "Failed"
     assert "churn-import-1 failed: HTTP 404; the next refresh tries again" in condition(got, "Refreshed")["message"]
     assert passed(spec, got, now=NOW + timedelta(hours=1)).status["refresh"]["number"] == 2
-    assert refreshing.origin(stored_dataset(**spec).spec) == "https://data.example.com/a.csv"
+    (importing,) = passed(spec, begun).apply
+    assert refreshing.origin(importing) == {"source": "https://data.example.com/a.csv"}
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,31 @@ def test_imported_data_tells_its_source(source, recorded, is_address):
     assert "secret" not in str(fact)
 
 
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("select a.password, b\nfrom users", "select a.password, b\nfrom users"),
+        ("select 1 where pwd = 'it''s' and x=1", "select 1 where pwd = *** and x=1"),
+        ("dblink('host=h password=secret port=1', 'x')", "dblink('host=h password=*** port=1', 'x')"),
+        ("dblink('password=''secret'' user=u')", "dblink('password=*** user=u')"),
+        ("x('postgresql://eve:secret@db/crm?a=b')", "x('postgresql://db/crm?a=b')"),
+        ("f(password => 'secret')", "f(password => ***)"),
+        ("create user u password 'secret'", "create user u password ***"),
+    ],
+)
+def test_a_query_is_recorded_without_passwords(query, shown):
+    """The record of an imported version answers which query made it."""
+    manifest = dataset_version(3, "s3://lake/orders/3/")
+    manifest["spec"]["lineage"] |= {"source": "query 5f0c on PostgreSQL", "query": query}
+    (fact,) = facts(manifest)
+    assert fact.details["query"] == shown
+
+    lineage = Lineage("DatasetVersion/orders-3", Graph([fact]), "team-a")
+    assert f"├─ query: {shown}".replace("\n", " ") in lineage.tree()
+    (event,) = lineage.events()
+    assert event["job"]["facets"]["sql"]["query"] == shown
+
+
 @pytest.fixture
 def monthly():
     """A run with a step for each partition of orders@3, beside version 30 that no run has read."""

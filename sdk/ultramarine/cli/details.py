@@ -127,6 +127,7 @@ def _dataset_version(spec: Status, status: Status) -> Lines:
     yield "Files", spec.get("uri", "")
     yield "Profile", f"{status['profile']['uri']}profile.html" if status.get("profile") else ""
     yield "Made by", " ".join(filter(None, (lineage.get("trainingJob"), lineage.get("source"))))
+    yield "Query", lineage.get("query", "")
     yield "Made from", ", ".join(lineage.get("inputs") or [])
     for violation in status.get("violations") or []:
         count = f" ({violation['rows']:,} rows)" if violation.get("rows") else ""

@@ -27,6 +27,7 @@ MAX_SHOWN_COLUMNS = 200  # of a status; the profile has all
 MAX_VIOLATIONS, MAX_EXAMPLES, MAX_EXAMPLE = 20, 5, 500
 MAX_IN_USE = 200  # versions in a status
 
+MAX_QUERY = 32768  # characters of the text of a query
 DATASET_REFERENCE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?@([a-z]([-a-z0-9]*[a-z0-9])?|[1-9][0-9]{0,8})$"
 DatasetReference = Annotated[
     str,
@@ -61,7 +62,7 @@ class SqlSource(Schema):
     uri: Uri | None = Field(default=None, description="SQLite file in the object storage.")
     query: str = Field(
         min_length=1,
-        max_length=32768,
+        max_length=MAX_QUERY,
         description="One SELECT statement. It runs in a read-only transaction.",
     )
     partition_by: ColumnName | None = Field(
@@ -298,6 +299,9 @@ class DatasetLineage(Schema):
     )
     git_commit: str = Field(default="", max_length=64, description="Git commit of the code that made the files.")
     source: str = Field(default="", max_length=2048, description="Origin of an upload or an import, without secrets.")
+    query: str = Field(
+        default="", max_length=MAX_QUERY, description="Query whose result an import has stored, without passwords."
+    )
     watermark: str = Field(
         default="", max_length=256, description="Highest value of the watermark column, for an import."
     )

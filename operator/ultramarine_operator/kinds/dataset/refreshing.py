@@ -13,12 +13,12 @@ from typing import Any
 
 from ultramarine.resources.base import KeySelector
 from ultramarine.resources.cron import next_time, times_until
-from ultramarine.resources.dataset import DatasetSpec, DatasetStatus, RefreshStatus
+from ultramarine.resources.dataset import MAX_QUERY, DatasetSpec, DatasetStatus, RefreshStatus
 from ultramarine_contract import dataset_records as records
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.dataset_records import ImportSummary, ImportTask
 from ultramarine_contract.errors import StorageError
-from ultramarine_contract.lineage import without_secrets
+from ultramarine_contract.lineage import query_without_secrets, without_secrets
 from ultramarine_contract.meta import GROUP, Manifest, content_hash
 
 from ...runs.dataset_registration import Data, registered, to_register
@@ -211,7 +211,7 @@ def _finished(dataset: Dataset, status: RefreshStatus, job: Manifest, summary: I
     if not summary.changed or not output:
         return _unchanged(status.model_copy(update=update))
     record = OutputRecord(str(output["uri"]), str(output["digest"]), int(output.get("bytes") or 0))
-    lineage: Manifest = {"trainingJob": job["metadata"]["name"], "output": records.DATA, "source": origin(dataset.spec)}
+    lineage: Manifest = {"trainingJob": job["metadata"]["name"], "output": records.DATA, **origin(job)}
     if summary.watermark:
         lineage["watermark"] = summary.watermark[:256]
     maker = Maker(dataset.namespace, LABEL_DATASET_UID, dataset.uid, seen.platform.requester(dataset.manifest))
@@ -232,18 +232,18 @@ def _summary_question(job: Manifest | None) -> ReadText | None:
     return ReadText(f"{output['uri']}{records.SUMMARY_NAME}") if is_stored else None
 
 
-def origin(spec: DatasetSpec) -> str:
-    """Describe the source of a Dataset, without what may be secret."""
-    source = spec.source
-    if source is None:
-        return ""
-    if source.uri:
-        return source.uri
-    if source.https is not None:
-        return without_secrets(source.https.url)[:2048]
-    assert source.sql is not None
-    place = source.sql.uri or "PostgreSQL"
-    return f"query {content_hash(source.sql.query)[:16]} on {place}"
+def origin(job: Manifest) -> Manifest:
+    """Return source and query of an import, without what may be secret: the Dataset may have another one by now."""
+    spec = job["spec"]
+    try:
+        task = ImportTask.from_json(spec["source"]["inline"][records.TASK_NAME])
+    except (KeyError, TypeError, ValueError):
+        return {}
+    uri = str(((spec.get("inputs") or {}).get(SOURCE) or {}).get("uri") or "")
+    if task.query:
+        source = f"query {content_hash(task.query)[:16]} on {uri or 'PostgreSQL'}"
+        return {"source": source, "query": query_without_secrets(task.query)[:MAX_QUERY]}
+    return {"source": without_secrets(task.url)[:2048] or uri}
 
 
 def _job(dataset: Dataset, status: RefreshStatus, seen: Seen) -> Manifest:

@@ -299,6 +299,7 @@ WHOLE_VERSION: Manifest = {
             "inputs": ["raw-3"],
             "gitCommit": "3fa9" * 10,
             "source": "https://data.example.com/churn.csv",
+            "query": "SELECT * FROM churn",
             "watermark": "2030-01-01",
             "requestedBy": "ada",
         },
