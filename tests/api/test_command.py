@@ -87,6 +87,7 @@ def test_a_list_is_a_list_whatever_its_length(user: User, api: Api) -> None:
     ("words", "kind", "spec"),
     [
         (("models", "list"), "Model", {}),
+        (("endpoints", "list"), "OnlineEndpoint", {"deployments": [{"name": "blue", "model": "churn@1"}]}),
         (("run", "list"), "PipelineRun", {"pipeline": "churn"}),
         (("schedule", "list"), "Schedule", {"cron": "@daily", "template": {"kind": "TrainingJob", "spec": {}}}),
     ],
@@ -101,6 +102,31 @@ def test_lists_of_groups_have_the_shape_of_get(
 
     assert empty == {"apiVersion": "v1", "kind": "List", "items": []}
     assert [(item["kind"], item["metadata"]["name"]) for item in filled["items"]] == [(kind, "churn")]
+    assert user.run(*words, "-o", "name").stdout == f"{kind.lower()}s/churn\n"
+
+
+def test_what_is_shown_has_a_name_for_pipes(user: User, api: Api) -> None:
+    """The commands of one object print what `get` prints of it."""
+    api.apply({**job("churn"), "kind": "PipelineRun", "spec": {"pipeline": "churn"}})
+    api.apply(sweep("churn"))
+    spec = {"model": "churn", "version": "1", "uri": "s3://lake/churn/", "digest": f"sha256:{'0' * 64}"}
+    api.apply({**job("churn-1"), "kind": "ModelVersion", "spec": {**spec, "format": {"name": "sklearn"}}})
+
+    for words, name in (
+        (("run", "show", "churn"), "pipelineruns/churn"),
+        (("sweep", "show", "churn"), "sweeps/churn"),
+        (("models", "show", "churn@1"), "modelversions/churn-1"),
+    ):
+        assert user.run(*words, "-o", "name").stdout == f"{name}\n"
+        assert user.run("get", name, "-o", "name").stdout == f"{name}\n"
+    assert json.loads(user.run("models", "show", "churn@1", "-o", "json").stdout)["kind"] == "ModelVersion"
+
+
+def test_a_result_without_an_object_has_no_name(user: User) -> None:
+    """`-o name` of what is no object is refused, with the formats that there are."""
+    for words in (("data", "diff", "a@1", "a@2"), ("data", "ls")):
+        refused = user.run(*words, "-o", "name", code=2)
+        assert "'name' is not one of" in refused.stderr
 
 
 def test_apply_takes_folders_whose_paths_are_relative_to_their_files(user: User, api: Api) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,6 +57,8 @@ def test_results_are_on_stdout_and_words_on_stderr(terminal: Terminal, tmp_path:
     assert again.stderr == "Uploaded 2 files, 3 B; 2 of them were there with the same content.\n"
     assert terminal.run("ls").stdout == "set/\n"
     assert terminal.run("ls", "set").stdout == "set/a.csv\nset/b.csv\n"
+    assert [file["bytes"] for file in json.loads(terminal.run("ls", "set", "-o", "json").stdout)["files"]] == [1, 2]
+    assert "modified" not in json.loads(terminal.run("ls", "-o", "json").stdout)["files"][0]
     back = terminal.run("get", "set/b.csv", "c.csv")
     assert (back.stdout, back.stderr) == ("c.csv\n", "Downloaded 1 file, 2 B.\n")
     with pytest.raises(InvalidSpec, match=r"2 files, 3 B, of s3:.*/team-a/set would be deleted.*Repeat with --yes"):

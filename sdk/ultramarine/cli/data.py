@@ -13,7 +13,7 @@ from ultramarine.display.terminal import size_text
 
 from . import datasets
 from .bars import transfer_bar
-from .session import session_of
+from .session import DocumentFormat, DocumentOutput, print_document, session_of
 
 if TYPE_CHECKING:
     from ultramarine.storage.data import Transfer
@@ -83,11 +83,20 @@ def ls(
     context: typer.Context,
     prefix: Annotated[str, typer.Argument(help="Folder.", show_default="all of the namespace")] = "",
     long: Annotated[bool, typer.Option("-l", "--long", help="Show sizes in bytes and times (UTC).")] = False,
+    output: DocumentOutput = DocumentFormat.TABLE,
 ) -> None:
     """List a folder: names for `data get`; those of folders end in a slash."""
     session = session_of(context)
     data = session.client.data
     entries = data.ls(prefix)
+    if not output.is_table:
+        files = [
+            {"name": data.name(entry.uri), "uri": entry.uri}
+            | ({"bytes": entry.bytes, "modified": f"{entry.modified:%Y-%m-%dT%H:%M:%SZ}"} if entry.modified else {})
+            for entry in entries
+        ]
+        print_document({"files": files}, output)
+        return
     width = max((len(str(entry.bytes)) for entry in entries), default=0)
     for entry in entries:
         time = f"{entry.modified:%Y-%m-%d %H:%M:%S}" if entry.modified else ""

@@ -11,7 +11,17 @@ import typer
 from ultramarine.display.terminal import size_text
 
 from .bars import transfer_bar
-from .session import Format, Output, Session, aligned, print_document, session_of
+from .session import (
+    DocumentFormat,
+    DocumentOutput,
+    Format,
+    Output,
+    Session,
+    aligned,
+    print_document,
+    print_object,
+    session_of,
+)
 
 _REFERENCE = Annotated[str, typer.Argument(metavar="DATASET@VERSION", help="Or DATASET@ALIAS, or DATASET@latest.")]
 
@@ -49,8 +59,8 @@ def show(context: typer.Context, reference: _REFERENCE, output: Output = Format.
     session = session_of(context)
     datasets = session.client.datasets
     version = datasets.version(reference)
-    if output not in (Format.TABLE, Format.WIDE):
-        print_document(version, output)
+    if not output.is_table:
+        print_object(session, version, output)
         return
     spec, status = version["spec"], version.get("status") or {}
     aliases = datasets.aliases(spec["dataset"])
@@ -85,7 +95,7 @@ def diff(
     context: typer.Context,
     old: _REFERENCE,
     new: Annotated[str, typer.Argument(metavar="DATASET@VERSION", help="Version to compare with the first.")],
-    output: Output = Format.TABLE,
+    output: DocumentOutput = DocumentFormat.TABLE,
 ) -> None:
     """Compare two versions of tables by their profiles: rows, columns, and the drift of each column.
 
@@ -97,7 +107,7 @@ def diff(
     datasets = session.client.datasets
     profiles = [datasets.profile(datasets.version(reference)) for reference in (old, new)]
     difference = compare(*profiles)
-    if output not in (Format.TABLE, Format.WIDE):
+    if not output.is_table:
         print_document(difference.document(), output)
         return
     rows = difference.rows

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .bars import transfer_bar
-from .session import Session, aligned, session_of
+from .session import Format, Output, Session, aligned, session_of
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -43,6 +43,14 @@ def _endpoint(session: Session, name: str, key: str = "") -> Endpoint:
     from ultramarine.endpoints import Endpoint
 
     return Endpoint(session.client, name, key, session.note)
+
+
+@group.command("list")
+def list_endpoints(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """List endpoints with their state and their traffic."""
+    from .objects import get
+
+    get(context, "onlineendpoints", None, output, "", False)
 
 
 @group.command()

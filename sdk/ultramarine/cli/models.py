@@ -11,7 +11,7 @@ from ultramarine_contract.errors import UltramarineError
 from ultramarine.display.terminal import size_text
 
 from .bars import transfer_bar
-from .session import Format, Output, Session, print_list, session_of
+from .session import Format, Output, Session, print_list, print_object, session_of
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -43,10 +43,7 @@ def list_models(
     cluster, models = session.cluster, session.client.models
     resource = MODEL_VERSION if model else MODEL
     objects = models.versions(model) if model else cluster.list(MODEL)
-    if output == Format.NAME:
-        for item in objects:
-            typer.echo(f"{resource.plural}/{item['metadata']['name']}")
-    elif output in (Format.TABLE, Format.WIDE):
+    if output.is_table:
         table = cluster.table(resource)
         names = [item["metadata"]["name"] for item in objects]
         rows = {row["object"]["metadata"]["name"]: row for row in table.get("rows") or []}
@@ -56,11 +53,11 @@ def list_models(
         else:
             session.note(f"No models in namespace {cluster.namespace}. `ultramarine submit --register` makes one.")
     else:
-        print_list(objects, output)
+        print_list(session, objects, output)
 
 
 @group.command()
-def show(context: typer.Context, reference: _REFERENCE) -> None:
+def show(context: typer.Context, reference: _REFERENCE, output: Output = Format.TABLE) -> None:
     """Show a version: state, files, signature, origin, metrics, aliases, and the endpoints that serve it."""
     from ultramarine.files.writing import yaml_text
     from ultramarine.versions.series import is_ready, why
@@ -68,6 +65,9 @@ def show(context: typer.Context, reference: _REFERENCE) -> None:
     session = session_of(context)
     models = session.client.models
     version = models.version(reference)
+    if not output.is_table:
+        print_object(session, version, output)
+        return
     spec, status = version["spec"], version.get("status") or {}
     lineage = dict(spec.get("lineage") or {})
     metrics = lineage.pop("metrics", {})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .session import Format, Output, Session, aligned, print_document, print_list, session_of
+from .session import Format, Output, Session, aligned, print_list, print_object, session_of
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -51,7 +51,7 @@ def get(
         raise typer.BadParameter("give names or a selector")
     # Read before the objects are printed, so that a change in between is a line too.
     printed = _versions(session, resources[0], selector) if watch else {}
-    if output in (Format.TABLE, Format.WIDE):
+    if output.is_table:
         shown = False
         for resource in resources:
             tables = (
@@ -77,13 +77,10 @@ def get(
                 else client.cluster.list(resource, selector)
             )
         ]
-        if output == Format.NAME:
-            for document in documents:
-                typer.echo(f"{client.kinds.of(document).plural}/{document['metadata']['name']}")
-        elif names and len(documents) == 1:
-            print_document(documents[0], output)
+        if names and len(documents) == 1:
+            print_object(session, documents[0], output)
         else:
-            print_list(documents, output)
+            print_list(session, documents, output)
     if watch:
         _watch(session, resources[0], names or [], selector, output, printed)
 
@@ -108,14 +105,12 @@ def _watch(
             continue
         if event.type == "DELETED":
             session.note(f"{resource.plural}/{meta['name']} deleted")
-        elif output in (Format.TABLE, Format.WIDE):
+        elif output.is_table:
             with suppress(NotFound):  # it was deleted meanwhile, which is the next event
                 lines = table_lines([cluster.table(resource, meta["name"])], output == Format.WIDE)
                 typer.echo("\n".join(lines[1:]))
-        elif output == Format.NAME:
-            typer.echo(f"{resource.plural}/{meta['name']}")
         else:
-            print_document(event.object, output)
+            print_object(session, event.object, output)
 
 
 def table_lines(tables: list[Manifest], wide: bool) -> list[str]:

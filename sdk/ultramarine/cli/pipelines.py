@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from ultramarine_contract.meta import PIPELINE, PIPELINE_RUN
 
-from .session import Format, Output, Session, aligned, print_document, print_list, session_of
+from .session import Format, Output, Session, aligned, print_list, print_object, session_of
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -81,8 +81,8 @@ def list_runs(
     session = session_of(context)
     runs = [run for run in session.cluster.list(PIPELINE_RUN) if pipeline in ("", run["spec"].get("pipeline"))]
     runs.sort(key=lambda run: str(run["metadata"].get("creationTimestamp", "")), reverse=True)
-    if output not in (Format.TABLE, Format.WIDE):
-        print_list(runs, output)
+    if not output.is_table:
+        print_list(session, runs, output)
         return
     rows = [["RUN", "PIPELINE", "STATE", "PROGRESS", "REUSED", "FAILED", "TIME"]]
     for entry in runs:
@@ -107,8 +107,8 @@ def show(context: typer.Context, name: _RUN, output: Output = Format.TABLE) -> N
 
     session = session_of(context)
     document = session.cluster.get(PIPELINE_RUN, name)
-    if output not in (Format.TABLE, Format.WIDE):
-        print_document(document, output)
+    if not output.is_table:
+        print_object(session, document, output)
         return
     typer.echo(explanation(document))
     if (console := Console()).is_terminal and output == Format.TABLE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 import typer
 from ultramarine_contract.errors import UltramarineError
 
-from .session import Format, Output, Session, aligned, print_document, session_of
+from .session import Format, Output, Session, aligned, print_document, print_object, session_of
 from .submit import run_of
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ def register(app: typer.Typer) -> None:
     app.add_typer(sweep, name="sweep")
     app.command()(repro)
     app.command("open")(open_page)
+
+
+class ManifestFormat(StrEnum):
+    """Format of a manifest for a file."""
+
+    YAML = "yaml"
+    JSON = "json"
 
 
 @sweep.command()
@@ -43,8 +51,12 @@ def show(
 
     session = session_of(context)
     run = session.client.sweep(name)
-    object, trials = run.object, run.trial_list()
-    if output not in (Format.TABLE, Format.WIDE):
+    object = run.object
+    if output == Format.NAME:
+        print_object(session, object, output)
+        return
+    trials = run.trial_list()
+    if not output.is_table:
         print_document({"sweep": name, "trials": [asdict(trial) for trial in trials]}, output)
         return
     typer.echo(explanation(object))
@@ -91,7 +103,7 @@ def repro(
     context: typer.Context,
     job: Annotated[str, typer.Argument(help="Name of the TrainingJob.", show_default=False)],
     name: Annotated[str, typer.Option(help="Name of the new job.", show_default="JOB-again")] = "",
-    output: Annotated[Format, typer.Option("-o", "--output", help="yaml or json.")] = Format.YAML,
+    output: Annotated[ManifestFormat, typer.Option("-o", "--output", help="Format.")] = ManifestFormat.YAML,
 ) -> None:
     """Print the manifest that repeats a job: its recorded code, packages, data and parameters.
 
@@ -103,7 +115,7 @@ def repro(
 
     session = session_of(context)
     result = reproduce(session.client, job, name)
-    print_document(result.manifest, Format.JSON if output == Format.JSON else Format.YAML)
+    print_document(result.manifest, output)
     for line in result.differences:
         session.note(f"May differ: {line}")
 

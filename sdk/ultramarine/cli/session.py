@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from ultramarine_contract.meta import Manifest
 
     from ultramarine.client import Client
     from ultramarine.kube.client import Cluster
@@ -29,8 +30,27 @@ class Format(StrEnum):
     YAML = "yaml"
     NAME = "name"
 
+    @property
+    def is_table(self) -> bool:
+        """True for a table or a page for readers."""
+        return self in (Format.TABLE, Format.WIDE)
+
+
+class DocumentFormat(StrEnum):
+    """Format of a result without a name."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+    @property
+    def is_table(self) -> bool:
+        """True for a table for readers."""
+        return self == DocumentFormat.TABLE
+
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="Format of the output.", show_default=True)]
+DocumentOutput = Annotated[DocumentFormat, typer.Option("-o", "--output", help="Format of the output.")]
 
 
 @dataclass
@@ -128,13 +148,25 @@ def aligned(rows: list[list[str]]) -> list[str]:
     return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def print_list(documents: list[Any], output: Format) -> None:
-    """Print objects as a List, whatever their number, so that programs can rely on its `items`."""
-    print_document({"apiVersion": "v1", "kind": "List", "items": documents}, output)
+def print_list(session: Session, documents: list[Manifest], output: Format) -> None:
+    """Print objects as a List, whatever their number, so that programs can rely on its `items`; or their names."""
+    if output == Format.NAME:
+        for document in documents:
+            print_object(session, document, output)
+    else:
+        print_document({"apiVersion": "v1", "kind": "List", "items": documents}, output)
 
 
-def print_document(content: Any, output: Format) -> None:
-    """Print an object as JSON or YAML without colours."""
+def print_object(session: Session, document: Manifest, output: Format) -> None:
+    """Print an object as JSON or YAML, or its name as other commands take it: trainingjobs/churn."""
+    if output == Format.NAME:
+        typer.echo(f"{session.client.kinds.of(document).plural}/{document['metadata']['name']}")
+    else:
+        print_document(document, output)
+
+
+def print_document(content: Any, output: StrEnum) -> None:
+    """Print a document as JSON, or else as YAML, without colours."""
     if output == Format.JSON:
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
     else:
