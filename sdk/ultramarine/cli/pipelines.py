@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from ultramarine_contract.meta import PIPELINE, PIPELINE_RUN
 
-from .session import Format, Output, Session, aligned, print_list, print_object, session_of
+from .session import Format, Output, Session, aligned, echo, print_list, print_object, session_of
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -110,7 +110,7 @@ def show(context: typer.Context, name: _RUN, output: Output = Format.TABLE) -> N
     if not output.is_table:
         print_object(session, document, output)
         return
-    typer.echo(explanation(document))
+    echo(explanation(document))
     if (console := Console()).is_terminal and output == Format.TABLE:
         from .graphs import graph
 
@@ -119,9 +119,9 @@ def show(context: typer.Context, name: _RUN, output: Output = Format.TABLE) -> N
         typer.echo("\n".join(table_of(document)))
     status = document.get("status") or {}
     for line in dataset_lines(status):
-        typer.echo(f"Dataset {line}")
+        echo(f"Dataset {line}")
     for output_name, stored in (status.get("outputs") or {}).items():
-        typer.echo(f"Output {output_name}: {stored['uri']}")
+        echo(f"Output {output_name}: {stored['uri']}")
 
 
 def table_of(document: Manifest) -> list[str]:
@@ -218,7 +218,7 @@ def why(
     from ultramarine.runs.pipelines import reason_of
 
     for sentence in reason_of(session_of(context).cluster.get(PIPELINE_RUN, name), step):
-        typer.echo(sentence)
+        echo(sentence)
 
 
 @run.command()
@@ -232,4 +232,4 @@ def diff(
 
     cluster = session_of(context).cluster
     lines = list(differences(cluster.get(PIPELINE_RUN, name), cluster.get(PIPELINE_RUN, other)))
-    typer.echo("\n".join(lines) or f"{name} and {other} did the same work with the same results.")
+    echo("\n".join(lines) or f"{name} and {other} did the same work with the same results.")

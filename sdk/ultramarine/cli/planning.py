@@ -12,7 +12,7 @@ import typer
 from ultramarine_contract.errors import UltramarineError, counted
 from ultramarine_contract.meta import PIPELINE
 
-from .session import session_of
+from .session import echo, session_of
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -63,12 +63,12 @@ def plan(
                 lines = chain(lines, list(forecast_of(client, manifest, parameters_in(set or []))))
         except UltramarineError as error:
             refused = True
-            typer.echo(f"{document.subject} would be refused: {error.message}")
+            echo(f"{document.subject} would be refused: {error.message}")
             continue
         refused = refused or outcome.action == "recreate"
-        typer.echo(f"{document.subject} {_WORDS[outcome.action]}")
+        echo(f"{document.subject} {_WORDS[outcome.action]}")
         for line in lines:
-            typer.echo(f"  {line}")
+            echo(f"  {line}")
     if refused:
         raise typer.Exit(1)
 
