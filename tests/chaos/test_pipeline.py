@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 from proxy import Fault
 from rig import Rig
-from test_promises import KILLS, every_write
+from test_promises import DOWN, KILLS, every_write, live
 from ultramarine_contract.cache_records import CacheRecord, record_uri
 from ultramarine_contract.meta import Manifest
 from ultramarine_operator.kinds.pipeline.testing.samples import applied_run
@@ -67,3 +67,9 @@ async def test_killed_at_writes_of_twenty_steps(rig: Rig) -> None:
 async def test_killed_at_every_write_of_twenty_steps(rig: Rig, kill: Fault) -> None:
     """The same at every single write."""
     await every_write(rig, [kill], [LIFE])
+
+
+@pytest.mark.parametrize("fault", DOWN, ids=str)
+async def test_12_storage_down_while_the_cache_is_asked(rig: Rig, fault: Fault) -> None:
+    """Steps wait for the answer of the cache, and each one runs once after the storage's return."""
+    await live(rig, LIFE, storage=[fault])

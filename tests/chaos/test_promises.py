@@ -510,10 +510,14 @@ async def test_12_removed_while_the_operator_is_gone(rig: Rig) -> None:
     await everywhere(rig, disturb=disturb)
 
 
-@pytest.mark.parametrize("fault", [Fault("hang", seconds=3, times=6), Fault("answer", code=503, times=12)], ids=str)
+DOWN = (Fault("hang", seconds=3, times=6), Fault("answer", code=503, times=12))
+
+
+@pytest.mark.parametrize("fault", DOWN, ids=str)
 async def test_12_storage_down(rig: Rig, fault: Fault) -> None:
     """If the object storage hangs or refuses, objects that need it wait, and reach their end after its return."""
     asking = [named("waits for its artifact"), named("TrainingJob succeeds"), named("follows its alias")]
+    asking += [named("waits for its file"), named("gets a profile"), named("imports its source")]
     await everywhere(rig, lives=asking, storage=[fault])
 
 
