@@ -1,14 +1,17 @@
 """A server as an author may have: health, server-sent events and WebSockets, with the standard library alone.
 
-MODE makes it fail: `loopback` listens at 127.0.0.1 alone, `sick` answers 500 to probes, `exits` ends at once, `leaks`
-takes all memory. POST answers with its body, and the number of its bytes as `size`.
+MODE makes it fail: `silent` never listens, `loopback` listens at 127.0.0.1 alone, `sick` answers 500 to probes, `exits`
+ends at once, `leaks` takes all memory. `fails` answers POST with 500, `refuses` with 400, and `slow` after a while.
+POST answers with its body, the number of its bytes as `size`, and VERSION. GET /count has the number of POSTs.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import time
 from base64 import b64encode
 from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +19,9 @@ from threading import Event
 
 MODE = os.environ.get("MODE", "")
 SECRETS = ("AWS_", "ULTRAMARINE_")
+STATUS = {"fails": 500, "refuses": 400}.get(MODE, 200)
 ENOUGH = Event()
+POSTS: list[str] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -32,14 +37,18 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, "")
         elif self.path == "/socket":
             self.socket()
+        elif self.path == "/count":
+            self.answer(200, str(len(POSTS)))
         else:
             names = [*self.headers.keys(), *(name for name in os.environ if name.startswith(SECRETS))]
             self.answer(200, " ".join(names).lower())
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        text = json.dumps({"given": json.loads(body), "size": len(body)})
-        self.answer(200, text, "application/json")
+        POSTS.append(self.path)
+        time.sleep(0.3 if MODE == "slow" else 0)
+        answer = {"given": json.loads(body), "size": len(body), "model_version": os.environ.get("VERSION", "")}
+        self.answer(STATUS, json.dumps(answer), "application/json")
 
     def answer(self, status: int, text: str, kind: str = "text/plain") -> None:
         self.send_response(status)
@@ -75,9 +84,13 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 if MODE == "exits":
     sys.exit("no weights in /mnt/model")
+while MODE == "silent":
+    time.sleep(1)
 leak: list[bytes] = []
 while MODE == "leaks":
     leak.append(b"x" * 10_000_000)
+ThreadingHTTPServer.request_queue_size = 128
 ThreadingHTTPServer(("127.0.0.1" if MODE == "loopback" else "0.0.0.0", 8000), Handler).serve_forever()

@@ -65,6 +65,28 @@ class Load(Background):
                 time.sleep(0.005)
 
 
+class Clients(Background):
+    """Clients that each send one request after another, and record every failed answer."""
+
+    def __init__(self, platform: Platform, name: str, count: int) -> None:
+        self.platform, self.name = platform, name
+        self.answers, self.failures = 0, list[str]()
+        super().__init__(*[self._ask] * count)
+
+    def _ask(self) -> None:
+        with self.platform.client(self.name) as client:
+            while not self.stopping.is_set():
+                try:
+                    answer = client.post(f"/v2/models/{self.name}/infer", json=infer([[1.0]]))
+                except httpx.HTTPError as error:
+                    self.failures.append(repr(error))
+                    continue
+                if answer.status_code == 200:
+                    self.answers += 1
+                else:
+                    self.failures.append(f"{answer.status_code} {answer.text}")
+
+
 class OpenLoad(Background):
     """Requests at a fixed rate, whether or not the earlier ones are answered: who is slow does not get fewer."""
 

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import pytest
 from conftest import Manifest, Platform, condition
-from load import Background
+from load import Clients
 from manifests import endpoint, infer, model_version
 
 NAME = "elastic"
@@ -42,27 +41,6 @@ def slow_model() -> bytes:
     return content
 
 
-class Clients(Background):
-    """Clients that each send one request after another, and record every failed answer."""
-
-    def __init__(self, platform: Platform, count: int) -> None:
-        self.platform, self.answers, self.failures = platform, 0, list[str]()
-        super().__init__(*[self._ask] * count)
-
-    def _ask(self) -> None:
-        with self.platform.client(NAME) as client:
-            while not self.stopping.is_set():
-                try:
-                    answer = client.post(f"/v2/models/{NAME}/infer", json=infer([[1.0]]))
-                except httpx.HTTPError as error:
-                    self.failures.append(repr(error))
-                    continue
-                if answer.status_code == 200:
-                    self.answers += 1
-                else:
-                    self.failures.append(f"{answer.status_code} {answer.text}")
-
-
 def scaled(platform: Platform, wish: Manifest | None) -> None:
     """Apply the endpoint with that wish, and wait until its model answers."""
     resources = {"requests": {"cpu": "100m"}}
@@ -91,9 +69,9 @@ def test_pods_come_and_go_with_the_requests_in_flight(elastic):
     scaled(elastic, BY_CONCURRENCY)
     elastic.wait("oe", NAME, lambda s: condition(s, "ScalingActive").get("status") == "True")
     elastic.wait("oe", NAME, counted("1/1"))
-    with Clients(elastic, 1) as steady:
+    with Clients(elastic, NAME, 1) as steady:
         began = time.monotonic()
-        with Clients(elastic, 6) as burst:
+        with Clients(elastic, NAME, 6) as burst:
             elastic.wait("oe", NAME, counted("3/3"), 300)
             took = time.monotonic() - began
             assert elastic.get("pdb", f"{NAME}-blue")["spec"]["maxUnavailable"] == 1

@@ -19,7 +19,7 @@ from manifests import model_version
 
 MODEL = "own-server"
 PROGRAM = Path(__file__).with_name("container_server.py").read_bytes()
-FAILING = ("sick", "loopback", "exits", "leaks", "foreign", "absent")
+FAILING = ("silent", "sick", "loopback", "exits", "leaks", "foreign", "absent")
 KEPT = f"s3://ultramarine/{NAMESPACE}/captures/"
 
 
@@ -53,7 +53,7 @@ def own(platform: Platform) -> Iterator[Platform]:
         model_version(MODEL, 1, uri, PROGRAM),
         served(platform),
         kept(platform),
-        *(served(platform, mode) for mode in ("sick", "loopback", "exits", "leaks")),
+        *(served(platform, mode) for mode in ("silent", "sick", "loopback", "exits", "leaks")),
         served(platform, "foreign", command=["/bin/cat"], args=["/no/such/file"]),
         served(platform, "absent", image="ultramarine/no-such-image:1"),
     )
@@ -138,6 +138,7 @@ def test_no_path_of_a_container_is_open(own: Platform, path: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
+        ("silent", "since GET /health at port 8000 did not succeed within startupSeconds"),
         ("sick", "since GET /health at port 8000 did not succeed within startupSeconds"),
         ("loopback", "let it listen at 0.0.0.0:8000 rather than 127.0.0.1"),
         ("exits", "exited with code 1: no weights in /mnt/model"),
@@ -150,3 +151,4 @@ def test_what_keeps_a_container_from_answering_is_named(own: Platform, mode: str
     """Ready=False names the container or its image, the cause, and the remedy."""
     told = own.wait("oe", f"own-{mode}", lambda status: words in condition(status, "Ready").get("message", ""), 300)
     assert condition(told, "Ready")["status"] == "False"
+    assert f"own-{mode}-blue-" in condition(told, "Ready")["message"]
