@@ -29,7 +29,7 @@ OURS = ("sched", "plr", "pl", "sw", "tj", "oe", "env", "dset", "dsv", "mv", "mdl
 # The files that take longest: they begin first, so that no worker waits for another one in the end.
 SLOWEST = (
     "tutorials", "sdk", "command_data", "training_life", "command_endpoints", "lineage", "pipelines", "serving",
-    "gateway", "rollout", "newcomer", "compile", "failures", "sources", "pool",
+    "gateway", "container_traffic", "rollout", "newcomer", "compile", "failures", "sources", "pool",
 )  # fmt: skip
 # A test's own limit, with its fixtures, which may build images: each wait in it has a shorter one.
 SECONDS = 1800
