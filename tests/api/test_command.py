@@ -126,7 +126,7 @@ def test_a_result_without_an_object_has_no_name(user: User) -> None:
     """`-o name` of what is no object is refused, with the formats that there are."""
     for words in (("data", "diff", "a@1", "a@2"), ("data", "ls")):
         refused = user.run(*words, "-o", "name", code=2)
-        assert "'name' is not one of" in refused.stderr
+        assert "'name' is not one of 'table', 'json', 'yaml'" in refused.stderr
 
 
 def test_apply_takes_folders_whose_paths_are_relative_to_their_files(user: User, api: Api) -> None:
@@ -211,7 +211,7 @@ def test_the_version_is_printed(user: User) -> None:
     [
         (("get", "--watch"), "--watch takes a kind"),
         (("get", "tj,sw", "--watch"), "--watch takes a kind"),
-        (("get", "tj", "a", "-l", "team=a"), "give names or a selector"),
+        (("get", "tj", "a", "-l", "team=a"), "Give names or a selector"),
     ],
 )
 def test_get_refuses_what_it_would_ignore(user: User, words: tuple[str, ...], reason: str) -> None:

@@ -49,6 +49,40 @@ def test_debug_shows_the_trace() -> None:
     assert "Traceback" in long.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("get --outptu json", "No such option: --outptu. Did you mean --output? `ultramarine get --help`"),
+        ("describe", "Missing argument 'kind'. `ultramarine describe --help`"),
+        ("sbumit train.py", "No such command 'sbumit'. Did you mean 'submit'? `ultramarine --help`"),
+        ("models shwo", "No such command 'shwo'. Did you mean 'show'? `ultramarine models --help`"),
+        ("data ls -o xml", "Invalid value for '-o' / '--output': 'xml' is not one of 'table', 'json', 'yaml'."),
+    ],
+)
+def test_wrong_arguments_have_one_sentence_and_a_remedy(words: str, sentence: str) -> None:
+    """The nearest name and the place of the help stand in one line, without the codes of a terminal."""
+    ended = run(*words.split())
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"Error: {sentence}")
+    assert ended.stderr.endswith("--help` lists what it takes.\n")
+    assert len(ended.stderr.splitlines()) == 1
+    assert "\x1b" not in ended.stderr
+
+
+def test_a_group_without_a_command_prints_its_help() -> None:
+    """The help is not an error."""
+    ended = run("models")
+
+    assert (ended.returncode, ended.stderr) == (2, "")
+    assert "promote" in ended.stdout
+
+
+def test_help_in_a_pipe_has_no_codes_of_a_terminal() -> None:
+    """Frames and colours are for terminals."""
+    assert "\x1b" not in run("get", "--help").stdout
+
+
 def test_a_full_disk_has_a_remedy() -> None:
     """Files that a command writes for itself may be elsewhere than those that it was asked for."""
     ended = run("schema", "trainingjob", "-o", "/dev/full")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 from ultramarine_contract.errors import UltramarineError
@@ -112,11 +113,11 @@ _REMEDIES = {errno.ENOSPC: _FREE, errno.EDQUOT: _FREE, errno.EACCES: _OTHER, err
 
 
 def main() -> None:
-    """Run the command of this process's arguments; exit with 1 and one sentence after an error."""
+    """Run the command of this process's arguments; exit with 1, or 2 for wrong arguments, and one sentence."""
     argv = global_first(sys.argv[1:])
     debug = "--debug" in argv[: argv.index("--") if "--" in argv else None]
     try:
-        app(args=argv, prog_name="ultramarine")
+        code = app(args=argv, prog_name="ultramarine", standalone_mode=False)
     except UltramarineError as error:
         if debug:
             raise
@@ -124,6 +125,9 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except typer.Abort:  # a question was answered by no
+        typer.echo("Nothing was done.", err=True)
+        sys.exit(1)
     except BrokenPipeError:  # the reader of the pipe has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -134,6 +138,24 @@ def main() -> None:
         remedy = f" {_REMEDIES[error.errno]}" if error.errno in _REMEDIES else ""
         typer.echo(f"Error: {place}{error.strerror or error}.{remedy}", err=True)
         sys.exit(1)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's errors, whose classes are its own
+            raise
+        _explain_usage(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain_usage(error: Any) -> NoReturn:
+    """Say in one line what is wrong with the arguments, and exit with 2."""
+    context = getattr(error, "ctx", None)
+    text = " ".join(str(error.format_message()).split()).removeprefix("Invalid value: ").replace("Value error, ", "")
+    if not text:  # a group without a command, which has printed its help
+        sys.exit(2)
+    text = re.sub(r" \(Possible options: (.*)\)$", r". Did you mean \1?", text)
+    command = context.command_path if context is not None else "ultramarine"
+    sentence = _sentence(text[:1].upper() + text[1:])
+    echo(f"Error: {sentence} `{command} --help` lists what it takes.", err=True, state="Error")
+    sys.exit(2)
 
 
 def _sentence(text: str) -> str:
