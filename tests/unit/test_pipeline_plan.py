@@ -929,6 +929,20 @@ def test_finally_runs_again_in_a_resumed_run():
     assert states(plan) == {"a": "Succeeded", "mail": "Running"}
 
 
+@pytest.mark.parametrize("name", ["mail", "a-1"])
+def test_finally_is_never_reused(name):
+    """The cache is not asked, in a fresh run and in a resumed one. A name like that of a repetition changes nothing."""
+    steps, final = [step("a")], {"finally": [step(name, cache=True)]}
+    earlier = ended(steps, **final)
+    known = {name: CacheAnswer("k", (), CacheRecord("k", run="old", job="old"))}
+    for more in ({}, {"rerun": {"of": "earlier"}}):
+        story = Story(run_of(steps, **final, **more), earlier, answers=known)
+        if state(story.look(), "a")["state"] == "Running":
+            story.end("nightly-a")
+        plan = story.look()
+        assert (states(plan)[name], state(plan, name)["child"]) == ("Running", f"nightly-{name}")
+
+
 def test_a_run_of_a_thousand_steps_has_room_in_its_object():
     """The status of 1,000 ended steps with outputs, metrics and keys stays below 512 KiB."""
     story = Story(

@@ -88,6 +88,15 @@ def forecast(cache: Cache, *steps: Manifest, history: dict[str, float] | None = 
     return {step.name: step for step in made.steps()}
 
 
+def test_finally_always_runs():
+    """A record of equal work is not looked up."""
+    job = {"trainingJob": {"command": ["true"]}}
+    spec = PipelineSpec.model_validate({"steps": [{"name": "clean", **job}], "finally": [{"name": "mail", **job}]})
+    steps = {step.name: step for step in Forecaster(spec, {}, Cache("clean", "mail"), {}).steps()}
+    assert shown(steps)["clean"][0] == "reused"
+    assert shown(steps)["mail"] == ("runs", "steps of finally always run")
+
+
 def shown(steps: dict[str, StepForecast]) -> dict[str, tuple[str, str]]:
     """What is expected of each step."""
     return {name: (step.action, step.reason) for name, step in steps.items()}

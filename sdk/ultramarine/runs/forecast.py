@@ -134,6 +134,8 @@ class Forecaster:
         """Look for records of a step's work; return the run that made them, or why the step runs."""
         if not step.cache:
             return "cache is false"
+        if step in self._spec.finally_:
+            return "steps of finally always run"
         if unsure := sorted(used - self._states.keys()):
             return f"step {unsure[0]} runs; the cache is asked with its results"
         if step.for_each is None:

@@ -95,7 +95,7 @@ class Board:
         step, state = node.step, self.states[node.step.name]
         if state.state in ENDED:
             return
-        if step.name in self.reused and state.state == "Waiting":
+        if step.name in self.reused and state.state == "Waiting" and not node.is_final:
             self._take_over(step.name, self.reused[step.name])
             return
         if state.state == "Waiting" and not self._may_begin(node):
@@ -204,7 +204,7 @@ class Board:
         """Begin a step's work, or create its object again if it was deleted."""
         key, parts, miss = state.key, dict[str, str](), ""
         record: CacheRecord | None = None
-        if node.step.cache:
+        if node.step.cache and not node.is_final:  # a mail is sent after each run
             answer = self._looked_up(work)
             if answer is None:
                 return
