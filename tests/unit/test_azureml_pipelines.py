@@ -232,6 +232,72 @@ def test_a_cron_schedule_has_its_job_as_template(converted):
     assert "PipelineRun/timed-pipeline" not in [name for file in converted.files for name in file.objects]
 
 
+LOSING: dict[str, Any] = {
+    "command": "echo ${{inputs.gone}}",
+    "services": {"jupyter": {"type": "jupyter_lab"}},
+    "identity": {"type": "user_identity"},
+    "queue_settings": {"job_tier": "spot"},
+    "limits": {"timeout": 60, "retries": 2},
+    "surprise": 1,
+}
+
+
+@pytest.mark.parametrize("is_inline", [True, False])
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"type": "command", **LOSING},
+        {"type": "pipeline", "jobs": {"a": {"type": "command", **LOSING}}, "identity": {"type": "managed"}},
+        {
+            "type": "sweep",
+            "trial": LOSING,
+            "search_space": {"rate": {"type": "uniform", "min_value": 0, "max_value": 1}},
+            "objective": {"primary_metric": "loss", "goal": "minimize"},
+            "sampling_algorithm": "random",
+            "limits": {"max_total_trials": 2},
+            "services": {"jupyter": {}},
+            "identity": {"type": "managed"},
+        },
+    ],
+)
+def test_a_scheduled_job_loses_what_it_loses_alone(tmp_path, job, is_inline):
+    """A field of the job that no rule reads is a loss, too, if a schedule starts it."""
+    alone = losses(of_text(tmp_path, yaml.safe_dump(job)), "job.yml")
+    text = yaml.safe_dump(
+        {
+            "name": "nightly",
+            "trigger": {"type": "cron", "expression": "0 3 * * *"},
+            "create_job": job if is_inline else "./job.yml",
+        }
+    )
+    conversion = of_text(tmp_path, text, "nightly.yml")
+
+    assert len(alone) > 2
+    if is_inline:
+        alone = {f"create_job.{field}": problem for field, problem in alone.items()}
+    assert losses(conversion, "nightly.yml" if is_inline else "job.yml") == alone
+
+
+def test_a_schedule_keeps_the_descriptions_of_its_job(tmp_path):
+    """Tags of the job are annotations of the Schedule, whose own words take precedence."""
+    (tmp_path / "job.yml").write_text(
+        yaml.safe_dump({"type": "command", "command": "ls", "tags": {"team": "a", "cost": "1"}, "description": "Job."})
+    )
+    schedule = {
+        "trigger": {"type": "cron", "expression": "0 3 * * *"},
+        "create_job": {"job": "./job.yml", "tags": {"team": "b"}},
+        "description": "Each night.",
+    }
+    conversion = of_text(tmp_path, yaml.safe_dump(schedule), "nightly.yml")
+
+    assert conversion.losses == []
+    assert conversion.manifests[0]["metadata"]["annotations"] == {
+        "azureml.tags/team": "b",
+        "azureml.tags/cost": "1",
+        "azureml/description": "Each night.",
+    }
+
+
 @pytest.mark.parametrize(
     ("trigger", "cron", "lost"),
     [

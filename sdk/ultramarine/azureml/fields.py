@@ -33,6 +33,11 @@ class Fields:
     def keys(self) -> list[str]:
         return list(self._values)
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """A copy of the fields, none of which counts as read."""
+        return dict(self._values)
+
     def take(self, key: str) -> Any:
         """Return a value of any type, or None."""
         self._read.add(key)

@@ -47,11 +47,11 @@ def convert_schedule(context: Context, fields: Fields, templates: Mapping[str, T
         return
     if str(fields.take("is_enabled")).lower() == "false":
         spec["suspend"] = True
-    spec["template"] = _template(context, fields, templates)
+    spec["template"], annotations = _template(context, fields, templates)
     name = context.names.free("Schedule", fields.text("name") or fields.document.file.stem, MAX_SCHEDULE)
-    metadata = metadata_of(fields)
+    annotations |= metadata_of(fields).get("annotations", {})
     fields.close(LOST, IGNORED)
-    context.add(fields.document, "Schedule", name, spec, metadata)
+    context.add(fields.document, "Schedule", name, spec, {"annotations": annotations} if annotations else None)
 
 
 def _named(context: Context, fields: Fields, key: str) -> tuple[Fields, Document]:
@@ -80,8 +80,8 @@ def _is_named(document: Document, name: str) -> bool:
     return name in (document.value.get("name"), document.value.get("display_name"), document.file.stem)
 
 
-def _template(context: Context, fields: Fields, templates: Mapping[str, Template]) -> Manifest:
-    """Return the template of `create_job`: a file, or a mapping that names one or is the job itself."""
+def _template(context: Context, fields: Fields, templates: Mapping[str, Template]) -> tuple[Manifest, dict[str, str]]:
+    """Return the template of `create_job`, a file or a mapping that names one or is the job, and its annotations."""
     section, document = _named(context, fields, "create_job")
     if "job" in section:
         changes = section
@@ -90,26 +90,28 @@ def _template(context: Context, fields: Fields, templates: Mapping[str, Template
             if key not in ("job", "type") and not _change(changes, key, section):
                 changes.lose(key, "is not changed for the runs", "Change it in the job's file")
         changes.close()
-    schema = schema_of({key: section.take(key) for key in section.keys})
+    schema = schema_of(section.values)
     if schema not in templates:
         raise Refused(f"names a job in create_job that is {schema}")
+    section.take("name")  # each run has a name of its own
+    annotations = metadata_of(section).get("annotations", {})
     run = templates[schema](context, section, object_name(document.file.stem))
     if run.kind == "Pipeline":
         raise Refused("schedules a pipeline whose inputs have no values. Give them in create_job.inputs")
-    return {"kind": run.kind, "spec": run.spec}
+    return {"kind": run.kind, "spec": run.spec}, annotations
 
 
 def _change(changes: Fields, key: str, section: Fields) -> bool:
     """Put a field of `create_job` into the job; True if it is one that a job has."""
     value = changes.take(key)
-    if key in ("inputs", "outputs", "settings", "limits") and isinstance(value, dict):
+    if key in ("inputs", "outputs", "settings", "limits", "tags") and isinstance(value, dict):
         former = section.take(key)
         section.put(key, {**(former if isinstance(former, dict) else {}), **value})
         return True
     if key in ("compute", "display_name", "description", "experiment_name"):
         section.put(key, value)
         return True
-    return key == "tags"
+    return False
 
 
 def times_of(trigger: Fields) -> Manifest:
