@@ -57,6 +57,7 @@ KEYS_DIR = "/etc/ultramarine/keys"
 CAPTURES_DIR = "/mnt/captures"  # captured requests, until the collector has stored them
 CATALOGUE_DIR = "/etc/ultramarine/models"  # of a pool's pod: CATALOGUE_NAME, the list of its models
 CATALOGUE_NAME = "models.json.gz"
+UNNAMED_INPUT = "input"  # of a model whose features have no names, in its metadata
 
 # Headers of requests whose answers are compared. COMPARED_HEADER is on the request and on its copy. It has the word of
 # the gateway pod that will fetch the answer at ANSWERS_PATH, and the name of the request. COPY_HEADER is on the copy

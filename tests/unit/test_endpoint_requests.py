@@ -205,6 +205,20 @@ def test_rows_that_do_not_fit_are_named(name: str, data: Any, message: str, requ
         requests(model.signature, data)
 
 
+@pytest.mark.parametrize("shape", [[-1], [-1, 1]])
+def test_the_only_column_must_have_its_name(shape: list[int]) -> None:
+    """A wrong name is refused, as by the server; a model that was fitted without names takes any."""
+    tensor = {"name": "amount", "datatype": "FP64", "shape": shape}
+    signature = signature_of({"name": "m", "inputs": [tensor], "outputs": []})
+    for right in ({"amount": [1.0]}, [{"amount": 1.0}], pd.DataFrame({"amount": [1.0]}), [1.0], [[1.0]]):
+        assert tensors(signature, right)[0].rows == 1
+    for wrong in ({"amonut": [1.0]}, [{"amonut": 1.0}], {"amonut": 1.0}, pd.DataFrame({"amonut": [1.0]})):
+        with pytest.raises(DataInvalid, match=r"'amonut' is not an input of model m: amount\. Did you mean 'amount'"):
+            tensors(signature, wrong)
+    nameless = signature_of({"name": "m", "inputs": [tensor | {"name": "input"}], "outputs": []})
+    assert tensors(nameless, pd.DataFrame({"review": [1.0]}))[0].rows == 1
+
+
 def test_whole_numbers_are_not_rounded() -> None:
     """A column of fractions for an input of whole numbers is refused; whole doubles are converted."""
     tensor = {"name": "count", "datatype": "INT64", "shape": [-1]}

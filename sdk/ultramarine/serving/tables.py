@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ultramarine_contract.common import UNNAMED_INPUT
 from ultramarine_contract.errors import counted
 
 from .signature import DataInvalid, Input, Signature, check_columns
@@ -137,7 +138,7 @@ def _matrix(signature: Signature, columns: Mapping[str, Any]) -> Any:
     [spec] = signature.inputs
     order = list(columns)
     names = signature.columns
-    if len(names) == len(order) == 1 and not spec.features:
+    if names == (UNNAMED_INPUT,) and len(order) == 1 and not spec.features:
         pass  # the only column of a model that was fitted without names
     elif names:
         check_columns(columns, names, signature.model)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from ultramarine_contract.common import UNNAMED_INPUT
 from ultramarine_contract.errors import counted, listed
 
 from ultramarine_server.errors import BadRequest
 from ultramarine_server.models.model import Signature, TensorSpec, mismatch
 from ultramarine_server.protocol.tensors import Array, keeps_values
 
-INPUT = "input"
+INPUT = UNNAMED_INPUT
 
 
 def matrix_input(features: Sequence[str], count: int) -> TensorSpec:
