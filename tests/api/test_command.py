@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -120,6 +122,36 @@ def test_what_is_shown_has_a_name_for_pipes(user: User, api: Api) -> None:
         assert user.run(*words, "-o", "name").stdout == f"{name}\n"
         assert user.run("get", name, "-o", "name").stdout == f"{name}\n"
     assert json.loads(user.run("models", "show", "churn@1", "-o", "json").stdout)["kind"] == "ModelVersion"
+
+
+def test_the_tab_key_completes_names(bare: Cluster, user: User, api: Api) -> None:
+    """A shell gets kinds, objects, versions and contexts, within a second, and nothing without a cluster."""
+    api.apply(job("churn"))
+    spec = {"model": "risk", "version": "1", "uri": "s3://lake/risk/", "digest": f"sha256:{'0' * 64}"}
+    api.apply({**job("risk-1"), "kind": "ModelVersion", "spec": {**spec, "format": {"name": "sklearn"}}})
+
+    def completed(words: str, kubeconfig: Path = bare.kubeconfig) -> list[str]:
+        line = {"COMP_WORDS": f"ultramarine {words}", "COMP_CWORD": str(len(words.split(" ")))}
+        cluster = {"KUBECONFIG": str(kubeconfig), "ULTRAMARINE_NAMESPACE": api.namespace}
+        environment = {**os.environ, "_ULTRAMARINE_COMPLETE": "complete_bash", **line, **cluster}
+        ended = subprocess.run([str(COMMAND)], env=environment, capture_output=True, text=True, check=False)
+        assert ended.stderr == ""
+        return ended.stdout.split()
+
+    for words, name in (
+        ("get train", "trainingjobs"),
+        ("get tj ch", "churn"),
+        ("logs ch", "churn"),
+        ("describe tj/ch", "tj/churn"),
+        ("models show ri", "risk@1"),
+        ("models show risk@", "risk@1"),
+    ):
+        end = time.monotonic() + 60
+        while completed(words) != [name] and time.monotonic() < end:  # a busy machine answers later than a key waits
+            time.sleep(1)
+        assert time.monotonic() < end, words
+    assert len(completed("--context ")) == 1
+    assert completed("get tj ch", Path("/nowhere/config")) == []
 
 
 def test_a_result_without_an_object_has_no_name(user: User) -> None:

@@ -13,6 +13,7 @@ from ultramarine.display.terminal import size_text
 
 from . import datasets
 from .bars import transfer_bar
+from .completing import named
 from .session import DocumentFormat, DocumentOutput, print_document, session_of
 
 if TYPE_CHECKING:
@@ -127,7 +128,14 @@ def rm(
 
 def download(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Name, or KIND/NAME such as sw/churn. Kind: trainingjob.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="Name, or KIND/NAME such as sw/churn. Kind: trainingjob.",
+            autocompletion=named("trainingjob"),
+        ),
+    ],
     folder: Annotated[Path | None, typer.Argument(help="Folder.", show_default="the name of the run")] = None,
     outputs: Annotated[str, typer.Option(metavar="NAME", help="Output.", show_default="all outputs")] = "",
     logs: Annotated[bool, typer.Option("--logs", help="Download the archived logs.")] = False,

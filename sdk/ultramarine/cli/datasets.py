@@ -11,6 +11,7 @@ import typer
 from ultramarine.display.terminal import size_text
 
 from .bars import transfer_bar
+from .completing import versions
 from .session import (
     DocumentFormat,
     DocumentOutput,
@@ -23,7 +24,12 @@ from .session import (
     session_of,
 )
 
-_REFERENCE = Annotated[str, typer.Argument(metavar="DATASET@VERSION", help="Or DATASET@ALIAS, or DATASET@latest.")]
+_REFERENCE = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET@VERSION", help="Or DATASET@ALIAS, or DATASET@latest.", autocompletion=versions("dataset")
+    ),
+]
 
 
 def register(group: typer.Typer) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .bars import transfer_bar
+from .completing import named, versions
 from .session import Format, Output, Session, aligned, session_of
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
     from ultramarine.endpoints import Endpoint
 
-_NAME = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.")]
+_NAME = Annotated[
+    str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.", autocompletion=named("onlineendpoint"))
+]
 _PINNED = Annotated[str, typer.Option("--deployment", help="Deployment to ask, whatever its traffic is.")]
 _KEY = Annotated[
     str, typer.Option("--key", envvar="ULTRAMARINE_KEY", help="Key or token.", show_default="that of the Secret")
@@ -56,7 +59,12 @@ def list_endpoints(context: typer.Context, output: Output = Format.TABLE) -> Non
 @group.command()
 def deploy(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="MODEL, MODEL@VERSION or MODEL@ALIAS, which is followed.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="MODEL, MODEL@VERSION or MODEL@ALIAS, which is followed.", autocompletion=versions("model")
+        ),
+    ],
     name: Annotated[str, typer.Option(help="Name of the endpoint.", show_default="that of the model")] = "",
     deployment: Annotated[
         str, typer.Option(help="Deployment to change; a new one gets no traffic.", show_default="the only one")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from ultramarine_contract.errors import UltramarineError
 
+from .completing import contexts, namespaces
 from .session import Session, echo
 
 _HELP = """Train, register and serve models on Kubernetes.
@@ -65,11 +66,15 @@ def options(
             "--namespace",
             envvar="ULTRAMARINE_NAMESPACE",
             help="Namespace.",
+            autocompletion=namespaces,
             show_default="that of the context",
         ),
     ] = "",
     kube_context: Annotated[
-        str, typer.Option("--context", help="Context of the kubeconfig.", show_default="the current one")
+        str,
+        typer.Option(
+            "--context", help="Context of the kubeconfig.", show_default="the current one", autocompletion=contexts
+        ),
     ] = "",
     kubeconfig: Annotated[
         str, typer.Option("--kubeconfig", help="Kubeconfig file.", show_default="KUBECONFIG, or ~/.kube/config")

@@ -11,6 +11,7 @@ from ultramarine_contract.errors import UltramarineError
 from ultramarine.display.terminal import size_text
 
 from .bars import transfer_bar
+from .completing import named, versions
 from .session import Format, Output, Session, print_list, print_object, session_of
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
     from ultramarine.models import Models
 
-_REFERENCE = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Or MODEL@ALIAS, or MODEL for the newest.")]
+_REFERENCE = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL@VERSION", help="Or MODEL@ALIAS, or MODEL for the newest.", autocompletion=versions("model")
+    ),
+]
 
 group = typer.Typer(no_args_is_help=True, help="Models and their versions.")
 
@@ -31,7 +37,10 @@ def register(app: typer.Typer) -> None:
 @group.command("list")
 def list_models(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="Model whose versions to list.", show_default="all models")] = "",
+    model: Annotated[
+        str,
+        typer.Argument(help="Model whose versions to list.", show_default="all models", autocompletion=named("model")),
+    ] = "",
     output: Output = Format.TABLE,
 ) -> None:
     """List models, or the versions of one model."""

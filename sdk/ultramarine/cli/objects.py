@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .completing import kinds
+from .completing import names as completed_names
 from .session import Format, Output, Session, aligned, print_list, print_object, session_of
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
 
 _KIND = Annotated[
-    str, typer.Argument(help="Kind by any name (tj, trainingjobs, ...), or KIND/NAME.", show_default=False)
+    str,
+    typer.Argument(
+        help="Kind by any name (tj, trainingjobs, ...), or KIND/NAME.", show_default=False, autocompletion=kinds
+    ),
 ]
 
 
@@ -29,7 +34,9 @@ def register(app: typer.Typer) -> None:
 def get(
     context: typer.Context,
     kind: _KIND = "",
-    names: Annotated[list[str] | None, typer.Argument(help="Names.", show_default="all")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names.", show_default="all", autocompletion=completed_names)
+    ] = None,
     output: Output = Format.TABLE,
     selector: Annotated[str, typer.Option("-l", "--selector", help="Labels, as in team=a,stage!=old.")] = "",
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with changes.")] = False,
@@ -183,7 +190,9 @@ def apply(
 def delete(
     context: typer.Context,
     kind: _KIND,
-    names: Annotated[list[str] | None, typer.Argument(help="Names.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names.", show_default=False, autocompletion=completed_names)
+    ] = None,
 ) -> None:
     """Delete objects and what belongs to them, except models that an alias or an endpoint names."""
     from ultramarine.kube.errors import NotFound
@@ -215,9 +224,11 @@ def describe(
     context: typer.Context,
     kind: Annotated[
         str,
-        typer.Argument(help="Kind by any name, KIND/NAME, or a NAME that one object has.", show_default=False),
+        typer.Argument(
+            help="Kind by any name, KIND/NAME, or a NAME that one object has.", show_default=False, autocompletion=kinds
+        ),
     ],
-    name: Annotated[str, typer.Argument(help="Name.", show_default=False)] = "",
+    name: Annotated[str, typer.Argument(help="Name.", show_default=False, autocompletion=completed_names)] = "",
 ) -> None:
     """Explain an object: its state, what happened, why, and what to do."""
     from .describing import describe_object

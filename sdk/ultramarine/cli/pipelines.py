@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from ultramarine_contract.meta import PIPELINE, PIPELINE_RUN
 
+from .completing import named
 from .session import Format, Output, Session, aligned, echo, print_list, print_object, session_of
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
 
-_RUN = Annotated[str, typer.Argument(metavar="RUN", help="Name of the PipelineRun.", show_default=False)]
+_RUN = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="Name of the PipelineRun.", show_default=False, autocompletion=named("pipelinerun")
+    ),
+]
 run = typer.Typer(help="Start pipelines, and look at their runs.", no_args_is_help=True)
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import typer
 from ultramarine_contract.errors import UltramarineError
 
+from .completing import named
 from .session import Format, Output, Session, aligned, print_document, print_object, session_of
 from .submit import run_of
 
@@ -38,7 +39,7 @@ class ManifestFormat(StrEnum):
 @sweep.command()
 def show(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Name of the Sweep.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of the Sweep.", show_default=False, autocompletion=named("sweep"))],
     output: Output = Format.TABLE,
     all: Annotated[bool, typer.Option("--all", "-a", help=f"Show all trials, not the {_MOST_ROWS} best.")] = False,
 ) -> None:
@@ -101,7 +102,9 @@ def _number(value: Any) -> str:
 
 def repro(
     context: typer.Context,
-    job: Annotated[str, typer.Argument(help="Name of the TrainingJob.", show_default=False)],
+    job: Annotated[
+        str, typer.Argument(help="Name of the TrainingJob.", show_default=False, autocompletion=named("trainingjob"))
+    ],
     name: Annotated[str, typer.Option(help="Name of the new job.", show_default="JOB-again")] = "",
     output: Annotated[ManifestFormat, typer.Option("-o", "--output", help="Format.")] = ManifestFormat.YAML,
 ) -> None:

@@ -6,9 +6,12 @@ from typing import Annotated
 
 import typer
 
+from .completing import named
 from .session import Format, Output, session_of
 
-_NAME = Annotated[str, typer.Argument(help="Name of the Schedule.", show_default=False)]
+_NAME = Annotated[
+    str, typer.Argument(help="Name of the Schedule.", show_default=False, autocompletion=named("schedule"))
+]
 
 group = typer.Typer(no_args_is_help=True, help="Schedules, which start runs by themselves.")
 

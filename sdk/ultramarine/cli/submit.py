@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .completing import named
 from .session import Session, echo, session_of
 
 if TYPE_CHECKING:
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
     from ultramarine.runs import Run
     from ultramarine.runs.parts import Part
 
-_RUN = Annotated[str, typer.Argument(metavar="RUN", help="Name, or KIND/NAME such as sw/churn. Kind: trainingjob.")]
+_RUN = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="Name, or KIND/NAME such as sw/churn. Kind: trainingjob.",
+        autocompletion=named("trainingjob"),
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:

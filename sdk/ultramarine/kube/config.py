@@ -103,6 +103,12 @@ class Access:
             self.user["client-key-data"] = status.get("clientKeyData", "")
 
 
+def contexts_of(kubeconfig: str = "") -> dict[str, str]:
+    """Return the namespace of each context; empty if the context names none."""
+    merged: dict[str, Any] = reduce(_merge, (_read(file) for file in _files(kubeconfig)), {})
+    return {entry["name"]: (entry.get("context") or {}).get("namespace", "") for entry in merged.get("contexts", [])}
+
+
 def load(context: str = "", namespace: str = "", kubeconfig: str = "") -> Access:
     """Return the access that kubectl would use: --kubeconfig, KUBECONFIG, ~/.kube/config, then the pod's account.
 
