@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -149,6 +150,44 @@ def test_a_pipeline_with_a_fault_starts_nothing(platform):
     platform.apply(pipeline("faulty", step("clean", CLEAN, job={"nodes": "$(params.rate)"})))
     status = platform.wait("pl", "faulty", lambda s: condition(s, "Accepted").get("status") == "False")
     assert condition(status, "Accepted")["message"] == "step clean: nodes: expected integer, got number"
+
+
+def test_an_input_that_vanishes_before_it_is_read_is_named(platform):
+    """The step fails by the file that is gone: of a dataset's version by DataChanged, of a URI by what is missing."""
+    name, gate, content = "vanishing", "vanishing-gate", b"a,b\n1,2\n"
+    uris = {place: platform.put(f"{name}/{place}-{SALT}.csv", content) for place in ("version", "raw", "gate")}
+    digest = f"sha256:{sha256(content).hexdigest()}"
+
+    def version(dataset: str, uri: str) -> Manifest:
+        spec = {"dataset": dataset, "version": "1", "uri": uri, "digest": digest}
+        return {"kind": "DatasetVersion", "metadata": {"name": f"{dataset}-1"}, "spec": spec}
+
+    def reads(step_name: str, source: Manifest, *after: str) -> Manifest:
+        return step(step_name, "print('read=1')", after=list(after), job={"inputs": {"rows": source}})
+
+    platform.apply(
+        *({"kind": "Dataset", "metadata": {"name": owner}, "spec": {"type": "file"}} for owner in (name, gate)),
+        version(name, uris["version"]),
+    )
+    platform.wait("dset", name, lambda s: s.get("latestReadyVersion") == "1")
+    steps = (
+        reads("hold", {"dataset": f"{gate}@1"}),
+        reads("of-version", {"dataset": f"{name}@1"}, "hold"),
+        reads("of-uri", {"uri": uris["raw"]}, "hold"),
+    )
+    platform.apply(pipeline(name, *steps), run("vanishing-run", name))
+    platform.wait("plr", "vanishing-run", lambda s: "StepsRunning" in str(s))
+    with platform.target.bucket(platform.namespace) as storage:
+        for place in ("version", "raw"):
+            bucket, _, key = uris[place].removeprefix("s3://").partition("/")
+            storage.delete_object(Bucket=bucket, Key=key)
+    platform.apply(version(gate, uris["gate"]))
+    status = ended(platform, "vanishing-run")
+    assert states(status) == {"hold": "Succeeded", "of-version": "Failed", "of-uri": "Failed"}, json.dumps(status)
+    _, of_version, of_uri = status["steps"]
+    assert uris["version"] in of_version["message"]
+    assert platform.status("tj", of_version["child"])["failure"]["reason"] == "DataChanged"
+    assert uris["raw"] in of_uri["message"]
 
 
 def test_a_published_version_is_rolled_out(platform):
