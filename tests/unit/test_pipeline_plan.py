@@ -176,8 +176,23 @@ def test_a_condition_decides_about_a_step():
         "odd": "Failed",
         "rescue": "Running",
     }
-    assert "no loss" in state(plan, "odd")["message"]
+    lacks = "when: step check printed no metric loss (it printed: auc)"
+    remedy = "print loss=0.9 there, or ask has(steps.check.metrics.loss) first"
+    assert state(plan, "odd")["message"] == f"{lacks}; {remedy}"
     assert state(plan, "bad")["message"] == "steps.check.metrics.auc > 0.95 is false"
+
+
+@pytest.mark.parametrize(
+    "when", ["steps.a.metrics.auc > 0.5", "has(steps.b.metrics.auc) || steps['a'].metrics['auc'] > 0.5"]
+)
+def test_a_condition_on_a_metric_of_a_failed_step_names_the_failure(when):
+    """The metric is missing because the step failed; to print it would not help."""
+    story = Story(run_of([step("a"), step("b"), step("gate", when=when)], continueOnStepFailure=True))
+    story.look()
+    story.end("nightly-a", "Failed", metrics={})
+    story.end("nightly-b", metrics={})
+    remedy = 'ask steps.a.state == "Succeeded" first, with &&'
+    assert state(story.look(), "gate")["message"] == f"when: step a has no metric auc: it failed; {remedy}"
 
 
 def test_finally_runs_after_all_whatever_happened():

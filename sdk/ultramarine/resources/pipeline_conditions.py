@@ -6,10 +6,11 @@ Any user of a namespace may write a condition, so it must be cheap: no pattern, 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ultramarine_contract import cel
+from ultramarine_contract.errors import listed
 
 ROOTS = ("params", "steps", "item")
 MAX_DEPTH = 60  # levels of a condition
@@ -55,15 +56,53 @@ def names(expression: str, root: str) -> set[str]:
 
 def holds(expression: str, values: Mapping[str, Any]) -> bool:
     """Return the value of a condition. Raises ConditionError if it has none, or is neither true nor false."""
+    tree = compiled(expression)
     try:
-        value = cel.evaluate(compiled(expression), values)
+        value = cel.evaluate(tree, values)
     except cel.Failure as failure:
-        raise ConditionError(f"it has no value: {failure}") from None
+        missing = (
+            fault
+            for step, name in _metrics(tree)
+            if str(failure) == f"no {name}" and (fault := _missing(step, name, values))
+        )
+        raise ConditionError(next(missing, f"it has no value: {failure}")) from None
     except (cel.Unsupported, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise ConditionError("it has no value; compare values of one type") from None
     if not isinstance(value, bool):
         raise ConditionError(f"it must be true or false, not {value!r:.50}; compare it with a value")
     return value
+
+
+def no_metric(step: str, state: str, name: str, metrics: Collection[str]) -> str:
+    """Return that a step has no such metric, with the remedy."""
+    if state in ("Failed", "Skipped"):
+        why = "it failed" if state == "Failed" else "it was skipped"
+        return f'step {step} has no metric {name}: {why}; ask steps.{step}.state == "Succeeded" first, with &&'
+    printed = f"it printed: {listed(sorted(metrics))}" if metrics else "it printed none"
+    remedy = f"print {name}=0.9 there, or ask has(steps.{step}.metrics.{name}) first"
+    return f"step {step} printed no metric {name} ({printed}); {remedy}"
+
+
+def _metrics(tree: Any) -> Iterator[tuple[str, str]]:
+    """Yield step and name of each metric that a condition reads, without those that it asks for by has()."""
+    match tree:
+        case ("has", _):
+            return
+        case ("field" | "entry", ("field" | "entry", ("field" | "entry", ("name", "steps"), step), field), name):
+            step, field, name = (part[1] if isinstance(part, tuple) else part for part in (step, field, name))
+            if field == "metrics":
+                yield str(step), str(name)
+    for part in tree[1:]:
+        if isinstance(part, tuple):
+            yield from _metrics(part)
+
+
+def _missing(step: str, name: str, values: Mapping[str, Any]) -> str:
+    """Return that a step has no such metric; empty if it has, or if the condition has no such step."""
+    document = values.get("steps", {}).get(step)
+    if document is None or name in document["metrics"]:
+        return ""
+    return no_metric(step, str(document.get("state")), name, document["metrics"])
 
 
 def _depth(tree: cel.Tree) -> int:

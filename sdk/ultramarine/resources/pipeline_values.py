@@ -15,6 +15,7 @@ from ultramarine_contract.partitions import Partition
 from .base import URI_PATTERN
 from .dataset import DATASET_REFERENCE, DatasetPin
 from .pipeline import StepOutput, StepStatus
+from .pipeline_conditions import no_metric
 from .pipeline_keys import identity_of
 from .pipeline_references import Reference, entry, whole
 from .pipeline_steps import Document
@@ -123,8 +124,7 @@ def _identity(part: StepStatus, name: str) -> str:
 
 def _metric(part: StepStatus, name: str) -> float:
     if name not in part.metrics:
-        existing = listed(sorted(part.metrics)) or "none"
-        raise Unresolved(f"step {part.name} has printed no metric {name!r} (it has: {existing})")
+        raise Unresolved(no_metric(part.name, part.state, name, part.metrics))
     return part.metrics[name]
 
 
