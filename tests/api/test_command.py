@@ -336,6 +336,23 @@ def test_apply_refuses_a_schedule_whose_runs_would_be_refused(user: User, api: A
     assert json.loads(user.run("get", "schedules", "-o", "json").stdout)["items"] == []
 
 
+def test_apply_and_plan_warn_of_parameters_that_a_pipeline_refuses(user: User, api: Api) -> None:
+    """The Pipeline of the cluster may change before the Schedule's next run, so the Schedule is applied."""
+    step = {"name": "a", "trainingJob": {"command": ["true"]}}
+    spec: Manifest = {"parameters": {"rate": {"type": "number"}}, "steps": [step]}
+    api.apply({"apiVersion": API_VERSION, "kind": "Pipeline", "metadata": {"name": "churn"}, "spec": spec})
+    template = {"kind": "PipelineRun", "spec": {"pipeline": "churn", "parameters": {"rate": "fast"}}}
+    nightly = {"cron": "0 3 * * *", "template": template}
+    manifest = {"apiVersion": API_VERSION, "kind": "Schedule", "metadata": {"name": "nightly"}, "spec": nightly}
+    (user.folder / "nightly.yaml").write_text(yaml.safe_dump(manifest))
+
+    warning = "Warning: Schedule nightly: spec.template.spec.parameters.rate: expected number, got string"
+    assert warning in user.run("plan", "nightly.yaml").stdout
+    applied = user.run("apply", "nightly.yaml")
+    assert warning in applied.stderr
+    assert "schedules/nightly applied" in applied.stdout
+
+
 def test_delete_goes_on_after_a_missing_name(user: User, api: Api) -> None:
     """The others are deleted, the missing one is named, and the exit code is 1."""
     api.apply(job("a"), job("c"))

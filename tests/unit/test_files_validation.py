@@ -253,3 +253,33 @@ def test_a_schedule_and_its_template_are_checked_at_once(tmp_path: Path) -> None
     template = ["spec.template.spec.command", "spec.template.spec.comand", "spec.template.spec.nodes"]
     assert [field for field in fields if "template" in field] == template
     assert "spec.suspended" in fields
+
+
+def test_what_a_schedule_gives_to_a_pipeline_of_the_same_files_is_checked(tmp_path: Path) -> None:
+    """A run would fail at its time only: unknown, missing and unsuitable parameters are named at their place."""
+    text = dedent("""\
+        apiVersion: ultramarine.dev/v1alpha1
+        kind: Schedule
+        metadata: {name: nightly}
+        spec:
+          cron: "0 3 * * *"
+          template:
+            kind: PipelineRun
+            spec:
+              pipeline: churn
+              parameters: {rate: fast, rat: 1}
+        ---
+        apiVersion: ultramarine.dev/v1alpha1
+        kind: Pipeline
+        metadata: {name: churn}
+        spec:
+          parameters: {rate: {type: number}}
+          steps: [{name: a, trainingJob: {command: ["true"]}}]
+        """)
+    found = problems(tmp_path, text)
+    at = "spec.template.spec.parameters"
+    assert any(f"{at}.rat: the pipeline has no such parameter (it has: rate)" in problem for problem in found)
+    assert any(f"{at}.rate: expected number, got string" in problem for problem in found)
+    assert len(found) == 2
+    assert not problems(tmp_path, text.replace("{rate: fast, rat: 1}", "{rate: 0.5}"))
+    assert not problems(tmp_path, text.replace("metadata: {name: churn}", "metadata: {name: churn, namespace: b}"))

@@ -289,3 +289,31 @@ def test_a_pipeline_that_would_start_itself_is_refused():
     spec = {"kind": "PipelineRun", "spec": {"pipeline": "clean"}}
     with pytest.raises(InvalidSpec, match=r"Pipeline clean, which the template runs.*Remove that trigger"):
         Passes({"pipeline": "clean"}, template=spec).go()
+
+
+def test_a_trigger_whose_object_does_not_exist_is_a_warning():
+    """Accepted stays True, its message names the object, and the object's topic rings the Schedule."""
+    passes = Passes(RAW, {"modelAlias": "churn@champion"}, {"pipeline": "clean"}, {"schedule": "hourly"})
+    passes.go(dataset(""))
+    accepted = condition(passes.made, "Accepted")
+    absent = ("Model churn", "Pipeline clean", "Schedule hourly")
+    assert accepted["status"] == "True"
+    assert accepted["message"] == "; ".join(f"spec.triggers: {name} does not exist yet" for name in absent)
+    passes.go(dataset(""), model(), ours("Pipeline", "clean", {}), other_schedule())
+    assert condition(passes.made, "Accepted").get("message", "") == ""
+
+
+def test_parameters_that_the_pipeline_refuses_are_a_warning():
+    """The Pipeline may change before the next run, which rings the Schedule."""
+    template = {"kind": "PipelineRun", "spec": {"pipeline": "clean", "parameters": {"rate": "fast", "rat": 1}}}
+    step = {"name": "a", "trainingJob": {"command": ["true"]}}
+    clean = ours("Pipeline", "clean", {"parameters": {"rate": {"type": "number"}}, "steps": [step]})
+    passes = Passes(RAW, template=template)
+    passes.go(dataset(""), clean)
+    accepted = condition(passes.made, "Accepted")
+    unknown = "spec.template.spec.parameters.rat: the pipeline has no such parameter (it has: rate)"
+    wrong = "spec.template.spec.parameters.rate: expected number, got string"
+    assert (accepted["status"], accepted["message"]) == ("True", f"{unknown}; {wrong}")
+    assert "pipeline clean" in topics_of(passes.owner.manifest)
+    passes.go(dataset(""))
+    assert condition(passes.made, "Accepted").get("message", "") == ""

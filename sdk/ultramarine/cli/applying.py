@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ultramarine_contract.errors import InvalidSpec
-from ultramarine_contract.meta import ONLINE_ENDPOINT
+from ultramarine_contract.meta import ONLINE_ENDPOINT, PIPELINE, SCHEDULE
 
 if TYPE_CHECKING:
     from ultramarine_contract.meta import Manifest
@@ -44,6 +44,23 @@ def apply_file(
     if not dry_run:
         note(f"{resource.kind} {name} applied. {next_commands(name) if resource == ONLINE_ENDPOINT else ''}".rstrip())
     return made
+
+
+def schedule_warnings(client: Client, manifest: Manifest) -> Iterator[str]:
+    """Yield the faults of what a Schedule gives to a Pipeline of the cluster; the Pipeline may change before a run."""
+    from ultramarine.files.reading import dotted
+    from ultramarine.files.validation import schedule_faults
+    from ultramarine.kube.errors import NotFound
+
+    def pipeline_of(name: str) -> Manifest | None:
+        try:
+            return client.cluster.get(PIPELINE, name)
+        except NotFound:
+            return None
+
+    if manifest["kind"] == SCHEDULE.kind:
+        for fault in schedule_faults(manifest, pipeline_of):
+            yield f"Warning: Schedule {manifest['metadata']['name']}: {dotted(fault.path)}: {fault.message}"
 
 
 def check_kinds(documents: Iterable[Document]) -> None:

@@ -159,7 +159,7 @@ def apply(
     from ultramarine.kube.errors import Rejected
     from ultramarine.storage.uploads import upload_local_paths
 
-    from .applying import check_kinds
+    from .applying import check_kinds, schedule_warnings
     from .bars import transfer_bar
 
     session = session_of(context)
@@ -185,6 +185,9 @@ def apply(
             raise
         suffix = " (dry run)" if dry_run else ""
         typer.echo(f"{client.kinds.of(made).plural}/{made['metadata']['name']} applied{suffix}")
+    for document in documents:  # with the Pipelines of these files
+        for warning in schedule_warnings(client, document.manifest):
+            session.note(warning)
 
 
 def delete(

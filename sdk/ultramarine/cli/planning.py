@@ -47,6 +47,7 @@ def plan(
     from ultramarine.files.reading import load
     from ultramarine.storage.uploads import upload_local_paths
 
+    from .applying import schedule_warnings
     from .forecasting import forecast_of
     from .pipelines import parameters_in
 
@@ -61,6 +62,7 @@ def plan(
             lines = lines_of(outcome)
             if manifest["kind"] == PIPELINE.kind:
                 lines = chain(lines, list(forecast_of(client, manifest, parameters_in(set or []))))
+            lines = chain(lines, list(schedule_warnings(client, manifest)))
         except UltramarineError as error:
             refused = True
             echo(f"{document.subject} would be refused: {error.message}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -50,9 +50,9 @@ class Report:
 
 
 def validate(documents: Iterable[Document]) -> Report:
-    """Validate objects of files, each by itself; two objects of one name are a problem too."""
+    """Validate objects of files, and what Schedules give to Pipelines; two objects of one name are a problem too."""
     report = Report()
-    named: list[Document] = []
+    named, sound = list[Document](), list[Document]()
     for document in documents:
         manifest = document.manifest
         if manifest.keys() == PROJECT or not (document.stated or manifest.keys() >= {"apiVersion", "kind"}):
@@ -63,12 +63,41 @@ def validate(documents: Iterable[Document]) -> Report:
         else:
             report.checked += 1
             folder = Path() if document.file == STDIN else Path(document.file).parent
-            for fault in faults(manifest, folder):
-                report.problems.append(document.problem(fault.path, fault.message, of_name=fault.of_name))
+            wrong = faults(manifest, folder)
+            report.problems += (document.problem(fault.path, fault.message, of_name=fault.of_name) for fault in wrong)
+            sound += [] if wrong else [document]
         named.append(document)
     report.problems += doubles(named)
+    report.problems += _between(sound)
     report.problems.sort()
     return report
+
+
+def schedule_faults(schedule: Manifest, pipeline_of: Callable[[str], Manifest | None]) -> list[Fault]:
+    """Return the faults of what a valid Schedule gives to a Pipeline; `pipeline_of` returns one by name."""
+    from ultramarine.resources.pipeline_checks import template_faults
+    from ultramarine.resources.schedule import RunTemplate
+
+    template = RunTemplate.model_validate(schedule["spec"]["template"])
+    faults = (fault.partition(": ") for fault in template_faults(template, pipeline_of))
+    return [Fault(tuple(field.split(".")), message) for field, _, message in faults]
+
+
+def _between(documents: list[Document]) -> Iterator[Problem]:
+    """Yield the problems of Schedules with Pipelines of the same files."""
+    pipelines: dict[str, dict[str, Manifest]] = {}
+    for manifest in (document.manifest for document in documents):
+        if manifest["kind"] == PIPELINE.kind:
+            pipelines.setdefault(_namespace(manifest), {})[str(manifest["metadata"].get("name"))] = manifest
+    for document in documents:
+        if document.manifest["kind"] == SCHEDULE.kind:
+            pipeline_of = pipelines.get(_namespace(document.manifest), {}).get
+            for fault in schedule_faults(document.manifest, pipeline_of):
+                yield document.problem(fault.path, fault.message)
+
+
+def _namespace(manifest: Manifest) -> str:
+    return str(manifest["metadata"].get("namespace") or "")
 
 
 def faults(manifest: Manifest, folder: Path | None = None) -> list[Fault]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 from ultramarine_contract.errors import InvalidSpec, listed
+from ultramarine_contract.meta import PIPELINE_RUN, Manifest
 
 from . import pipeline_conditions as conditions
 from .pipeline import PipelineParameter, PipelineSpec, Publish, Step
@@ -14,6 +15,7 @@ from .pipeline_conditions import ConditionError
 from .pipeline_references import Place, Reference, filled, references, whole
 from .pipeline_repetition import ForEach
 from .pipeline_steps import document_of, ordered, runnable_of
+from .schedule import RunTemplate
 
 SAMPLE_URI = "s3://bucket/sample/"
 _SAMPLES: dict[str, Any] = {
@@ -49,24 +51,53 @@ _EXPECTED = {
 
 def check(spec: PipelineSpec) -> None:
     """Raise InvalidSpec with the first faults of a pipeline."""
-    if faults := list(dict.fromkeys(pipeline_faults(spec))):
-        raise InvalidSpec("; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else ""))
+    _refuse(dict.fromkeys(pipeline_faults(spec)))
 
 
 def parameter_values(spec: PipelineSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the value of each parameter of a run. Raises InvalidSpec for a missing, unknown or unsuitable value."""
-    if unknown := sorted(given.keys() - spec.parameters.keys()):
+    _refuse(parameter_faults(spec, given))
+    return {name: _as_stored(given.get(name, parameter.default)) for name, parameter in spec.parameters.items()}
+
+
+def parameter_faults(spec: PipelineSpec, given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the faults of a run's parameters: unknown, missing and unsuitable ones."""
+    for name in sorted(given.keys() - spec.parameters.keys()):
         existing = listed(sorted(spec.parameters)) or "none"
-        raise InvalidSpec(f"parameters.{unknown[0]}: the pipeline has no such parameter (it has: {existing})")
-    values: dict[str, Any] = {}
+        yield f"parameters.{name}: the pipeline has no such parameter (it has: {existing})"
     for name, parameter in spec.parameters.items():
         value = _as_stored(given.get(name, parameter.default))
         if value is None:
-            raise InvalidSpec(f"parameters.{name}: expected {parameter.type}, got nothing; set it in spec.parameters")
-        if fault := _value_fault(parameter, value):
-            raise InvalidSpec(f"parameters.{name}: {fault}")
-        values[name] = value
-    return values
+            yield f"parameters.{name}: expected {parameter.type}, got nothing; give it a value"
+        elif fault := _value_fault(parameter, value):
+            yield f"parameters.{name}: {fault}"
+
+
+def check_rerun(spec: PipelineSpec, names: Iterable[str]) -> None:
+    """Raise InvalidSpec if steps to run again do not exist."""
+    steps = {step.name for step in spec.steps}
+    if unknown := sorted(set(names) - steps):
+        raise InvalidSpec(f"spec.rerun.from: no step is named {unknown[0]!r} (steps: {listed(sorted(steps))})")
+
+
+def template_faults(template: RunTemplate, pipeline_of: Callable[[str], Manifest | None]) -> Iterator[str]:
+    """Yield the faults of the parameters that a Schedule gives to a Pipeline; `pipeline_of` returns one by name."""
+    name = template.spec.get("pipeline") if template.kind == PIPELINE_RUN.kind else None
+    pipeline = pipeline_of(str(name)) if name else None
+    if pipeline is None:
+        return
+    try:
+        spec = PipelineSpec.model_validate(pipeline["spec"])
+    except ValidationError:
+        return  # a fault of the Pipeline
+    for fault in parameter_faults(spec, template.spec.get("parameters") or {}):
+        yield f"spec.template.spec.{fault}"
+
+
+def _refuse(faults: Iterable[str]) -> None:
+    """Raise InvalidSpec with the first of the faults, if there are any."""
+    if faults := list(faults):
+        raise InvalidSpec("; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else ""))
 
 
 def _as_stored(value: Any) -> Any:

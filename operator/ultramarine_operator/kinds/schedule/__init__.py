@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ultramarine.resources.schedule import MAX_SCHEDULE_NAME, ScheduleSpec, ScheduleStatus
-from ultramarine_contract.meta import DATASET, MODEL, PIPELINE_RUN, SCHEDULE
+from ultramarine_contract.meta import DATASET, MODEL, PIPELINE, PIPELINE_RUN, SCHEDULE
 
 from ...shared.kind import Column, Kind
 from .plan import plan, questions
@@ -28,8 +28,9 @@ KIND = Kind(
     ),
     plan=plan,
     questions=questions,
-    related=(PIPELINE_RUN,),
+    related=(PIPELINE, PIPELINE_RUN),
     rung_by=(DATASET, MODEL, PIPELINE_RUN, SCHEDULE),
+    rung_by_edits=(PIPELINE,),
     topics=topics_of,
     names=(
         (

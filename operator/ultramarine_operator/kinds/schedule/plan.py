@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 
 from ultramarine.resources.cron import next_time, times_until, zone_of
+from ultramarine.resources.pipeline_checks import template_faults
 from ultramarine.resources.schedule import MAX_ACTIVE, RunReference, ScheduleSpec, ScheduleStatus
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
-from ultramarine_contract.meta import PIPELINE_RUN, Manifest
+from ultramarine_contract.meta import PIPELINE, PIPELINE_RUN, Manifest
 
 from ...runs import SOON
 from ...shared import statuses
@@ -20,7 +21,7 @@ from ...shared.conditions import Condition, find, health, merge, parse_timestamp
 from ...shared.plan import Event, Plan, Seen
 from ...shared.questions import AskAdmission, Question
 from .runs import Run, Schedule, run_at, run_for, run_name, runs_of, surplus
-from .triggers import observe, pending_since, settle
+from .triggers import absent, observe, pending_since, settle
 
 SCHEDULED, RUN_ACTIVE, SUSPENDED, FINISHED = "Scheduled", "RunActive", "Suspended", "Finished"
 AWAITS_EVENT = "AwaitsEvent"
@@ -102,6 +103,14 @@ def _of_template(message: str) -> str:
     """Return the API server's message on a run, with the fields as they are called in the Schedule."""
     _, _, reason = message.partition(" is invalid: ")
     return re.sub(r"(?<![\w.])spec\.", "spec.template.spec.", reason or message)
+
+
+def _warning(schedule: Schedule, seen: Seen) -> str:
+    """Return what would fail now, or start nothing; another object may change it before the next run."""
+    faults = template_faults(schedule.spec.template, lambda name: seen.look(PIPELINE.kind, name))
+    warnings = [*faults, *absent(schedule, seen)]
+    more = [f"and {len(warnings) - SHOWN} more"] if len(warnings) > SHOWN else []
+    return "; ".join(warnings[:SHOWN] + more)
 
 
 # ---- Times
@@ -193,7 +202,7 @@ def _planned(schedule: Schedule, status: ScheduleStatus, runs: list[Run], due: D
             looks.append(timedelta())
     status.next_schedule_time = timestamp(upcoming) if upcoming else None
     state, ready = _state(spec, upcoming, waits, now)
-    conditions = (Condition("Accepted", True, "Valid"), ready, *health(done=True))
+    conditions = (Condition("Accepted", True, "Valid", _warning(schedule, seen)), ready, *health(done=True))
     document = {
         **{name: value for name, value in statuses.dumped(status).items() if value not in ("", [])},
         "observedGeneration": schedule.generation,

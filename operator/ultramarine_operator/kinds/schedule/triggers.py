@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from ultramarine.resources.model import LATEST
 from ultramarine.resources.schedule import MAX_EVENT, ScheduleStatus, Trigger, TriggerStatus
-from ultramarine_contract.meta import DATASET, MODEL, PIPELINE_RUN, SCHEDULE, Manifest
+from ultramarine_contract.meta import DATASET, MODEL, PIPELINE, PIPELINE_RUN, SCHEDULE, Manifest
 
 from ...shared.conditions import parse_timestamp, timestamp
 from ...shared.datasets import topic_of
@@ -17,7 +18,7 @@ SECOND = timedelta(seconds=1)
 
 
 def topics_of(schedule: Manifest) -> frozenset[str]:
-    """Return the topics of a Schedule: its own, and those of the objects that its triggers name."""
+    """Return the topics of a Schedule: its own, its Pipeline's, and those of the objects that its triggers name."""
     topics = {f"schedule {schedule['metadata']['name']}"}
     for trigger in schedule["spec"].get("triggers") or []:
         if dataset := trigger.get("datasetVersion"):
@@ -28,7 +29,27 @@ def topics_of(schedule: Manifest) -> frozenset[str]:
             topics.add(f"pipeline {pipeline}")
         elif other := trigger.get("schedule"):
             topics.add(f"schedule {other}")
+    template = schedule["spec"].get("template") or {}
+    if template.get("kind") == PIPELINE_RUN.kind and (called := (template.get("spec") or {}).get("pipeline")):
+        topics.add(f"pipeline {called}")
     return frozenset(topics)
+
+
+def absent(schedule: Schedule, seen: Seen) -> Iterator[str]:
+    """Yield the objects that triggers name, and that do not exist yet."""
+    for trigger in schedule.spec.triggers:
+        kind, name = next(
+            (kind.kind, str(value).partition("@")[0])
+            for kind, value in (
+                (DATASET, trigger.dataset_version),
+                (MODEL, trigger.model_alias),
+                (PIPELINE, trigger.pipeline),
+                (SCHEDULE, trigger.schedule),
+            )
+            if value
+        )
+        if seen.look(kind, name) is None:
+            yield f"spec.triggers: {kind} {name} does not exist yet"
 
 
 def settle(status: ScheduleStatus, runs: list[Run]) -> tuple[Run, str] | None:
