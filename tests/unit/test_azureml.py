@@ -847,3 +847,37 @@ def test_any_bytes_convert_or_are_refused(content):
         files = convert([Path(folder, "file.yml")]).files
     assert files
     assert all(file.refusal or file.objects for file in files)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("command: ls\ncode: .\ncommand: cat\n", "line 3: command stands twice, first in line 1. Remove one"),
+        ("command: ls\ninputs: {rate: 1, rate: 2}\n", "line 2: rate stands twice, first in line 2"),
+        ('{"command": "ls",\n"jobs": [{"a": 1,\n"a": 2}]}', "line 3: a stands twice, first in line 2"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path, text, words):
+    """The refusal names both lines; Azure would take the last one."""
+    (tmp_path / "job.yml").write_text(text)
+    (file,) = convert([tmp_path / "job.yml"]).files
+
+    assert words in file.refusal
+    with pytest.raises(UltramarineError, match="stands twice"):
+        composing.manifests_of(tmp_path / "job.yml", composing.NONE, print, lambda: "s3://b/n")
+
+
+def test_a_merged_key_may_be_replaced(tmp_path):
+    """Keys of an anchor are no second ones, also if they are merged again."""
+    text = """
+type: command
+command: echo ${{inputs.a}} ${{inputs.b}}
+environment_variables: &first {a: one, b: one}
+inputs: &second {<<: *first, b: two, a: two}
+tags: {<<: *second, a: three}
+"""
+    conversion = of_text(tmp_path, text)
+
+    spec = conversion.manifests[0]["spec"]
+    assert spec["parameters"] == {"a": "two", "b": "two"}
+    assert spec["env"] == [{"name": "a", "value": "one"}, {"name": "b", "value": "one"}]

@@ -18,6 +18,7 @@ MAX_VALUES = 50_000  # aliases can expand a short file without end
 SUFFIXES = (".yml", ".yaml", ".json")
 # Placeholders that Azure's own examples fill in by sed. In YAML the braces would begin a mapping.
 _PLACEHOLDER = re.compile(r"(?<![$\w{])\{\{\s*([A-Za-z_][\w.-]*)\s*\}\}")
+_MERGE = "tag:yaml.org,2002:merge"
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # no manifest can have them
 _BOOLEANS = {"true": True, "false": False}
 
@@ -126,6 +127,7 @@ def _cause(error: yaml.YAMLError) -> str:
 
 def _values(root: yaml.Node) -> tuple[Any, dict[FieldPath, int]]:
     """Return the values below a node, and the line of each field. Raises Unreadable for what is not a tree."""
+    _check_keys(root)
     lines: dict[FieldPath, int] = {}
     merger = yaml.SafeLoader("")
 
@@ -149,6 +151,29 @@ def _values(root: yaml.Node) -> tuple[Any, dict[FieldPath, int]]:
         return below[-1], value(child, below)
 
     return value(root, ()), lines
+
+
+def _check_keys(root: yaml.Node) -> None:
+    """Raise Unreadable for a key that stands twice in a mapping; Azure would take the last one in silence."""
+    nodes: list[yaml.Node] = [root]
+    seen: set[int] = set()
+    for node in nodes:
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))
+        if not isinstance(node, yaml.MappingNode):
+            nodes += node.value
+            continue
+        former: dict[str, int] = {}
+        for key, child in node.value:
+            nodes.append(child)
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            line, name = key.start_mark.line + 1, key.value
+            if name in former:
+                problem = f"line {line}: {name[:40]} stands twice, first in line {former[name]}"
+                raise Unreadable(f"is ambiguous: {problem}. Remove one of the two")
+            former[name] = line
 
 
 def _scalar(node: yaml.Node) -> str | int | float | bool | None:
