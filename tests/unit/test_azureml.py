@@ -343,12 +343,35 @@ def test_compute_targets_map_by_the_project_file(tmp_path):
     (tmp_path / "ultramarine.yaml").write_text(yaml.safe_dump_all([manifest, table]))
     assert composing.read_manifests(tmp_path / "ultramarine.yaml") == [manifest]
     (tmp_path / "job.yml").write_text("{type: command, command: nvidia-smi, compute: 'azureml:gpu'}")
-    conversion = checked(convert([tmp_path / "job.yml"], computes=read_table(tmp_path)))
+    conversion = checked(convert([tmp_path]))
 
     (manifest,) = conversion.manifests
     assert manifest["spec"]["podTemplate"] == {"nodeSelector": {"gpu": "a100"}}
     assert manifest["spec"]["resources"] == {"limits": {"nvidia.com/gpu": 1}}
     assert conversion.losses == []
+
+
+def test_each_file_has_the_table_of_its_own_project(tmp_path, monkeypatch):
+    """The nearest table counts, past an ultramarine.yaml without one; the working folder's has the remaining names."""
+    places = {"here": ("big", "gpu"), "one": ("gpu",), "two": ("gpu",)}
+    for folder, names in places.items():
+        (tmp_path / folder / "jobs").mkdir(parents=True)
+        table = {name: {"nodeSelector": {"pool": folder}} for name in names}
+        (tmp_path / folder / "ultramarine.yaml").write_text(yaml.safe_dump({"compute": table}))
+        (tmp_path / folder / "jobs/ultramarine.yaml").write_text("kind: TrainingJob")
+        for name in ("gpu", "big"):
+            text = f"{{type: command, name: {folder}-{name}, command: ls, compute: 'azureml:{name}'}}"
+            (tmp_path / folder / f"jobs/{name}.yml").write_text(text)
+    monkeypatch.chdir(tmp_path / "here")
+    result = CliRunner().invoke(app, ["convert", "azureml", "../one", "../two", "-o", "out"])
+
+    assert result.exit_code == 0, result.output
+    pools = {
+        manifest["metadata"]["name"]: manifest["spec"]["podTemplate"]["nodeSelector"]["pool"]
+        for manifest in (yaml.safe_load(file.read_text()) for file in Path("out").iterdir())
+    }
+    assert pools == {"one-gpu": "one", "two-gpu": "two", "one-big": "here", "two-big": "here"}
+    assert "Not converted: ../one/ultramarine.yaml" not in result.output
 
 
 @pytest.mark.parametrize(

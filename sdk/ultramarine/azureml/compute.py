@@ -31,14 +31,15 @@ class Compute:
 
 
 def read_table(folder: Path) -> dict[str, Compute]:
-    """Return the table of the nearest ultramarine.yaml at or above a folder; empty without one. Raises InvalidSpec."""
+    """Return the table of the nearest ultramarine.yaml with one, at or above a folder. Raises InvalidSpec."""
     for parent in (folder.resolve(), *folder.resolve().parents):
-        if (parent / PROJECT_FILE).is_file():
-            return _table(parent / PROJECT_FILE)
+        if (parent / PROJECT_FILE).is_file() and (table := _table(parent / PROJECT_FILE)) is not None:
+            return table
     return {}
 
 
-def _table(path: Path) -> dict[str, Compute]:
+def _table(path: Path) -> dict[str, Compute] | None:
+    """Return the table of a file; None if it has none."""
     import yaml
 
     from ultramarine.resources.base import Resources
@@ -50,10 +51,12 @@ def _table(path: Path) -> dict[str, Compute]:
         raise InvalidSpec(f"{path} cannot be read: {error}. Correct the file.") from error
     own = [document for document in documents if isinstance(document, dict) and "kind" not in document]
     table = next((document["compute"] for document in own if "compute" in document), None)
-    if table is not None and not isinstance(table, dict):
+    if table is None:
+        return None
+    if not isinstance(table, dict):
         raise InvalidSpec(f"compute in {path} is not a mapping. Write a name with nodeSelector or resources below it.")
     computes: dict[str, Compute] = {}
-    for name, entry in (table or {}).items():
+    for name, entry in table.items():
         entry = {} if entry is None else entry
         if not isinstance(entry, dict) or not set(entry) <= set(KEYS):
             raise InvalidSpec(f"compute.{name} in {path} has other fields than {', '.join(KEYS)}. Remove them.")

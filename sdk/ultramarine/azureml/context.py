@@ -13,7 +13,7 @@ from typing import Any
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import API_VERSION, Manifest
 
-from ultramarine.azureml.compute import Compute
+from ultramarine.azureml.compute import Compute, read_table
 from ultramarine.azureml.fields import Fields
 from ultramarine.azureml.reading import Document, read
 from ultramarine.azureml.report import Loss, Place, Upload, UploadKind
@@ -94,6 +94,7 @@ class Context:
     imported: dict[tuple[str, ...], Any] = field(default_factory=dict)  # models by name, version and path
     beside: list[tuple[Document, str]] = field(default_factory=list)  # not named, and their schemas
     parts: dict[Path, set[Path]] = field(default_factory=dict)  # files that other files read, with these
+    tables: dict[Path, Mapping[str, Compute]] = field(default_factory=dict)  # of compute targets, by folder
 
     def fields(self, document: Document) -> Fields:
         return Fields(document, self.losses)
@@ -104,6 +105,13 @@ class Context:
             {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, **(metadata or {})}, "spec": spec}
         )
         self.note(document, f"{kind}/{name}")
+
+    def computes_of(self, fields: Fields) -> Mapping[str, Compute]:
+        """Return what stands for compute targets in a file: by the table of its project before the given one."""
+        folder = fields.document.file.parent
+        if folder not in self.tables:
+            self.tables[folder] = {**self.computes, **read_table(folder)}
+        return self.tables[folder]
 
     def of_kind(self, kind: str) -> list[Manifest]:
         """Return the manifests of a kind so far."""

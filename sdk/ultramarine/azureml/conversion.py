@@ -12,7 +12,7 @@ from typing import Any
 
 from ultramarine_contract.errors import InvalidSpec
 
-from ultramarine.azureml.compute import Compute
+from ultramarine.azureml.compute import PROJECT_FILE, Compute
 from ultramarine.azureml.context import Asset, Context, Refused
 from ultramarine.azureml.data import define_data, define_datastore, reference
 from ultramarine.azureml.endpoints import convert_group, grouped
@@ -63,7 +63,8 @@ def convert(
 
     Other faults are refusals of files. Assets that a named file refers to are also read from the files beside it.
 
-    Uploads go below `location`, such as s3://ultramarine/team-a. `computes` has what stands for compute targets.
+    Uploads go below `location`, such as s3://ultramarine/team-a. `computes` has what stands for compute targets that
+    the project of a file does not list.
     """
     if not re.fullmatch(URI_PATTERN, f"{location.rstrip('/')}/"):
         raise InvalidSpec(f"location {location} is not a folder of a bucket. Write s3://BUCKET/FOLDER.")
@@ -78,6 +79,8 @@ def convert(
             outcomes.append(ConvertedFile(shown(path), "", refusal=error.message))
             continue
         for document in read_documents:
+            if path.name == PROJECT_FILE and document.value.keys() == {"compute"}:
+                continue
             schema = schema_of(document.value)
             if is_named or path.suffix.lower() != ".json" or schema in CONVERTED:
                 outcomes.append((document, schema))

@@ -184,7 +184,7 @@ def _scale(fields: Fields, deployment: Manifest) -> None:
 
 def _place(context: Context, fields: Fields, deployment: Manifest) -> None:
     own = container_resources(fields.section("resources")) or _early_resources(fields.section("resource_requirements"))
-    compute = compute_of(fields, context.computes, fields)
+    compute = compute_of(fields, context.computes_of(fields), fields)
     resources: dict[str, Any] = own or dict(compute.resources)
     if "autoscale" in deployment and not any("cpu" in resources.get(part, {}) for part in ("requests", "limits")):
         resources["requests"] = {**resources.get("requests", {}), "cpu": "500m"}

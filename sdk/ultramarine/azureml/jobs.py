@@ -241,7 +241,8 @@ def _distribute(spec: Manifest, fields: Fields, outer: Fields) -> None:
 def _place(context: Context, spec: Manifest, fields: Fields, outer: Fields) -> None:
     """Set resources, and what concerns the pods."""
     resources = _owner(fields, outer, "resources").section("resources")
-    compute = compute_of(_owner(fields, outer, "compute"), context.computes, resources)
+    place = _owner(fields, outer, "compute")
+    compute = compute_of(place, context.computes_of(place), resources)
     pod_template: dict[str, Any] = dict(compute.pod_template)
     if memory := shared_memory(resources):
         pod_template["sharedMemory"] = memory

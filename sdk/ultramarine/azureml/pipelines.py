@@ -210,9 +210,8 @@ def pipeline_spec(context: Context, fields: Fields) -> tuple[Manifest, Manifest]
     """Return the spec of a pipeline, and fields of its run. Raises Refused for a step without a counterpart."""
     settings = fields.section("settings")
     place = settings if "default_compute" in settings else fields
-    compute = compute_of(
-        place, context.computes, fields.section("resources"), "default_compute" if place is settings else "compute"
-    )
+    key = "default_compute" if place is settings else "compute"
+    compute = compute_of(place, context.computes_of(place), fields.section("resources"), key)
     steps = Steps(context, compute, resolve(context, settings).reference)
     component = component_of(context, fields, "component")
     owner = component or fields

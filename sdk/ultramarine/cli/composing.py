@@ -105,7 +105,7 @@ def azureml_conversion(file: Path, note: Callable[[str], None], prefix: Callable
 
     if not is_azureml(file):
         return None
-    conversion = convert([file], prefix(), read_table(file.parent))
+    conversion = convert([file], prefix(), read_table(Path.cwd()))
     for converted in conversion.files:
         if converted.refusal:
             raise InvalidSpec(f"{converted.file} {converted.refusal}.")

@@ -42,7 +42,8 @@ def azureml(
 ) -> None:
     """Convert Azure ML files to manifests, and say what is lost. No cluster is needed.
 
-    The table `compute:` of the nearest ultramarine.yaml maps compute targets to node selectors and resources.
+    The table `compute:` of the ultramarine.yaml nearest to a file maps compute targets to node selectors and resources.
+    Names that it lacks come from the one nearest to the working folder.
     """
     from ultramarine.azureml import convert, inlined, read_table
 
