@@ -139,11 +139,13 @@ class DesiredState:
         assignments = {}
         for endpoint in endpoints.values():
             around = endpoint.routed_around
+            holding = {deployment.service for deployment in endpoint.routes.deployments if deployment.hold}
             for cluster, (service, port) in endpoint.pools.items():
                 if self.seen.slices is not None:
                     # Envoy must route around a cluster or hold its requests before the cluster loses its last pod.
                     keep = cluster in around and self.accepted.get(endpoint.name) != endpoint
-                    assignments[cluster] = self._assignment(cluster, service, port, keep=keep)
+                    pods = self._pods(service, port, hold=service in holding)
+                    assignments[cluster] = self._assignment(cluster, pods, keep=keep)
                 elif cluster in kept_addresses:
                     assignments[cluster] = kept_addresses[cluster]
         self.assigned = {name: made for name, made in self.assigned.items() if name in assignments}
@@ -209,13 +211,15 @@ class DesiredState:
 
     def _without_pods(self, routes: EndpointRoutes, *, hold: bool) -> frozenset[str]:
         """Return the deployments without an address, among those that hold requests or among the others."""
-        slices = self.seen.slices or {}
         return frozenset(
             deployment.name
             for deployment in routes.deployments
             if deployment.hold == hold
-            and not all(addresses(slices.get(deployment.service, {}).values(), port) for port in deployment.protocols)
+            and not all(self._pods(deployment.service, port, hold=hold) for port in deployment.protocols)
         )
+
+    def _pods(self, service: str, port: str, *, hold: bool) -> tuple[Address, ...]:
+        return addresses((self.seen.slices or {}).get(service, {}).values(), port, hold=hold)
 
     def _secrets(self, routes: EndpointRoutes) -> Secrets:
         digests: dict[str, str] = {}
@@ -247,8 +251,7 @@ class DesiredState:
             raise _SecretUnread(f"Secret {name} was not read yet. Wait, or see the log of the gateway's agent")
         return data
 
-    def _assignment(self, cluster: str, service: str, port: str, *, keep: bool) -> Resource:
-        pods = addresses((self.seen.slices or {}).get(service, {}).values(), port)
+    def _assignment(self, cluster: str, pods: tuple[Address, ...], *, keep: bool) -> Resource:
         made = self.assigned.get(cluster)
         self._leaving.discard(cluster)
         if made is not None and keep and not pods:

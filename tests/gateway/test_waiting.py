@@ -135,6 +135,26 @@ async def test_pods_come_and_go_and_no_request_fails(gateway: Gateway, client: C
     assert sum(map(len, codes)) > 200
 
 
+async def test_requests_wait_while_the_last_pod_leaves(gateway: Gateway, client: ClientSession) -> None:
+    """A pod that ends counts as serving until it is gone, though it listens no more: requests wait for the next one."""
+    port = free_port()
+    async with pods("old", "new") as (old, new), answering(gateway) as address:
+        gateway.serve("churn-blue", old)
+        await gateway.use(routes(port, deployment("blue", 100, protocols=BOTH, hold=True)))
+        assert await who_answers(client, port, 5) == {"old": 5}
+
+        gateway.serve("churn-blue", old, ready=False, serving=True, terminating=True)
+        await eventually(
+            "Envoy lets the pod go", lambda: _settled(gateway) and not gateway.agent.pods("churn/blue/http")
+        )
+        await old.stop()
+        asked = [asyncio.create_task(ask(client, port)) for _ in range(5)]
+        await figures(address, lambda seen: seen["blue"].waiting == 5)
+
+        gateway.serve("churn-blue", new)
+        assert [(code, body.get("pod")) for code, body in await asyncio.gather(*asked)] == [(200, "new")] * 5
+
+
 async def test_only_who_is_to_hold_holds(gateway: Gateway, client: ClientSession) -> None:
     """Another deployment without pods, and health, are answered at once; with pods Envoy does not ask the agent."""
     port = free_port()

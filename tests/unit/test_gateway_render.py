@@ -166,13 +166,14 @@ def test_only_ready_pods_take_requests() -> None:
 
 
 def test_the_last_pods_serve_while_they_leave() -> None:
-    """If all pods are terminating, those that still serve take the requests."""
+    """If all pods are terminating, those that still serve take the requests, unless requests wait for the next pod."""
     leaving = _slice(
         ("10.0.0.1", {"ready": False, "serving": True, "terminating": True}),
         ("10.0.0.2", {"ready": False, "serving": False}),
     )
 
     assert addresses([leaving, {"ports": None, "endpoints": None}], "http") == (("10.0.0.1", 8080),)
+    assert addresses([leaving], "http", hold=True) == ()
 
 
 class Envoy:

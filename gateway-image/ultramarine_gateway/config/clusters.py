@@ -118,10 +118,11 @@ def _by_tls(name: str, authority: str, alpn: str) -> Document:
     return {"transport_socket": {"name": "tls", "typed_config": context}}
 
 
-def addresses(slices: Iterable[Any], port: str) -> tuple[Address, ...]:
+def addresses(slices: Iterable[Any], port: str, *, hold: bool = False) -> tuple[Address, ...]:
     """Return the sorted addresses at the port of that name: of ready pods, otherwise of terminating pods that serve.
 
-    So a terminating pod gets no new request while another pod can take it.
+    So a terminating pod gets no new request while another pod can take it, or if requests wait for one (`hold`): a
+    terminating pod counts as serving until it has ended, though it accepts no more connections.
     """
     ready: set[Address] = set()
     serving: set[Address] = set()
@@ -133,7 +134,7 @@ def addresses(slices: Iterable[Any], port: str) -> tuple[Address, ...]:
                 for number in filter(None, numbers):
                     if conditions.get("ready") is not False and not conditions.get("terminating"):
                         ready.add((address, number))
-                    elif conditions.get("serving"):
+                    elif conditions.get("serving") and not hold:
                         serving.add((address, number))
     return tuple(sorted(ready or serving))
 
