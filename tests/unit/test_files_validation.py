@@ -7,6 +7,7 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
+import yaml
 from ultramarine.files.reading import read
 from ultramarine.files.schemas import Kind, items, kinds
 from ultramarine.files.validation import Report, validate
@@ -283,3 +284,30 @@ def test_what_a_schedule_gives_to_a_pipeline_of_the_same_files_is_checked(tmp_pa
     assert len(found) == 2
     assert not problems(tmp_path, text.replace("{rate: fast, rat: 1}", "{rate: 0.5}"))
     assert not problems(tmp_path, text.replace("metadata: {name: churn}", "metadata: {name: churn, namespace: b}"))
+
+
+HEAD_OF_DATASET = {"apiVersion": "ultramarine.dev/v1alpha1", "kind": "Dataset", "metadata": {"name": "orders"}}
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("DELETE FROM orders", "must be one SELECT that only reads, and begins with DELETE"),
+        ("-- all\nselect 1; drop table orders", "has a second statement after the semicolon"),
+        ("/* ; */ (SELECT ';' AS \";\" FROM orders -- ;\n);\n", ""),
+        ("WITH a AS (SELECT $$;$$) TABLE a", ""),
+        (r"SELECT E'\';' FROM orders", ""),
+    ],
+)
+def test_a_query_that_writes_is_named(tmp_path: Path, query: str, words: str) -> None:
+    """Semicolons in texts, names and comments end no statement."""
+    sql = {"uri": "s3://lake/crm.sqlite", "query": query}
+    spec = {"type": "table", "source": {"sql": sql}}
+    manifest = {
+        "apiVersion": "ultramarine.dev/v1alpha1",
+        "kind": "Dataset",
+        "metadata": {"name": "orders"},
+        "spec": spec,
+    }
+    found = problems(tmp_path, yaml.safe_dump(manifest))
+    assert (words in found[0] and "spec.source.sql.query" in found[0]) if words else not found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
+from ultramarine_contract.sql import query_fault
 
 from .base import (
     IMMUTABLE,
@@ -65,6 +66,14 @@ class SqlSource(Schema):
         max_length=MAX_QUERY,
         description="One SELECT statement. It runs in a read-only transaction.",
     )
+
+    @field_validator("query")
+    @classmethod
+    def _reads(cls, query: str) -> str:
+        if fault := query_fault(query):
+            raise ValueError(fault)
+        return query
+
     partition_by: ColumnName | None = Field(
         default=None, description="Column of the result whose values become folders, as COLUMN=VALUE. Default: none."
     )

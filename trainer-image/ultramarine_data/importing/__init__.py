@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ultramarine_contract.dataset_records import SUMMARY_NAME, ImportSummary, ImportTask
+from ultramarine_contract.sql import query_fault
 
 from ultramarine_data.errors import DataError
 
@@ -15,6 +16,8 @@ def import_data(task: ImportTask, inputs: Path, data: Path, facts: Path) -> None
     """Fill `data` with the files of a version, and `facts` with the summary; without a change `data` stays empty."""
     data.mkdir(parents=True, exist_ok=True)
     facts.mkdir(parents=True, exist_ok=True)
+    if fault := query_fault(task.query):
+        raise DataError(f"source.sql.query {fault}")
     summary = _work(task)(task, inputs, data)
     if summary.changed and not any(data.iterdir()):
         raise DataError("the source has no files, so there is nothing to import")

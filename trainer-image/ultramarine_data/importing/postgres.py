@@ -69,7 +69,7 @@ def read(task: ImportTask, _: Path, data: Path) -> ImportSummary:
         message = f"the connection to the database broke, or it stopped answering: {error}; check that it runs"
         raise DataError(message, transient=True) from error
     except asyncpg.PostgresError as error:
-        raise DataError(f"source.sql.query: {error}; correct the query: it must be one SELECT") from error
+        raise DataError(f"source.sql.query: {error}; correct the query") from error
 
 
 async def _read(task: ImportTask, address: str, data: Path) -> ImportSummary:

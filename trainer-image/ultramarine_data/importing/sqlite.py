@@ -48,7 +48,7 @@ def read(task: ImportTask, inputs: Path, data: Path) -> ImportSummary:
     except sqlite3.Error as error:
         if time.monotonic() > end:
             raise DataError(f"the query took longer than source.sql.timeoutSeconds={task.timeout_seconds}") from error
-        raise DataError(f"source.sql.query: {error}; correct the query: it must be one SELECT") from error
+        raise DataError(f"source.sql.query: {error}; correct the query") from error
     finally:
         connection.close()
 
