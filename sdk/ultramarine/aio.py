@@ -139,7 +139,7 @@ class AsyncRun(Generic[R]):
         return await in_thread(lambda: self.sync.mlflow_runs)
 
     async def download(self, output: str, folder: str | Path = "") -> Path:
-        """Fetch an output into a folder, by default ./NAME, and return it. Raises KeyError without the output."""
+        """Fetch an output into a folder, by default ./NAME, and return it. Raises OutputNotFound."""
         return await in_thread(lambda: self.sync.outputs[output].download(folder))
 
     async def wait(self, timeout: float | None = None) -> Self:

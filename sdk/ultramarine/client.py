@@ -10,7 +10,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, overload
 
-from ultramarine_contract.errors import UltramarineError, listed
+from ultramarine_contract.errors import InvalidSpec, UltramarineError, listed
 from ultramarine_contract.meta import API_VERSION, ONLINE_ENDPOINT, SWEEP, Manifest, Resource
 
 from .kinds import Kinds, UnknownKind
@@ -253,5 +253,12 @@ class Client:
 
 
 def as_manifest(manifest: Manifest | Object) -> Manifest:
-    """Return a copy of a manifest, or the manifest of a typed object."""
-    return copy.deepcopy(dict(manifest)) if isinstance(manifest, Mapping) else manifest.manifest()
+    """Return a copy of a manifest, or the manifest of a typed object. Raises InvalidSpec for a path or a text."""
+    if isinstance(manifest, Mapping):
+        return copy.deepcopy(dict(manifest))
+    if not hasattr(manifest, "manifest"):
+        raise InvalidSpec(
+            f"expected a manifest or a typed object, not {manifest!r}. Read a file by"
+            " ultramarine.TrainingJob.from_yaml(Path(FILE)), or run `ultramarine submit FILE`."
+        )
+    return manifest.manifest()

@@ -6,10 +6,12 @@ from ultramarine_contract.errors import InvalidSpec, StorageError, UltramarineEr
 
 from .datasets import NotUsable
 from .endpoints import NotReady
+from .kinds import UnknownKind
 from .kube.config import NoAccess
 from .kube.errors import Exists, Forbidden, NotFound, Rejected
 from .kube.platform import NoPlatform
 from .models import InUse
+from .results import OutputNotFound
 from .runs import RunFailed
 from .serving.route import EndpointError
 from .serving.signature import DataInvalid
@@ -31,9 +33,11 @@ __all__ = [
     "NotFound",
     "NotReady",
     "NotUsable",
+    "OutputNotFound",
     "Rejected",
     "RemoteNotFound",
     "RunFailed",
     "StorageError",
     "UltramarineError",
+    "UnknownKind",
 ]

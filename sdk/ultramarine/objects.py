@@ -7,6 +7,8 @@ ultramarine.resources, or a dict of the same fields. Names may be written as in 
 from __future__ import annotations
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
@@ -112,7 +114,11 @@ class Object(Schema):
         except SyntaxFault as fault:
             where = f"{source}:" if isinstance(source, Path) else "line "
             raise InvalidSpec(f"{where}{fault.place.line}: {fault.message}") from None
-        if len(documents) != 1 or not isinstance(documents[0], dict):
+        if not isinstance(source, Path) and len(documents) == 1 and isinstance(documents[0], str):
+            raise InvalidSpec(f"{text[:100]!r} is not a manifest. Write from_yaml(Path(FILE)) to read a file.")
+        if len(documents) == 1 and not isinstance(documents[0], dict):
+            raise InvalidSpec("expected a manifest, which begins with fields such as kind. Correct the file.")
+        if len(documents) != 1:
             raise InvalidSpec(f"expected one manifest, not {len(documents)}. Split the file.")
         if isinstance(source, Path):
             _anchor(documents[0], source.parent)
@@ -263,11 +269,21 @@ def _problems(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
             case "string_pattern_mismatch":
                 pattern = entry["ctx"]["pattern"]
                 text = _says(_model_at(model, place[:-1]).model_json_schema(), pattern) or f"must match {pattern}"
+            case "list_type" if isinstance(entry["input"], str):
+                text = f"must be a list, such as {_words(entry['input'][:200])}"
             case _:
                 text = entry["msg"][:1].lower() + entry["msg"][1:]
         lines.setdefault(path, text)
     for path, text in lines.items():
         yield f"{path}: {text}"
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a command, or the command of a shell if only a shell can read the text."""
+    try:
+        return ["sh", "-c", text] if re.search(r"[|&;<>`*?\n]", text) else shlex.split(text)
+    except ValueError:
+        return ["sh", "-c", text]
 
 
 def _anchor(value: Any, folder: Path) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ultramarine_contract.common import LOGS_NAME, METRICS_NAME
 from ultramarine_contract.errors import StorageError, UltramarineError
 
+from .suggestions import suggest
+
 if TYPE_CHECKING:
     from ultramarine_contract.storage import Storage
 
@@ -45,9 +47,24 @@ class Output:
         return into
 
 
-def outputs_of(storage: Callable[[], Storage], status: Row) -> dict[str, Output]:
+class OutputNotFound(UltramarineError, KeyError):
+    """The run has no output of this name."""
+
+    reason = "OutputNotFound"
+    __str__ = UltramarineError.__str__  # that of KeyError quotes the message
+
+
+class Outputs(dict[str, Output]):
+    """Outputs of a run by name."""
+
+    def __missing__(self, name: str) -> Output:
+        existing = f"Outputs: {', '.join(self)}." if self else "A run has outputs once it has succeeded."
+        raise OutputNotFound(f"the run has no output {name}. {suggest(name, self, existing)}")
+
+
+def outputs_of(storage: Callable[[], Storage], status: Row) -> Outputs:
     """Return the outputs in the status of a TrainingJob, by name."""
-    return {
+    outputs = {
         name: Output(
             name,
             output["uri"],
@@ -59,6 +76,7 @@ def outputs_of(storage: Callable[[], Storage], status: Row) -> dict[str, Output]
         )
         for name, output in (status.get("outputs") or {}).items()
     }
+    return Outputs(outputs)
 
 
 def table(rows: list[Row], columns: Iterable[str]) -> Any:

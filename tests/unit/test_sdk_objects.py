@@ -11,8 +11,10 @@ import ultramarine
 import yaml
 from materials import MATERIALS
 from ultramarine import errors
+from ultramarine.client import as_manifest
 from ultramarine.objects import Object
 from ultramarine.resources.base import Resources
+from ultramarine.results import outputs_of
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_operator.kinds import KINDS
 
@@ -139,6 +141,44 @@ def test_a_text_without_one_manifest_is_refused(text: str) -> None:
     """YAML with a fault, without a manifest or with two is an InvalidSpec."""
     with pytest.raises(InvalidSpec):
         ultramarine.TrainingJob.from_yaml(text)
+
+
+@pytest.mark.parametrize(("text", "remedy"), [("bad2.yaml", r"from_yaml\(Path\(FILE\)\)"), ("- 1", "such as kind")])
+def test_a_text_that_is_no_manifest_has_a_remedy(text: str, remedy: str) -> None:
+    """The name of a file is taken for a text; the message says how to read the file."""
+    with pytest.raises(InvalidSpec, match=remedy):
+        ultramarine.TrainingJob.from_yaml(text)
+
+
+def test_the_client_takes_no_path() -> None:
+    """A path is neither a manifest nor an object; the message says how to read it."""
+    with pytest.raises(InvalidSpec, match=r"not 'az/job.yml'. Read a file by .* or run `ultramarine submit FILE`"):
+        as_manifest("az/job.yml")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [
+        ("python train.py --lr 1", "['python', 'train.py', '--lr', '1']"),
+        ("python a.py && python b.py", "['sh', '-c', 'python a.py && python b.py']"),
+        ("echo it's", """['sh', '-c', "echo it's"]"""),
+    ],
+)
+def test_a_command_as_a_text_names_the_list(command: str, remedy: str) -> None:
+    """The message has the list to write."""
+    with pytest.raises(InvalidSpec, match=re.escape(f"command: must be a list, such as {remedy}")):
+        ultramarine.TrainingJob(command=command)
+
+
+def test_a_missing_output_names_the_others() -> None:
+    """The error is a KeyError, too, as before."""
+    outputs = outputs_of(lambda: None, {"outputs": {"model": {"uri": "s3://b/m"}}})  # type: ignore[arg-type,return-value]
+
+    with pytest.raises(errors.OutputNotFound, match=r"^the run has no output modl\. Did you mean model"):
+        outputs["modl"]
+    with pytest.raises(KeyError, match="Outputs: model"):
+        outputs["x"]
+    assert outputs.get("x") is None
 
 
 def test_a_notebook_shows_the_manifest() -> None:

@@ -90,7 +90,7 @@ class Run:
 
     @property
     def outputs(self) -> dict[str, Output]:
-        """Uploaded outputs by name; empty before the end."""
+        """Uploaded outputs by name; empty before the end. A wrong name raises OutputNotFound, which is a KeyError."""
         return outputs_of(lambda: self.client.storage, self.status)
 
     @property
