@@ -8,10 +8,12 @@ import os
 import pickle
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import joblib
 import numpy as np
 import pytest
+import sklearn
 import skops.io
 from asking import infer
 from sklearn.linear_model import LogisticRegression
@@ -22,6 +24,7 @@ from ultramarine_server.errors import LoadError
 from ultramarine_server.formats.artifact import ModelFile, find_model
 from ultramarine_server.formats.loading import load
 from ultramarine_server.machine import cpu_limit
+from ultramarine_server.usercode.failing import failed
 
 X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
 
@@ -154,6 +157,47 @@ def test_a_file_of_joblib_may_have_the_suffix_of_a_pickle(tmp_path: Path, format
     task = task_for(tmp_path, {"model.pkl": path.read_bytes()}, format=format, allow_code_execution=True)
 
     assert ask({"inputs": [matrix()]}, load(find_model(tmp_path, task), task, 1))["outputs"]
+
+
+@pytest.mark.parametrize("format", ["sklearn", "pickle", "joblib"])
+def test_a_trusted_model_of_another_release_says_which_it_was(tmp_path: Path, format: str) -> None:
+    """A class that the installed release lacks: both releases, and the package for the environment."""
+    path = tmp_path / "model"
+    estimator, here = LogisticRegression().fit(X, [0, 0, 1, 1]), sklearn.__version__
+    if format == "sklearn":
+        skops.io.dump(estimator, tmp_path / "written")
+        with ZipFile(tmp_path / "written") as written, ZipFile(path, "w") as changed:
+            for name in written.namelist():
+                changed.writestr(name, _of_another_release(written.read(name)))
+    else:
+        path.write_bytes(_of_another_release(pickle.dumps(estimator)))
+
+    with pytest.raises(LoadError) as caught:
+        load(ModelFile(path, format), ServingTask("m", "1", "", "", format, allow_code_execution=True), 1)
+
+    assert caught.value.reason == "DependencyMissing"
+    assert f"model was written by scikit-learn 0.0.2 and does not fit {here}, which is here (" in caught.value.message
+    assert "; add scikit-learn==0.0.2 to environment.requirements of the deployment" in caught.value.message
+
+
+def test_a_script_that_unpickles_another_release_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script is right, so the model's release is the cause."""
+    (tmp_path / "model.pkl").write_bytes(_of_another_release(pickle.dumps(LogisticRegression().fit(X, [0, 0, 1, 1]))))
+    monkeypatch.setenv("AZUREML_MODEL_DIR", str(tmp_path))
+    with pytest.raises(AttributeError) as caught:
+        pickle.loads((tmp_path / "model.pkl").read_bytes())
+
+    failure = failed(caught.value, "init() of score.py", tmp_path / "code")
+
+    assert failure.reason == "DependencyMissing"
+    assert "The model was written by scikit-learn 0.0.2" in str(failure)
+    assert str(failure).endswith("add scikit-learn==0.0.2 to environment.requirements of the deployment.")
+    assert "Correct the script" in str(failed(AttributeError("no x"), "init() of score.py", tmp_path / "code"))
+
+
+def _of_another_release(content: bytes) -> bytes:
+    """Replace class and release in a file, with the same lengths."""
+    return content.replace(b"LogisticRegression", b"LogisticRegressioX").replace(sklearn.__version__.encode(), b"0.0.2")
 
 
 @pytest.mark.attack(

@@ -18,9 +18,11 @@ from ultramarine_contract.serving_records import ServingTask
 from ultramarine_server.errors import LoadError
 from ultramarine_server.formats.artifact import ModelFile
 from ultramarine_server.models.model import Model, Signature, signature_from
+from ultramarine_server.releases import misfit, other_releases, remedy
 
 _REMEDY = "store the model with skops or as ONNX, or set allowCodeExecution on the ModelVersion if you trust its author"
 
+_OF_SCIKIT_LEARN = ("sklearn", "joblib", "pickle")
 _NATIVE_FORMATS = ("onnx", "xgboost", "lightgbm")  # They run no code of the file's author.
 
 
@@ -75,17 +77,26 @@ def load_file(file: ModelFile, options: Options) -> Model:
         return format_module(file.format).load(file.path, options)
     except LoadError:
         raise
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # A parser of a damaged file, or of another release's, raises any exception.
+        raise _refusal(file, options, error) from error
+
+
+def _refusal(file: ModelFile, options: Options, error: Exception) -> LoadError:
+    """Return the cause and the remedy for what the format's library raised."""
+    releases = other_releases(file.path) if file.format in _OF_SCIKIT_LEARN else []
+    if releases and "__main__" not in str(error):
+        why = f"{misfit(file.path, releases)} ({type(error).__name__}: {error})"
+        return LoadError(f"{why}; {remedy(releases)}, or train it again", "DependencyMissing")
+    if isinstance(error, ImportError | AttributeError):
         place = "the environment" if options.isolated else "the server image"
         message = f"{file.path.name} needs code that {place} lacks: {error}"
-        remedy = "add its package to environment.requirements of the deployment"
+        missing = "add its package to environment.requirements of the deployment"
         if not options.isolated:
-            remedy += ", or store a model of the libraries in the image (docs/formats.md)"
+            missing += ", or store a model of the libraries in the image (docs/formats.md)"
         if "__main__" in str(error):
             from ultramarine_contract.trusted_types import SCRIPT_REMEDY
 
-            raise LoadError(f"{message}; {SCRIPT_REMEDY}", "ModelUnsupported") from error
-        raise LoadError(f"{message}; {remedy}", "DependencyMissing") from error
-    except Exception as error:  # A parser of a damaged file raises any exception.
-        message = f"{file.path.name} is not a readable {file.format} model: {type(error).__name__}: {error}"
-        raise LoadError(f"{message}; store it again", "ModelCorrupt") from error
+            return LoadError(f"{message}; {SCRIPT_REMEDY}", "ModelUnsupported")
+        return LoadError(f"{message}; {missing}", "DependencyMissing")
+    message = f"{file.path.name} is not a readable {file.format} model: {type(error).__name__}: {error}"
+    return LoadError(f"{message}; store it again", "ModelCorrupt")

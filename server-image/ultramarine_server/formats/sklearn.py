@@ -56,7 +56,8 @@ def _estimator(path: Path, *, code_allowed: bool) -> Any:
             writers = ", ".join(sorted(others))
             message = f"{path.name} was written by scikit-learn {writers} and does not fit the image's"
             why = error.message if isinstance(error, LoadError) else f"{type(error).__name__}: {error}"
-            remedy = f"train it again with {sklearn.__version__}, or build an image with the other"
+            remedy = f"train it again with {sklearn.__version__}, or trust it (`ultramarine models trust`) and add "
+            remedy += f"scikit-learn=={min(others)} to environment.requirements of the deployment"
             raise LoadError(f"{message} {sklearn.__version__} ({why}); {remedy}", "DependencyMissing") from error
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
+
+from ultramarine_server.releases import concerns, misfit, other_releases, remedy
 
 MAX_WORDS = 500  # characters of an exception in a message
 
@@ -23,6 +26,10 @@ def failed(error: BaseException, action: str, folder: Path) -> Failed:
     if isinstance(error, ModuleNotFoundError) and error.name and not _has(folder, error.name.partition(".")[0]):
         message = f"{action} needs the module {error.name}, which is not installed{_place(error, folder)}"
         return Failed("DependencyMissing", f"{message}. Add its package to environment.requirements.")
+    model = Path(os.environ.get("AZUREML_MODEL_DIR", ""))
+    if concerns(error) and "AZUREML_MODEL_DIR" in os.environ and (releases := other_releases(model)):
+        why = f"{action} {words(error, folder)}. {misfit(model, releases)}"
+        return Failed("DependencyMissing", f"{why}. For that release, {remedy(releases)}.")
     return Failed("ScoringFailed", f"{action} {words(error, folder)}. Correct the script; the pod's log has the trace.")
 
 
