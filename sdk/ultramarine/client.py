@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, overload
 
 from ultramarine_contract.errors import InvalidSpec, UltramarineError, listed
-from ultramarine_contract.meta import API_VERSION, ONLINE_ENDPOINT, SWEEP, Manifest, Resource
+from ultramarine_contract.meta import API_VERSION, ONLINE_ENDPOINT, PIPELINE, PIPELINE_RUN, SWEEP, Manifest, Resource
 
 from .kinds import Kinds, UnknownKind
 from .kube.client import Cluster, Manifests
@@ -118,11 +118,22 @@ class Client:
         """Create an object that the operator handles, and return it.
 
         Raises Exists, Rejected, and NoPlatform if no installation watches the namespace: the object would wait there
-        without end.
+        without end. Raises InvalidSpec for a PipelineRun that could not begin.
         """
         if not dry_run:
             self.platform.check()
+        if resource == PIPELINE_RUN:
+            self._check_run(manifest)
         return self.cluster.create(resource, manifest, dry_run)
+
+    def _check_run(self, run: Manifest) -> None:
+        from .kube.errors import NotFound
+        from .runs.pipelines import check_run
+
+        name, pipeline = (run.get("spec") or {}).get("pipeline"), None
+        with suppress(NotFound):  # the run waits for it
+            pipeline = self.cluster.get(PIPELINE, str(name)).get("spec") if name else None
+        check_run(run, pipeline)
 
     def _warn_if_unwatched(self, note: Callable[[str], None] | None) -> None:
         if self._has_warned:

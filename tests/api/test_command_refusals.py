@@ -195,3 +195,18 @@ def test_two_runs_of_one_name(refused: Refused, api: Api) -> None:
         err = refused("run", "start", "churn", "--name", "first", *words)
         assert "/first already exists. Choose another name, or delete it first." in err
     assert api.get("plr", "first")["metadata"]["resourceVersion"] == before
+
+
+def test_a_run_that_could_not_begin_leaves_nothing(refused: Refused, api: Api, tmp_path: Path) -> None:
+    """Neither the run nor, of a file, the Pipeline is made."""
+    step = {"name": "a", "trainingJob": {"command": ["true"]}}
+    spec: Manifest = {"parameters": {"rate": {"type": "number"}}, "steps": [step]}
+    churn = {"apiVersion": API_VERSION, "kind": "Pipeline", "metadata": {"name": "churn"}, "spec": spec}
+    (tmp_path / "churn.yaml").write_text(yaml.safe_dump(churn))
+    api.apply(PLATFORM)
+    for pipeline in ("churn.yaml", "churn"):
+        err = refused("run", "start", pipeline, "--set", "rate=fast")
+        assert err == "Error: parameters.rate: expected number, got string.\n"
+        assert api.run("get", "plr,pl", "-o", "name").split() == [] or pipeline == "churn"
+        api.apply(churn)
+    assert api.run("get", "plr", "-o", "name") == ""

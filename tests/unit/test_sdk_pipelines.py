@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 from ultramarine.cli.graphs import graph
-from ultramarine.runs.pipelines import differences, layers_of, lines_of, pipeline_in, reason_of, run_manifest
+from ultramarine.runs.pipelines import check_run, differences, layers_of, lines_of, pipeline_in, reason_of, run_manifest
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import Manifest
 
@@ -142,3 +142,24 @@ def test_a_wide_layer_is_summed_up():
     pipeline = {"steps": [{"name": step["name"], "trainingJob": {"command": ["x"]}} for step in steps]}
     document = {"metadata": {"name": "r"}, "spec": {"pipeline": "p"}, "status": {"steps": steps}}
     assert "1000 steps: ✔ 1 Succeeded ● 999 Running" in shown(document, pipeline)
+
+
+def test_a_run_that_the_operator_would_refuse_is_not_created():
+    """All parameters are named, then the steps of --from; a Pipeline that does not exist yet is waited for."""
+    spec = {
+        "parameters": {"rate": {"type": "number"}, "raw": {"type": "uri"}},
+        "steps": [{"name": "clean", "trainingJob": {"command": ["true"]}}],
+    }
+    wrong = run_manifest("churn", "", {"rate": "fast", "raw": "churn.csv"})
+    words = "parameters.rate: expected number, got string; parameters.raw: expected uri, got 'churn.csv'"
+    with pytest.raises(InvalidSpec, match=words):
+        check_run(wrong, spec)
+    check_run(wrong, None)
+    again = run_manifest("churn", "", {"rate": 0.5, "raw": "s3://lake/a"})
+    check_run(again, spec)
+    again["spec"]["rerun"] = {"of": "first", "from": ["nosuch"]}
+    with pytest.raises(InvalidSpec, match=r"no step is named 'nosuch' .steps: clean."):
+        check_run(again, spec)
+    cyclic = [{"name": "a", "after": ["b"], "trainingJob": {}}, {"name": "b", "after": ["a"], "trainingJob": {}}]
+    with pytest.raises(InvalidSpec, match="command: required"):
+        check_run({"spec": {"pipelineSpec": {"steps": cyclic}}}, None)

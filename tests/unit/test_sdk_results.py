@@ -183,6 +183,13 @@ def test_a_retry_names_the_last_failure() -> None:
     assert cause.what == "attempt 2 begins in 10 s; the last attempt failed: exit code 1"
 
 
+def test_a_refusal_is_said_once() -> None:
+    """A refused run has its message in a condition and in its failure; no attempt follows."""
+    refused = condition("Accepted", "False", "InvalidSpec", "parameters.rate: expected number, got string")
+    failure = {"reason": "InvalidSpec", "message": refused["message"]}
+    assert diagnosis(object_with("PipelineRun", refused, state="Invalid", failure=failure)).what == refused["message"]
+
+
 @pytest.mark.parametrize(
     ("conditions", "reason"),
     [

@@ -42,18 +42,20 @@ def start(
     The Pipeline of a file is applied first, with the local paths that it names.
     """
     from ultramarine.files.reading import load
-    from ultramarine.runs.pipelines import pipeline_in, run_manifest
+    from ultramarine.runs.pipelines import check_run, pipeline_in, run_manifest
     from ultramarine.storage.uploads import upload_local_paths
 
     session = session_of(context)
     client = session.client
     client.platform.check()  # before the Pipeline of a file is applied
+    parameters = parameters_in(set or [])
     if pipeline.endswith((".yaml", ".yml", ".json")):
         manifest = pipeline_in([document.manifest for document in load([pipeline])])
         manifest = upload_local_paths(client.platform, manifest, False, Path(pipeline).parent, session.note)
-        client.apply(manifest)
         pipeline = str(manifest["metadata"]["name"])
-    document = run_manifest(pipeline, name, parameters_in(set or []))
+        check_run(run_manifest(pipeline, name, parameters), manifest.get("spec"))
+        client.apply(manifest)
+    document = run_manifest(pipeline, name, parameters)
     if force:
         document["spec"]["forceRerun"] = True
     _create(session, document, detach)

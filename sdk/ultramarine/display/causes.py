@@ -52,7 +52,8 @@ def diagnosis(object: Manifest) -> Diagnosis:
     reason = failure.get("reason", "")
     meaning, remedy = remedy_of(object["kind"], "Failed", reason)
     what = failure.get("message") or condition.get("message", "")
-    if not ended and condition.get("message"):  # an attempt failed, and another one follows
+    refused = condition.get("type") == "Accepted"  # which is the failure
+    if not (ended or refused) and condition.get("message"):  # an attempt failed, and another one follows
         what = f"{condition['message']}; the last attempt failed: {what}"
     return Diagnosis(what, reason, meaning, failure.get("hint") or remedy)
 

@@ -40,6 +40,23 @@ def run_manifest(pipeline: str, name: str, parameters: Mapping[str, Any]) -> Man
     return {"apiVersion": API_VERSION, "kind": PIPELINE_RUN.kind, "metadata": meta, "spec": spec}
 
 
+def check_run(run: Manifest, pipeline: Manifest | None) -> None:
+    """Raise InvalidSpec for a run that the operator would refuse; `pipeline` is the spec of its Pipeline, if known."""
+    from pydantic import ValidationError
+
+    from ultramarine.resources.pipeline import PipelineSpec
+    from ultramarine.resources.pipeline_checks import check, check_rerun, parameter_values
+
+    spec = run.get("spec") or {}
+    try:
+        read = PipelineSpec.model_validate(spec.get("pipelineSpec") or pipeline)
+    except ValidationError:
+        return  # the API server names its fault, or the Pipeline does not exist yet
+    check(read)
+    parameter_values(read, spec.get("parameters") or {})
+    check_rerun(read, (spec.get("rerun") or {}).get("from") or ())
+
+
 def pipeline_in(manifests: list[Manifest]) -> Manifest:
     """Return the one Pipeline among manifests. Raises InvalidSpec."""
     pipelines = [manifest for manifest in manifests if manifest.get("kind") == PIPELINE.kind]

@@ -18,7 +18,7 @@ from ultramarine.resources.pipeline import (
     StepOutput,
     StepStatus,
 )
-from ultramarine.resources.pipeline_checks import check, parameter_values
+from ultramarine.resources.pipeline_checks import check, check_rerun, parameter_values
 from ultramarine.resources.pipeline_conditions import ConditionError
 from ultramarine.resources.pipeline_references import whole
 from ultramarine_contract.errors import InvalidSpec, counted
@@ -218,8 +218,7 @@ def _earlier(run: Run, graph: Graph, seen: Seen) -> Manifest | Waits | None:
     if not states.is_over(earlier.get("status") or {}):
         message = f"PipelineRun {rerun.of} has not ended yet"
         return Waits(states.pending("RerunUnfinished", message), after=timedelta(seconds=5))
-    if unknown := sorted(set(rerun.from_) - {step.name for step in graph.spec.steps}):
-        raise InvalidSpec(f"spec.rerun.from: no step is named {unknown[0]!r}")
+    check_rerun(graph.spec, rerun.from_)
     return earlier
 
 
