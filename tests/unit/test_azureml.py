@@ -447,7 +447,7 @@ def test_an_expression_without_a_value_is_a_loss(tmp_path):
 
     assert conversion.manifests[0]["spec"] == {"command": ["run"]}
     problems = {loss.problem for loss in conversion.losses}
-    assert {f"{name} is not defined, and became nothing" for name in ("inputs.lost", "outputs.gone")} <= problems
+    assert {f"{name} is not defined, and becomes nothing" for name in ("inputs.lost", "outputs.gone")} <= problems
     assert "no command refers to it, so it was left out" in problems
 
 
@@ -473,8 +473,8 @@ def test_an_expression_of_another_sort_is_a_loss(tmp_path):
 
     assert conversion.manifests[0]["spec"] == {"command": ["run"], "env": [{"name": "A", "value": ""}]}
     assert losses(conversion, "job.yml") == {
-        "command": "parent.inputs.x is not defined, and became nothing",
-        "environment_variables.A": "name is not defined, and became nothing",
+        "command": "parent.inputs.x is not defined, and becomes nothing",
+        "environment_variables.A": "name is not defined, and becomes nothing",
     }
 
 
@@ -887,7 +887,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path, text, words):
 
     assert words in file.refusal
     with pytest.raises(UltramarineError, match="stands twice"):
-        composing.manifests_of(tmp_path / "job.yml", composing.NONE, print, lambda: "s3://b/n")
+        composing.manifests_of(tmp_path / "job.yml", composing.NONE, print, lambda: "s3://bucket/n")
 
 
 def test_a_merged_key_may_be_replaced(tmp_path):
@@ -904,3 +904,31 @@ tags: {<<: *second, a: three}
     spec = conversion.manifests[0]["spec"]
     assert spec["parameters"] == {"a": "two", "b": "two"}
     assert spec["env"] == [{"name": "a", "value": "one"}, {"name": "b", "value": "one"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("command: 'a ${{inputs.lrate}}'\ninputs: {lr: 1}", r"job.yml:2: command: .* Did you mean inputs\.lr\?"),
+        ("command: 'a ${{search_space.x}}'", r"search_space\.x is not defined, and becomes nothing. Add it"),
+        ("command: a\nenvironment_variables: {A: '${{inputs.lt}}'}\ninputs: {lr: 1}", r"A: .* mean inputs\.lr"),
+    ],
+)
+def test_submit_refuses_a_command_with_an_undefined_name(tmp_path, text, words):
+    """A name that the file does not declare is a mistake; `convert` keeps it as a loss."""
+    conversion = of_text(tmp_path, f"type: command\n{text}")
+
+    assert len(conversion.losses) == 1
+    assert "is_mistake" not in conversion.as_document()["losses"][0]
+    with pytest.raises(InvalidSpec, match=words):
+        composing.manifests_of(tmp_path / "job.yml", composing.NONE, print, lambda: "s3://bucket/n")
+
+
+def test_submit_refuses_a_step_that_reads_an_undefined_name(tmp_path):
+    """Inputs of the pipeline and its jobs are the names that a step may read."""
+    step = {"command": "a ${{inputs.x}}", "inputs": {"x": "${{parent.inputs.lrate}}"}}
+    text = yaml.safe_dump({"type": "pipeline", "inputs": {"lr": 1}, "jobs": {"a": step}})
+    (tmp_path / "job.yml").write_text(text)
+
+    with pytest.raises(InvalidSpec, match=r"inputs\.lrate is not defined, .* Did you mean inputs\.lr\?"):
+        composing.manifests_of(tmp_path / "job.yml", composing.NONE, print, lambda: "s3://bucket/n")

@@ -211,7 +211,7 @@ def test_expressions_without_a_counterpart_are_losses(tmp_path):
 
     problems = " ".join(loss.problem for loss in conversion.losses)
     for words in (
-        "jobs.gone.outputs.a is not defined",
+        "jobs.gone.outputs.a is not defined, and becomes nothing",
         "${{name}} has an expression",
         "no step writes",
         "no step reads b",

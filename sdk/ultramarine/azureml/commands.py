@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,7 +118,9 @@ def moved_installs(
     return kept, environment
 
 
-def environment_variables(fields: Fields, references: References) -> list[dict[str, str]]:
+def environment_variables(
+    fields: Fields, references: References, declared: Collection[str] = ()
+) -> list[dict[str, str]]:
     """Return `environment_variables` as a list, with the paths and literals that expressions stand for."""
     section = fields.section("environment_variables")
     variables: list[dict[str, str]] = []
@@ -129,7 +131,7 @@ def environment_variables(fields: Fields, references: References) -> list[dict[s
         references.missing.clear()
         text = references.fill(section.text(key))
         for missing in references.missing:
-            section.lose(key, f"{missing} is not defined, and became nothing", "Add it, or write the value")
+            section.lose_expression(key, missing, declared)
         if "@https://" in text and "vault.azure.net" in text:
             section.lose(key, "is not read from Azure Key Vault", "Put it into a Secret, and name it in envFrom")
         elif len(text) > MAX_VALUE or len(variables) >= MAX_VARIABLES:

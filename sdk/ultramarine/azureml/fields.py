@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from difflib import get_close_matches
 from typing import Any
 
 from ultramarine.azureml.reading import Document
@@ -11,6 +12,7 @@ from ultramarine.azureml.report import Loss, Place, shown
 
 # Fields that carry nothing a run depends on.
 SILENT = frozenset({"$schema", "type", "properties", "creation_context", "id"})
+_DECLARED = ("inputs.", "outputs.", "search_space.", "jobs.")  # beginnings of expressions whose names a file declares
 NO_COUNTERPART = "has no counterpart"
 REMOVE = "Remove the field if the run does not depend on it"
 
@@ -99,12 +101,19 @@ class Fields:
         path = (*self.path, *keys)
         return Place(shown(self.document.file), self.document.line(path), ".".join(path))
 
-    def lose(self, key: str, problem: str, remedy: str, *below: str) -> None:
+    def lose(self, key: str, problem: str, remedy: str, *below: str, is_mistake: bool = False) -> None:
         """Record that a field, or a value `below` it, is not expressed as it was."""
         self._read.add(key)
-        loss = Loss(self.place(key, *below), problem, remedy)
+        loss = Loss(self.place(key, *below), problem, remedy, is_mistake)
         if loss not in self._losses:
             self._losses.append(loss)
+
+    def lose_expression(self, key: str, expression: str, declared: Collection[str]) -> None:
+        """Record that an expression has no value: a mistake unless its name is one of those that are declared."""
+        near = [] if expression in declared else get_close_matches(expression, declared, 1)
+        remedy = f"Did you mean {near[0]}? Write it, or add {expression}" if near else f"Add it, or correct {key}"
+        is_mistake = expression.startswith(_DECLARED) and expression not in declared
+        self.lose(key, f"{expression} is not defined, and becomes nothing", remedy, is_mistake=is_mistake)
 
     def close(self, reasons: dict[str, tuple[str, str]] | None = None, ignored: Collection[str] = ()) -> None:
         """Record each field that was not read as a loss, with its own reason if there is one."""

@@ -121,8 +121,17 @@ def training_spec(
         frozenset(inputs.unsafe | {f"$(params.{key})" for key, text in space.items() if text}),
     )
     text = references.fill(command).strip()
+    names = [
+        *(
+            f"{key}.{name}"
+            for key in ("inputs", "outputs")
+            for owner in (outer, fields)
+            for name in owner.section(key).keys
+        ),
+        *(f"search_space.{name}" for name in space),
+    ]
     for missing in dict.fromkeys(references.missing):
-        fields.lose("command", f"{missing} is not defined, and became nothing", "Add it, or correct the command")
+        fields.lose_expression("command", missing, names)
     if not text or len(text) > MAX_TEXT:
         raise Refused(f"has a command that is empty or longer than {MAX_TEXT} characters. Move it into a script")
     spec: Manifest = {}
@@ -147,7 +156,9 @@ def training_spec(
         spec["parameters"] = inputs.parameters
     paths = {**inputs.paths, **{key: _as_path(text) for key, text in values.items()}}
     variables = {
-        entry["name"]: entry for owner in (fields, outer) for entry in environment_variables(owner, References(paths))
+        entry["name"]: entry
+        for owner in (fields, outer)
+        for entry in environment_variables(owner, References(paths), names)
     }
     if variables:
         spec["env"] = [*variables.values()]

@@ -71,7 +71,9 @@ class Group:
         if whole is not None:
             value = self._value(whole)
             if value is None and f"{whole[1]}.{whole[2]}" not in self._names:
-                fields.lose(key, f"{whole[1]}.{whole[2]} is not defined", "Correct the expression, or define it")
+                name = f"{whole[1]}.{whole[2]}"
+                is_lost = whole[2].partition(".")[0] in self._jobs.keys  # an output that was left out
+                fields.lose_expression(key, name, {*self._names, *([name] if is_lost else [])})
             return value
         literals = {match[0]: self._value(match) for match in _EXPRESSION.finditer(text)}
         if "${{" in _EXPRESSION.sub("", text) or any(value is None or value.located for value in literals.values()):

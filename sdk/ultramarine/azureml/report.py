@@ -36,11 +36,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Loss:
-    """Field that the manifests do not express, or express differently, with the remedy."""
+    """Field that the manifests do not express, or express differently, with the remedy.
+
+    `is_mistake` is True for a fault of the file itself, which Azure would refuse, too.
+    """
 
     place: Place
     problem: str
     remedy: str
+    is_mistake: bool = False
 
     def __str__(self) -> str:
         return f"{self.place.file}:{self.place.line}: {self.place.field}: {self.problem}. {self.remedy}."
@@ -122,6 +126,7 @@ class Conversion:
 
 def _entry(entry: Upload | Loss) -> dict[str, Any]:
     document = asdict(entry)
+    document.pop("is_mistake", None)
     return {**document.pop("place"), **document}
 
 

@@ -113,6 +113,8 @@ def azureml_conversion(file: Path, note: Callable[[str], None], prefix: Callable
         schema, remedies = conversion.files[0].schema, [upload.remedy for upload in conversion.uploads]
         remedy = remedies[0] if remedies else "Name it in a job or a deployment, and convert both together"
         raise InvalidSpec(f"{file} is of schema {schema}, which has no object of its own. {remedy}.")
+    if mistakes := [str(loss) for loss in conversion.losses if loss.is_mistake]:
+        raise InvalidSpec("\n".join(mistakes))
     for loss in conversion.losses:
         note(f"Loss: {loss}")
     return conversion
