@@ -169,6 +169,20 @@ def test_a_name_is_taken_once(client: ultramarine.Client) -> None:
     assert len(set(made)) == 2
 
 
+def test_an_apply_takes_over_what_the_client_patched(client: ultramarine.Client, api: Api) -> None:
+    """A patch of the client owns its fields apart from an apply; fields of others need `force`."""
+    resource = client.kinds.named("trainingjob")
+    manifest = job(suspend=True)
+    client.apply(manifest)
+    client.cluster.patch(resource, "churn", {"spec": {"suspend": False}})
+    assert client.apply(manifest)["spec"]["suspend"] is True
+
+    api.run("patch", "trainingjob", "churn", "--type=merge", "-p", '{"spec": {"suspend": false}}')
+    with pytest.raises(Exists, match=r"kubectl-patch owns spec\.suspend\. Leave .* over by --force"):
+        client.apply(manifest)
+    assert client.apply(manifest, force=True)["spec"]["suspend"] is True
+
+
 def test_the_server_names_a_wrong_field(client: ultramarine.Client) -> None:
     """A rule over several fields is the server's, and its words reach the caller."""
     with pytest.raises(Rejected, match="several nodes need a framework"):

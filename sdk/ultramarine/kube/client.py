@@ -18,7 +18,7 @@ from ultramarine_contract.meta import Manifest, Resource
 from ultramarine_contract.transport import cause, outside
 
 from .config import Access, NoAccess, load
-from .errors import ApiError, Gone, LoginRefused, NotFound, error_of
+from .errors import ApiError, Gone, LoginRefused, NotFound, Owned, error_of
 
 Manifests = list[Manifest]  # by another name, since a Cluster has a method `list`
 FIELD_MANAGER = "ultramarine-client"
@@ -84,7 +84,18 @@ class Cluster:
         return self._json("POST", resource.path(self.namespace), what, params=query, body=manifest)
 
     def apply(self, resource: Resource, manifest: Manifest, dry_run: bool = False, force: bool = False) -> Manifest:
-        """Create or change an object by server-side apply. Raises Exists if another writer owns a field."""
+        """Create or change an object by server-side apply. Raises Owned if another writer owns a field.
+
+        The client's own patches, as of `endpoints deploy`, own their fields too; an apply takes these fields over.
+        """
+        try:
+            return self._applied(resource, manifest, dry_run, force)
+        except Owned as error:
+            if error.owners != {FIELD_MANAGER}:
+                raise
+        return self._applied(resource, manifest, dry_run, force=True)
+
+    def _applied(self, resource: Resource, manifest: Manifest, dry_run: bool, force: bool) -> Manifest:
         name = manifest["metadata"]["name"]
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "force": str(force).lower()}
         return self._json(

@@ -28,6 +28,14 @@ class Exists(UltramarineError):
     reason = "Conflict"
 
 
+class Owned(Exists):
+    """Other writers own fields of an apply; `owners` has their names."""
+
+    def __init__(self, message: str, owners: frozenset[str]) -> None:
+        super().__init__(message)
+        self.owners = owners
+
+
 class Rejected(UltramarineError):
     """The API server does not admit the object; `causes` has a line for each field."""
 
@@ -77,6 +85,10 @@ def error_of(status: int, body: bytes, what: str, access: Access) -> Ultramarine
             return NotFound(f"{what} does not exist, or the cluster has no Ultramarine. Run `ultramarine doctor`.")
         case 409 if answer.get("reason") == "AlreadyExists":
             return Exists(f"{what} already exists. Choose another name, or delete it first.")
+        case 409 if owners := _owners(answer):
+            listing = "; ".join(f"{owner} owns {', '.join(fields)}" for owner, fields in owners.items())
+            remedy = "Leave the fields out, or take them over by --force (in Python force=True)."
+            return Owned(f"{what} was not changed: {listing}. {remedy}", frozenset(owners))
         case 409:
             return Exists(f"{what} was not changed: {message}")
         case 410:
@@ -98,6 +110,16 @@ def _status(body: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return answer if isinstance(answer, dict) else {}
+
+
+def _owners(answer: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the fields of a conflict by the writer that owns them; empty for other conflicts."""
+    owners: dict[str, list[str]] = {}
+    for cause in answer.get("details", {}).get("causes") or []:
+        if cause.get("reason") == "FieldManagerConflict":
+            _, owner, *_ = [*str(cause.get("message", "")).split('"'), "another writer"]
+            owners.setdefault(owner, []).append(str(cause.get("field", "")).removeprefix("."))
+    return owners
 
 
 def _cause(cause: dict[str, Any]) -> str:
