@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from ultramarine_contract.errors import InvalidSpec, UltramarineError, listed
 from ultramarine_contract.formats import CODE_EXECUTING_FORMATS, CUSTOM, FORMATS, HEAD, known_formats, models_among
 from ultramarine_contract.locations import files_below
 from ultramarine_contract.meta import API_VERSION, MODEL, MODEL_VERSION, ONLINE_ENDPOINT, Manifest
 from ultramarine_contract.mlflow_folders import FILE_KEYS, MODEL_FILE, flavors
+from ultramarine_contract.trusted_types import remedy_for, untrusted_in
 
 from .kube.errors import NotFound
 from .suggestions import suggest
@@ -87,7 +89,7 @@ class Models:
         """Upload a file or folder, and register it as the next version of `model`. Returns the ModelVersion.
 
         The Model is made if it does not exist. `format` is detected from the files if it is empty. Raises InvalidSpec
-        for files without a model, and for a format that runs code unless `allow_code_execution`.
+        for files without a model, and for files that run code when they are loaded unless `allow_code_execution`.
         """
         from .storage.uploads import upload_local_paths
 
@@ -98,6 +100,9 @@ class Models:
                 f"{path} has the format {format}, which runs its maker's code when it is loaded. Repeat with"
                 " --allow-code-execution if you trust it."
             )
+        if not allow_code_execution and (names := _unknown_types(path, format)):
+            remedy = remedy_for(names, "repeat with --allow-code-execution if you trust it")
+            raise InvalidSpec(f"{path} holds types that are not known to be safe: {listed(names)}; {remedy}.")
         spec: dict[str, Any] = {"model": model, "path": str(path), "format": {"name": format}}
         if allow_code_execution:
             spec["allowCodeExecution"] = True
@@ -213,6 +218,17 @@ def needs_consent(path: Path, format: str) -> bool:
     models = [file for _, file in files_below(path) if file.name == MODEL_FILE]
     named = flavors(models[0].read_text(errors="replace")) if len(models) == 1 else ()
     return bool(named) and not FILE_KEYS.keys() & named
+
+
+def _unknown_types(path: Path, format: str) -> list[str]:
+    """Return the types in the .skops files that a server does not load without consent."""
+    if format != "sklearn":
+        return []
+    files = [path] if path.is_file() else [file for _, file in files_below(path) if file.suffix == ".skops"]
+    try:
+        return sorted({name for file in files for name in untrusted_in(file)})
+    except (ValueError, BadZipFile):  # the platform's check of the version says so
+        return []
 
 
 def format_of(path: Path, format: str = "") -> str:

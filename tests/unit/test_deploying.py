@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import skops.io
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from ultramarine.endpoints import progress_of
 from ultramarine.kube.client import Cluster
 from ultramarine.kube.config import Access
-from ultramarine.models import format_of, needs_consent
+from ultramarine.models import Models, format_of, needs_consent
 from ultramarine.serving import deploying, keys
 from ultramarine.serving.route import Answer, asleep, failure
 from ultramarine_contract.errors import InvalidSpec, UltramarineError
@@ -200,3 +206,18 @@ def test_a_model_of_own_code_needs_consent(tmp_path: Path) -> None:
     assert needs_consent(tmp_path, "mlflow")
     (tmp_path / "MLmodel").write_text("flavors:\n  lightgbm:\n    data: model.lgb\n  python_function:\n    a: b\n")
     assert not needs_consent(tmp_path, "mlflow")
+
+
+def test_a_skops_file_with_own_code_is_refused_before_the_upload(tmp_path: Path) -> None:
+    """The type is named, as after the upload; a file of known types goes on to the upload."""
+    own = make_pipeline(FunctionTransformer(json.dumps), LogisticRegression())
+    (tmp_path / "own.skops").write_bytes(skops.io.dumps(own))
+    models = Models(cast(Any, SimpleNamespace(cluster=None, platform=None)))
+
+    with pytest.raises(InvalidSpec, match=r"not known to be safe: json\.dumps; repeat with --allow-code-execution"):
+        models.add(tmp_path / "own.skops", "churn")
+    (tmp_path / "known.skops").write_bytes(skops.io.dumps(LogisticRegression()))
+    (tmp_path / "damaged.skops").write_bytes(b"x")
+    for name, code_allowed in (("known", False), ("damaged", False), ("own", True)):
+        with pytest.raises(AttributeError, match="'NoneType' object"):  # the upload, which has no platform here
+            models.add(tmp_path / f"{name}.skops", "churn", "sklearn", allow_code_execution=code_allowed)
