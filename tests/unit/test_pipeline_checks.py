@@ -18,6 +18,9 @@ PARAMETERS = {
     "raw": {"type": "uri"},
     "data": {"type": "dataset", "default": "churn@latest"},
     "nodes": {"type": "integer", "default": 2},
+    "flag": {"type": "boolean", "default": True},
+    "factor": {"type": "number", "default": 2},
+    "figure": {"type": "string", "default": "3"},
     "regions": {"type": "list", "default": ["n", "s"]},
 }
 CLEAN = {"command": ["clean"], "inputs": {"raw": {"uri": "$(params.raw)"}}, "outputs": {"table": {}}}
@@ -74,10 +77,17 @@ def test_a_sound_pipeline_has_no_fault():
         (step("clean", {"inputs": {"raw": {"uri": "$(params.rate)"}}}), "clean: inputs.raw: expected uri, got number"),
         (step("a", {"nodes": "$(params.raw)"}), "a: nodes: expected integer, got uri"),
         (step("a", {"nodes": "many"}), "a: nodes: expected integer, got string"),
+        (step("a", {"nodes": "2"}), "a: nodes: expected integer, got string"),
+        (step("a", {"nodes": "$(params.flag)"}), "a: nodes: expected integer, got boolean"),
+        (step("a", {"nodes": "$(params.factor)"}), "a: nodes: expected integer, got number"),
+        (step("a", {"nodes": "$(params.figure)"}), "a: nodes: expected integer, got string"),
         (step("a", {"nodess": 2}), "a: nodess: unknown field"),
         (step("a", {"command": "train"}), "a: command: expected list, got string"),
         ({"name": "a", "trainingJob": {}}, "a: command: required; add it"),
-        (step("a", {"command": ["$(params.rat)"]}), "has no parameter 'rat' (it has: data, nodes, rate, raw, regions)"),
+        (
+            step("a", {"command": ["$(params.rat)"]}),
+            "has no parameter 'rat' (it has: data, factor, figure, flag, nodes, rate, raw, regions)",
+        ),
         (step("a", {"command": ["$(steps.b.outputs.x)"]}), "no step is named 'b' (steps: a)"),
         (step("a", {"command": ["$(steps.a.metrics.x)"]}), "the step refers to itself"),
         (step("a", {"command": ["$(steps.b)"]}), "$(steps.b) is not a reference"),

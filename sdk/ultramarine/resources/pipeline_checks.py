@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -273,6 +274,8 @@ class _Scope:
         """Return a value as the reference will have."""
         if reference.root == "params":
             parameter = self._spec.parameters[reference.path[0]]
+            if parameter.type == "number":
+                return _SAMPLES["number"]  # a default may be whole
             if parameter.default is not None:
                 return parameter.default
             if parameter.values:
@@ -285,7 +288,8 @@ class _Scope:
         """Yield the faults of the object's spec by its schema, with sample values in place of references."""
         sample = filled(document, self._sample, self._runnable.own(document))
         try:
-            self._runnable.spec.model_validate(sample, extra="forbid")
+            # Strict, since the API server makes no number of a text.
+            self._runnable.spec.model_validate_json(json.dumps(sample, default=str), strict=True, extra="forbid")
         except ValidationError as error:
             faulty: set[Place] = set()
             for detail in error.errors(include_url=False):
