@@ -144,6 +144,31 @@ def test_broken_lines_are_named(tmp_path: Path, tail: str, rule: str, example: s
 
 
 @pytest.mark.parametrize(
+    ("broken", "rule"),
+    [
+        (b'{"id": 7, "name": \n', "JSON lines: every line is one JSON object"),
+        (b'{"id": 7} {"id": 8}\n', "JSON lines: every line is one JSON object"),
+        (b'{"id": 7, "name": "M\xfcller"}\n', "JSON lines: every line is UTF-8"),
+    ],
+)
+def test_a_broken_json_line_is_named(tmp_path: Path, broken: bytes, rule: str) -> None:
+    """The other lines have their profile, and the number of the line is that of the file."""
+    good = b"".join(b'{"id": %d, "name": "n"}\n' % number for number in range(50_000))
+    summary, columns = profiled(tmp_path, {"a.jsonl": good + broken})
+    (violation,) = summary.violations
+    text = broken.decode(errors="replace").rstrip()
+    assert (violation.rule, violation.rows, violation.examples) == (rule, 1, (f"line 50001: {text}",))
+    assert (summary.rows, list(columns)) == (50_000, ["id", "name"])
+
+
+def test_a_file_without_a_json_line_is_named(tmp_path: Path) -> None:
+    """There is nothing to profile."""
+    summary, _ = profiled(tmp_path, {"a.jsonl": b"id,name\n1,a\n"})
+    (violation,) = summary.violations
+    assert violation.rule.endswith("no line is left; JSON lines: every line is one JSON object; line 1: id,name")
+
+
+@pytest.mark.parametrize(
     ("broken", "line", "rows"),
     [('1,"a\n2,b\n3,c\n', 'line 2: 1,"a', 0), ('1,"a" x\n2,b\n3,c\n', 'line 2: 1,"a" x', 2)],
 )
@@ -235,7 +260,7 @@ def test_a_table_with_more_columns_than_the_page_has_a_profile(tmp_path: Path, c
         ({"a.png": b"\x89PNG"}, "the version is not a table"),
         ({"a.csv": HEAD, "b.parquet": b"PAR1"}, "the version is not a table"),
         ({"a.parquet": b"PAR1 and no more"}, "cannot be read as parquet"),
-        ({"a.jsonl": '{"a": 1}\n{"a":\n'}, "cannot be read as jsonl"),
+        ({"a.jsonl": '{"a":\n'}, "cannot be read as jsonl"),
     ],
 )
 def test_an_empty_or_unreadable_table_has_an_empty_profile(tmp_path: Path, files: dict[str, Any], words: str) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -158,10 +159,60 @@ def _parquet(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> Table:
 
 
 def _jsonl(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> Table:
+    """Read JSON lines; broken ones are left out. If there are any, types are guessed by all others."""
+    try:
+        connection.execute(f"CREATE TABLE {NAME} AS SELECT * FROM {_jsonl_reader(paths, SAMPLE)}")
+        return _table(connection, "jsonl", ())
+    except duckdb.InvalidInputException:
+        with TemporaryDirectory(prefix="ultramarine-lines-") as folder:
+            whole, broken = _whole_lines(paths, Path(folder))
+            if not broken:
+                raise
+            if not any(path.stat().st_size for path in whole):
+                message = f"the table cannot be read as jsonl: no line is left; {broken[0].rule}"
+                raise DataError(f"{message}; {broken[0].examples[0]}") from None
+            reader = _jsonl_reader([str(path) for path in whole], -1)
+            connection.execute(f"CREATE OR REPLACE TABLE {NAME} AS SELECT * FROM {reader}")
+    return _table(connection, "jsonl", broken)
+
+
+def _jsonl_reader(paths: list[str], sample: int) -> str:
     files = f"[{', '.join(map(literal, paths))}]"
-    reader = f"read_ndjson({files}, sample_size = {SAMPLE}, union_by_name = true, maximum_object_size = {MAX_LINE})"
-    connection.execute(f"CREATE TABLE {NAME} AS SELECT * FROM {reader}")
-    return _table(connection, "jsonl", ())
+    return f"read_ndjson({files}, sample_size = {sample}, union_by_name = true, maximum_object_size = {MAX_LINE})"
+
+
+def _whole_lines(paths: list[str], folder: Path) -> tuple[list[Path], tuple[ViolationFacts, ...]]:
+    """Copy the lines that are JSON below a folder; return the copies, and the broken lines by their rule."""
+    copies = [folder / f"{number}.jsonl" for number in range(len(paths))]
+    counts, examples = Counter[str](), defaultdict[str, list[str]](list)
+    for path, copy in zip(paths, copies, strict=True):
+        with Path(path).open("rb") as lines, copy.open("wb") as sink:
+            for number, line in enumerate(lines, 1):
+                if (rule := _broken_rule(line)) is None:
+                    sink.write(line)
+                    continue
+                counts[rule] += 1
+                if len(examples[rule]) < MAX_EXAMPLES:
+                    text = line[:MAX_EXAMPLE].decode(errors="replace").rstrip()
+                    place = f"line {number}{f' of {Path(path).name}' if len(paths) > 1 else ''}"
+                    examples[rule].append(f"{place}: {text}"[:MAX_EXAMPLE])
+    return copies, tuple(ViolationFacts(rule, rows=counts[rule], examples=tuple(examples[rule])) for rule in counts)
+
+
+def _broken_rule(line: bytes) -> str | None:
+    """Return the rule that a line breaks; None for an empty line, and for one that is JSON."""
+    try:
+        if line.strip():
+            json.loads(line.decode(), parse_constant=_no_number)
+    except UnicodeDecodeError:
+        return "JSON lines: every line is UTF-8"
+    except (ValueError, RecursionError):
+        return "JSON lines: every line is one JSON object"
+    return None
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
 
 
 def _csv(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> Table:
