@@ -168,6 +168,15 @@ def test_a_folder_may_hold_other_yaml(tmp_path: Path) -> None:
     assert report(tmp_path, "compute: {gpu: {}}\n").problems == []
 
 
+def test_an_azure_ml_file_is_named_as_one(tmp_path: Path) -> None:
+    """A file of Azure ML is one problem, or a note in a folder; the message says which commands take it."""
+    (tmp_path / "job.yml").write_text("type: command\ncommand: ls\ncompute: azureml:gpu\n")
+    words = "an Azure ML file, not a manifest; `ultramarine submit` and `ultramarine convert azureml` take it"
+
+    assert [note.message for note in validate(read([tmp_path]).documents).notes] == [words]
+    assert [problem.message for problem in validate(read([tmp_path / "job.yml"]).documents).problems] == [words]
+
+
 def test_checks_of_the_operator_are_made_too(tmp_path: Path) -> None:
     """A text that only the operator parses, such as the JSON of a warmup request, is checked."""
     text = HEAD.replace("TrainingJob", "OnlineEndpoint") + dedent("""\

@@ -2,7 +2,7 @@
 
 from ultramarine.azureml.compute import Compute, read_table
 from ultramarine.azureml.conversion import LOCATION, convert
-from ultramarine.azureml.recognition import is_azureml, turns_traffic
+from ultramarine.azureml.recognition import is_azureml, is_of_azureml, turns_traffic
 from ultramarine.azureml.report import Conversion, ConvertedFile, Loss, Place, Upload
 from ultramarine.azureml.sources import inlined
 
@@ -17,6 +17,7 @@ __all__ = [
     "convert",
     "inlined",
     "is_azureml",
+    "is_of_azureml",
     "read_table",
     "turns_traffic",
 ]

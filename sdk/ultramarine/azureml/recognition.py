@@ -110,10 +110,15 @@ def schema_of(value: dict[str, Any]) -> str:
 def is_azureml(path: Path) -> bool:
     """True if a file has a document of a schema of Azure ML, also of one that has no counterpart."""
     try:
-        schemas = [schema_of(document.value) for document in read(path)]
+        return any(is_of_azureml(document.value) for document in read(path))
     except Unreadable:
         return False
-    return any(schema in CONVERTED or NO_RESOURCE in schema for schema in schemas)
+
+
+def is_of_azureml(value: dict[str, Any]) -> bool:
+    """True if a document has a schema of Azure ML, also one without a counterpart."""
+    schema = schema_of(value)
+    return schema in CONVERTED or NO_RESOURCE in schema
 
 
 def turns_traffic(path: Path) -> bool | None:

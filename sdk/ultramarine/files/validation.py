@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 DIGEST = "sha256:" + "0" * 64
 ARCHIVE = "s3://bucket/source.tar.gz"  # in place of a local path, which an upload replaces by such a URI
 PROJECT = {"compute"}  # fields of an ultramarine.yaml that only maps compute targets of Azure ML
+AZUREML = "an Azure ML file, not a manifest; `ultramarine submit` and `ultramarine convert azureml` take it"
 RUN_SUFFIX = "-0000000000"  # in place of the time of a run
 SUFFIX = "-xxxxx"  # in place of what the API server appends to generateName
 
@@ -55,6 +56,9 @@ def validate(documents: Iterable[Document]) -> Report:
     named, sound = list[Document](), list[Document]()
     for document in documents:
         manifest = document.manifest
+        if _is_of_azureml(manifest):
+            (report.problems if document.stated else report.notes).append(document.problem((), AZUREML))
+            continue
         if manifest.keys() == PROJECT or not (document.stated or manifest.keys() >= {"apiVersion", "kind"}):
             report.notes.append(document.problem((), "not a manifest; not checked"))
             continue
@@ -98,6 +102,13 @@ def _between(documents: list[Document]) -> Iterator[Problem]:
 
 def _namespace(manifest: Manifest) -> str:
     return str(manifest["metadata"].get("namespace") or "")
+
+
+def _is_of_azureml(manifest: Manifest) -> bool:
+    """True for a file of Azure ML; a conda file alone can have another use."""
+    from ultramarine.azureml import is_of_azureml
+
+    return not manifest.keys() & {"apiVersion", "kind", "dependencies"} and is_of_azureml(manifest)
 
 
 def faults(manifest: Manifest, folder: Path | None = None) -> list[Fault]:
