@@ -651,6 +651,13 @@ def test_words_without_end_still_fit_the_status():
     assert score({"c" * 63: 1.23}) == ""
 
 
+def test_own_metrics_come_before_those_of_autolog():
+    """The column has room for a few metrics; a name that does not fit hides no others."""
+    assert score({"c" * 63: 1.23, "b": 2.0}) == "b=2"
+    automatic = {f"training_{name}_score": 1.0 for name in ("accuracy", "f1", "precision", "roc_auc")}
+    assert score({**automatic, "val_auc": 0.9}) == "val_auc=0.9 training_accuracy_score=1 training_f1_score=1"
+
+
 def test_an_eviction_is_not_the_cause():
     """A pod that Kubernetes took away does not hide the failure of the command that came after."""
     churn = training_job()
