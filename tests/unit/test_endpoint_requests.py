@@ -301,3 +301,18 @@ def test_standard_input_is_json_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("radius,texture\n1,2\n"))
     with pytest.raises(DataInvalid, match="standard input, which takes no CSV, is not JSON"):
         read_data("@-", None)
+
+
+def test_a_file_without_an_at_sign_is_named(tmp_path: Path) -> None:
+    """The message has the option to write, and that of a file of another sort names the suffixes."""
+    file = tmp_path / "train.py"
+    file.write_text("import sys\n")
+
+    with pytest.raises(DataInvalid, match=f"is a file. Write --data @{file} "):
+        read_data(str(file), None)
+    with pytest.raises(
+        DataInvalid, match=r"is not JSON: .* with the suffix \.json, \.jsonl, \.csv, \.tsv or \.parquet\."
+    ):
+        read_data(f"@{file}", None)
+    with pytest.raises(DataInvalid, match="or @FILE"):
+        read_data("x" * 10_000, None)

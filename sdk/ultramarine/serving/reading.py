@@ -18,12 +18,15 @@ class Columns(dict[str, list[Any]]):
     """Columns of a table by name, as a file has them."""
 
 
+_CORRECT = "Correct it, or give a file with the suffix .json, .jsonl, .csv, .tsv or .parquet"
 _FORMS = ("data", "input_data", "dataframe_split", "dataframe_records", "instances", "inputs")
 
 
 def read_data(text: str, signature: Signature | None) -> Any:
     """Return the rows of JSON, or of the file after an @; @- is standard input. Raises DataInvalid."""
     if not text.startswith("@"):
+        if _is_file(text):
+            raise DataInvalid(f"--data {text} is a file. Write --data @{text} to send its rows.")
         return _json(text, "--data")
     if text == "@-":
         return _json(sys.stdin.read(), "standard input, which takes no CSV,")
@@ -39,9 +42,9 @@ def read_data(text: str, signature: Signature | None) -> Any:
             case ".parquet":
                 return _parquet(path)
             case ".jsonl" | ".ndjson":
-                return [_json(line, str(path)) for line in path.read_text().splitlines() if line.strip()]
+                return [_json(line, str(path), _CORRECT) for line in path.read_text().splitlines() if line.strip()]
             case _:
-                return _json(path.read_text(), str(path))
+                return _json(path.read_text(), str(path), _CORRECT)
     except UnicodeDecodeError:
         raise DataInvalid(f"{path} is not text. Give JSON, CSV or Parquet with the suffix of its format.") from None
 
@@ -62,11 +65,18 @@ def path_of(document: Any, signature: Signature | None) -> str:
     return "/score" if any(form in document for form in _FORMS) else ""
 
 
-def _json(text: str, place: str) -> Any:
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # such as a text that is too long for a path
+        return False
+
+
+def _json(text: str, place: str, remedy: str = "Give rows such as '[[5.1, 3.5]]', or @FILE") -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise DataInvalid(f"{place} is not JSON: {error}. Give rows such as '[[5.1, 3.5]]', or @FILE.") from None
+        raise DataInvalid(f"{place} is not JSON: {error}. {remedy}.") from None
 
 
 def _csv(path: Path, signature: Signature | None) -> Columns:
