@@ -13,6 +13,10 @@ Bytes = bytes  # for records that have a field of that name
 Seconds = Annotated[float, Meta(ge=0, lt=LARGEST)]
 
 LOCK_NAME = "requirements.txt"  # beside the archive: exact versions with hashes
+# A line of requirements that are alone: a package by name or address, or an option other than -r, -c, -e and --hash.
+REQUIREMENT_PATTERN = (
+    r"^[ \t]*((#|-[if]|--([^rceh]|ex)|https?:|[0-9A-Za-z][\w.-]*[ \t]*([<>=!~;#(\[-]|@[ \t]*https?:|$))[^\n\r]*)?$"
+)
 ARCHIVE_NAME = "environment.tar.zst"
 
 

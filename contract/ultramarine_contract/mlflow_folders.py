@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from .common import ArtifactManifest, FileEntry
+from .environment_records import REQUIREMENT_PATTERN
 from .locations import unsafe
 
 # Key of the file in MLmodel, by flavor; the file is in the library's own format.
@@ -39,7 +40,8 @@ def requirements(text: str) -> tuple[str, ...]:
     """Return the lines of a requirements.txt without comments; none if an Environment cannot have them."""
     lines = (line.rstrip() for line in text.splitlines())
     kept = tuple(line for line in lines if line and not line.lstrip().startswith("#"))
-    return kept if len(kept) <= MAX_LINES and all(len(line) <= MAX_LINE for line in kept) else ()
+    fits = all(len(line) <= MAX_LINE and re.search(REQUIREMENT_PATTERN, line) for line in kept)
+    return kept if len(kept) <= MAX_LINES and fits else ()
 
 
 def needed_requirements(manifest: ArtifactManifest, read: Callable[[str], bytes]) -> tuple[str, ...]:

@@ -23,7 +23,9 @@ def spec_of(script: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
     """A script beside a requirements.txt."""
-    (tmp_path / "requirements.txt").write_text("# packages\nlightgbm==4.6  # fast\ngit+https://x/y#egg=z\n\n")
+    (tmp_path / "requirements.txt").write_text(
+        "# packages\nlightgbm==4.6  # fast\nhttps://x/y.whl#egg=z\nown==1 \\\n    --hash=sha256:00\n\n"
+    )
     (tmp_path / "train.py").write_text("")
     return tmp_path / "train.py"
 
@@ -32,7 +34,9 @@ def test_packages_beside_a_script_are_installed(script: Path) -> None:
     """With a note that names the file; comments go, and a # of a URL stays."""
     spec, notes = spec_of(script)
 
-    assert spec["environment"] == {"requirements": ["lightgbm==4.6", "git+https://x/y#egg=z"]}
+    assert spec["environment"] == {
+        "requirements": ["lightgbm==4.6", "https://x/y.whl#egg=z", "own==1 --hash=sha256:00"]
+    }
     assert notes == [f"The job gets the packages of {script.parent / 'requirements.txt'}; --env chooses others."]
 
 

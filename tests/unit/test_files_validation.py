@@ -32,6 +32,31 @@ def problems(folder: Path, text: str) -> list[str]:
     return [str(problem).removeprefix(f"{folder}/") for problem in report(folder, text).problems]
 
 
+def test_lines_that_no_build_takes_are_all_named(tmp_path: Path) -> None:
+    """Git, hashes without a package, files and paths; packages, addresses and options of the index are admitted."""
+    wrong = [
+        "git+https://x/y",
+        "--hash=sha256:abc",
+        "-r base.txt",
+        "./own.whl",
+        "own @ git+https://x/y",
+        "--editable .",
+    ]
+    right = [
+        "lightgbm==4.6",
+        "own[all] @ https://x/own.whl",
+        "a<2 --hash=sha256:00",
+        "--extra-index-url https://x",
+        "#",
+    ]
+    lines = "".join(f"      - '{line}'\n" for line in [*right, *wrong])
+
+    named = problems(tmp_path, f"{HEAD}spec:\n  command: [python]\n  environment:\n    requirements:\n{lines}")
+
+    assert [line.split(":")[1] for line in named] == [str(8 + len(right) + at) for at in range(len(wrong))]
+    assert all("a build reads no git" in line and "need requirementsFile" in line for line in named)
+
+
 def test_problems_have_place_object_field_and_remedy(tmp_path: Path) -> None:
     """All problems of an object are named at once, in the order of the file."""
     text = HEAD + dedent("""\

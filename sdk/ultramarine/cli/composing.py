@@ -237,8 +237,9 @@ def _environment_beside(script: Path) -> Manifest:
 
 
 def _requirements(path: Path) -> list[str]:
-    """Return the lines of a requirements.txt without comments; in a URL a # begins none."""
-    lines = (re.split(r"(?:^|\s)#", line)[0].strip() for line in path.read_text().splitlines())
+    """Return the lines of a requirements.txt, joined and without comments; in a URL a # begins none."""
+    joined = re.sub(r"\\\r?\n\s*", "", path.read_text())
+    lines = (re.split(r"(?:^|\s)#", line)[0].strip() for line in joined.splitlines())
     return [line for line in lines if line]
 
 

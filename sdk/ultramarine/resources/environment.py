@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
+from ultramarine_contract.environment_records import REQUIREMENT_PATTERN
 
 from .base import IMMUTABLE, SAYS_NAME, SUBDOMAIN, Digest, KeySelector, Schema, Status, rule, rules, says
 from .pods import Source
 
 MAX_REQUIREMENTS = 500
+
+
+def _checked_requirement(line: str) -> str:
+    if not re.search(REQUIREMENT_PATTERN, line):  # a rule of the schema with this expression would cost too much
+        raise ValueError(
+            "must be one line with a package such as lightgbm==4.6, its https:// address, or an option of the index; "
+            "a build reads no git, and lines with paths, -r, -c or -e need requirementsFile"
+        )
+    return line
+
 
 Requirement = Annotated[
     str,
@@ -19,6 +31,7 @@ Requirement = Annotated[
         pattern=r"^[^\n\r]*$",
         json_schema_extra=says("must be one line of a requirements.txt, such as lightgbm==4.6"),
     ),
+    AfterValidator(_checked_requirement),
 ]
 RequirementsPath = Annotated[
     str,
