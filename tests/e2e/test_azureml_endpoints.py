@@ -176,13 +176,13 @@ def test_scripts_answer_with_their_packages(eve: Person, platform: Platform) -> 
 
 
 def test_an_mlflow_model_answers_without_a_script(eve: Person, platform: Platform) -> None:
-    """The request has Azure's form of a table, and the answer is the list of predictions."""
+    """The request has Azure's form of a table, and the answer has the predictions."""
     eve.run("submit", "ncd/deployment.yaml")
     ready(platform, "azure-ncd")
     frame, _ = load_iris(return_X_y=True, as_frame=True)
     table = {"columns": list(frame.columns), "index": [0, 1], "data": frame.iloc[[0, 140]].to_numpy().tolist()}
     with platform.client("azure-ncd") as client:
-        assert client.post("/score", json={"input_data": table}).json() == [0, 2]
+        assert client.post("/score", json={"input_data": table}).json()["predictions"] == [0, 2]
 
 
 def test_a_container_answers_at_its_routes(eve: Person, platform: Platform) -> None:
