@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .client import Client
 
 _CHECK_SECONDS = 600.0  # for which the requirements on a new version may be checked
+_PROFILE_SECONDS = 60.0  # for which a command waits for the profile of a version that can be read
 PROFILING = "Profiling"  # reason of the condition Profiled while the profile is made
 _ENDED = ("Ready", "Quarantined", "Refused", "Invalid")  # states
 
@@ -105,17 +106,28 @@ class Datasets:
         Raises NotUsable if the version gets none.
         """
         name = version["metadata"]["name"]
-        if _profiling(version).get("reason") == PROFILING:
-            for event in self._cluster.watch(DATASET_VERSION, name, seconds=_CHECK_SECONDS):
-                version = event.object
-                if event.type == "DELETED" or _profiling(version).get("reason") != PROFILING:
-                    break
+        version = self._profiled(version, _CHECK_SECONDS)
         uri = ((version.get("status") or {}).get("profile") or {}).get("uri")
         if not uri:
             text = _profiling(version).get("message", "it is not a table")
             raise NotUsable(f"DatasetVersion {name} has no profile: {text}")
         document: dict[str, Any] = json.loads(self._client.storage.read(f"{uri}{PROFILE_JSON}", limit=1 << 28))
         return document
+
+    def violations(self, name: str) -> list[dict[str, Any]]:
+        """Return what a version's profile finds, after a wait for a profile that is being made."""
+        version = self._profiled(self._cluster.get(DATASET_VERSION, name), _PROFILE_SECONDS)
+        violations: list[dict[str, Any]] = (version.get("status") or {}).get("violations") or []
+        return violations
+
+    def _profiled(self, version: Manifest, seconds: float) -> Manifest:
+        """Return a version once its profile is made, or as it is after that time."""
+        if _profiling(version).get("reason") == PROFILING:
+            for event in self._cluster.watch(DATASET_VERSION, version["metadata"]["name"], seconds=seconds):
+                version = event.object
+                if event.type == "DELETED" or _profiling(version).get("reason") != PROFILING:
+                    break
+        return version
 
     def files(self, version: Manifest) -> ArtifactManifest:
         """Return the list of a version's files, with sizes and digests."""

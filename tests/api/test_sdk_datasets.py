@@ -137,6 +137,19 @@ def test_a_quarantined_version_is_neither_latest_nor_promoted(
         datasets.version("churn@latest")
 
 
+def test_an_upload_names_what_its_profile_finds(user: User, api: Api, tables: list[Manifest]) -> None:  # noqa: F811
+    """A version that can be read has a warning; a quarantined one is on stdout, too, and the exit code is 1."""
+    (user.folder / "churn.csv").write_text(NEW)
+    lost = {"rule": "CSV: every line is UTF-8", "rows": 3, "examples": ["line 2: M?ller"]}
+    mark(api, tables[1], "Ready", violations=[lost])
+    done = user.run("data", "put", "churn.csv", "--register", "churn")
+    assert done.stdout == "churn@2\n"
+    assert "Warning: churn-2 breaks a rule: CSV: every line is UTF-8, in 3 rows; line 2: M?ller" in done.stderr
+    mark(api, tables[1], "Quarantined", "id must be unique: 2 rows break it")
+    done = user.run("data", "put", "churn.csv", "--register", "churn", code=1)
+    assert (done.stdout, "churn-2 is Quarantined: id must be unique" in done.stderr) == ("churn@2\n", True)
+
+
 def test_a_version_is_shown_and_promoted(user: User, tables: list[Manifest]) -> None:  # noqa: F811
     """Its content, columns, origin and aliases, for people and for programs."""
     assert user.run("data", "promote", "churn@1", "--alias", "golden").stdout == "churn@golden is churn-1\n"

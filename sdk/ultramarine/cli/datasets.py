@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from ultramarine_contract.errors import counted
 
 from ultramarine.display.terminal import size_text
 
@@ -46,14 +47,20 @@ def is_reference(text: str) -> bool:
 
 
 def put_version(session: Session, local: Path, dataset: str) -> None:
-    """Upload files as the next version of a dataset, and print it once it can be read."""
+    """Upload files as the next version of a dataset; print it once it is checked, and what its profile finds."""
     datasets = session.client.datasets
     with transfer_bar(session, "Uploading") as progress:
         added = datasets.add(local, dataset, progress)
     name = added.version["metadata"]["name"]
     session.note(f"DatasetVersion {name} {'is registered' if added.is_new else 'has the same content already'}.")
-    version = datasets.wait(added.version)
-    typer.echo(f"{dataset}@{version['spec']['version']}")
+    try:
+        datasets.wait(added.version)
+    finally:  # of a quarantined version, too
+        typer.echo(f"{dataset}@{added.version['spec']['version']}")
+    for violation in datasets.violations(name):
+        examples = f"; {violation['examples'][0]}" if violation.get("examples") else ""
+        rows = f", in {counted(violation['rows'], 'row')}" if violation.get("rows") else ""
+        session.note(f"Warning: {name} breaks a rule: {violation['rule']}{rows}{examples}")
 
 
 def show(context: typer.Context, reference: _REFERENCE, output: Output = Format.TABLE) -> None:
