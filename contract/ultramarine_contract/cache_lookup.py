@@ -80,7 +80,7 @@ def _record(storage: Storage, place: Place, key: str) -> tuple[CacheRecord | Non
 def _difference(storage: Storage, place: Place, parts: Mapping[str, str]) -> str:
     latest = _read(storage, latest_uri(place.bucket, place.namespace, place.pipeline, place.step))
     if latest is None:
-        return "no record of this step exists"
+        return "no earlier run did this work"
     words = difference(parts, latest.parts)
     return f"{words} in run {latest.run}" if words else "the record of this key is gone from the storage"
 

@@ -210,3 +210,8 @@ def test_a_run_that_could_not_begin_leaves_nothing(refused: Refused, api: Api, t
         assert api.run("get", "plr,pl", "-o", "name").split() == [] or pipeline == "churn"
         api.apply(churn)
     assert api.run("get", "plr", "-o", "name") == ""
+    first = {**named("PipelineRun", "first"), "spec": {"pipeline": "churn", "parameters": {"rate": 0.1}}}
+    api.apply(first)
+    assert "no step is named 'b' (steps: a)" in refused("run", "resume", "first", "--from", "b")
+    assert "parameters.rate: expected number" in refused("run", "resume", "first", "--set", "rate=fast")
+    assert api.run("get", "plr", "-o", "name").split() == ["pipelinerun.ultramarine.dev/first"]

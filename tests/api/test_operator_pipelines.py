@@ -103,7 +103,7 @@ def test_a_plan_says_what_a_run_would_reuse(api, operator, node, store, tmp_path
         return done.stdout
 
     first = plan()
-    assert "step clean: runs, no record of this step exists" in first
+    assert "step clean: runs, no earlier run did this work" in first
     assert "pods: 1 of node" in first
     assert "step train: runs, step clean runs; the cache is asked with its results" in first
     assert "2 of 2 steps would run, no earlier run shows the time" in first
@@ -211,6 +211,6 @@ def test_a_plan_resolves_datasets(api, operator, store, tmp_path):
     argv = [COMMAND, "--kubeconfig", str(api.cluster.kubeconfig), "-n", api.namespace, "plan", str(file)]
     planned = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300).stdout
 
-    assert "step reads: runs, no record of this step exists" in planned
+    assert "step reads: runs, no earlier run did this work" in planned
     assert "step waits: runs, inputs.rows: Dataset other has no version yet" in planned
-    assert "step months: runs, 1 of 1 repetition; months-0: no record of this step exists" in planned
+    assert "step months: runs, 1 of 1 repetition; months-0: no earlier run did this work" in planned

@@ -46,7 +46,7 @@ def train(pod: Pod, bucket: str, parts: dict[str, str], text: str = "a") -> Cach
 def test_a_success_is_recorded_and_found(pod, storage, bucket):  # noqa: F811
     """A trainer records outputs and metrics under the key of its work; the next run finds them."""
     assert ask(storage, bucket, PARTS) == CacheAnswer(
-        key_of(PARTS), tuple(PARTS.items()), None, "no record of this step exists"
+        key_of(PARTS), tuple(PARTS.items()), None, "no earlier run did this work"
     )
     record = train(pod, bucket, PARTS)
     assert (record.run, record.job, record.metrics) == ("run-a", "clean", {"rows": 3.0})

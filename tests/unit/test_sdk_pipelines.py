@@ -43,7 +43,7 @@ def test_a_reused_step_names_its_run():
     )
     assert [line.cells for line in lines] == [
         ["clean", "Reused", "", "", "from run churn-0"],
-        ["train", "Succeeded", "60s", "train-2", "parameters.rate is 0.2, and was 0.1 in run churn-0"],
+        ["train", "Succeeded", "60s", "train-2", "not reused: parameters.rate is 0.2, and was 0.1 in run churn-0"],
         ["each", "Succeeded", "", "", "3 repetitions"],
         ["bad", "Failed", "", "", "exit 1"],
     ]

@@ -200,13 +200,16 @@ def resume(
     context: typer.Context,
     name: _RUN,
     from_: Annotated[list[str] | None, typer.Option("--from", help="Step to run again; repeatable.")] = None,
+    set: Annotated[list[str] | None, typer.Option("--set", help="PARAMETER=VALUE, repeatable.")] = None,
     new: Annotated[str, typer.Option("--name", help="Name of the new run.", show_default="RUN with a suffix")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the run is created.")] = False,
 ) -> None:
-    """Start a new run that takes over what an ended run has done."""
+    """Start a new run that takes over what an ended run has done; steps that use a parameter of --set run again."""
     session = session_of(context)
     former = session.cluster.get(PIPELINE_RUN, name)
     kept = {field: former["spec"][field] for field in _REPEATED if field in former["spec"]}
+    if set:
+        kept["parameters"] = {**(kept.get("parameters") or {}), **parameters_in(set)}
     rerun = {"of": name, **({"from": from_} if from_ else {})}
     meta = {"name": new} if new else {"generateName": f"{name[:34]}-"}
     document = {"apiVersion": former["apiVersion"], "kind": PIPELINE_RUN.kind, "metadata": meta}

@@ -84,7 +84,9 @@ def lines_of(run: Manifest) -> Iterator[StepLine]:
 
 def _reuse(step: Status) -> str:
     cached = step.get("cached")
-    return f"from run {cached.get('run')}" if cached else str(step.get("missReason") or "")
+    if cached:
+        return f"from run {cached.get('run')}"
+    return f"not reused: {reason}" if (reason := step.get("missReason")) else ""
 
 
 def layers_of(run: Manifest, pipeline: Manifest | None) -> list[list[str]]:

@@ -52,7 +52,7 @@ def expected_bytes(board: Board, node: Node) -> int:
             kind=kind,
             start_time=now,
             completion_time=now,
-            miss_reason="no record of this step exists",
+            miss_reason="no earlier run did this work",
             outputs={name: StepOutput(uri=f"{folder}/{run.uid}/{name}/{content_hash(name)[:16]}/") for name in outputs},
             metrics={"metric": 0.123456789},
         )

@@ -51,7 +51,7 @@ def read_pipeline(spec: Manifest, status: Manifest | None = None) -> Obj[Pipelin
 def answer(question: LookUpStep, **more: Any) -> CacheAnswer:
     """Answer of an empty cache, unless it has a record."""
     parts = dict(question.parts) | {name: f"digest of {uri}" for name, uri in question.contents}
-    return CacheAnswer(key_of(parts), tuple(parts.items()), **{"miss": "no record of this step exists", **more})
+    return CacheAnswer(key_of(parts), tuple(parts.items()), **{"miss": "no earlier run did this work", **more})
 
 
 def planned(run: Obj[PipelineRunSpec], *children: Manifest, answers: Any = None, **more: Any) -> Plan:
