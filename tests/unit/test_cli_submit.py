@@ -120,6 +120,14 @@ def test_a_wrong_value_is_refused_by_its_option(
         spec_of(script, **{option: text})
 
 
+def test_a_folder_is_refused_with_a_file_to_name(tmp_path: Path) -> None:
+    """A folder may have several files of jobs."""
+    with pytest.raises(
+        InvalidSpec, match=r"is a folder\. Name a file in it, such as .*/ultramarine\.yaml or a script\."
+    ):
+        spec_of(tmp_path)
+
+
 def test_an_argument_of_a_script_makes_its_output(script: Path) -> None:
     """It is registered only with --register."""
     arguments = ["--out", "$(outputs.model)"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ultramarine.kube.config import load
+from ultramarine.kube.config import NoAccess, load
 from ultramarine_cluster import pki
 
 
@@ -89,3 +89,12 @@ def test_a_plugin_may_answer_with_a_certificate(tmp_path: Path, authority: pki.A
 
     assert access.user["client-certificate-data"] == certificate
     assert access.token() == ""
+
+
+def test_a_missing_file_is_refused_by_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remedy names --kubeconfig if it was given, and otherwise the variable."""
+    monkeypatch.setenv("KUBECONFIG", "/nope")
+    with pytest.raises(NoAccess, match=r"/nope cannot be read: .* Correct KUBECONFIG\."):
+        load()
+    with pytest.raises(NoAccess, match=r"/no cannot be read: .* Correct --kubeconfig\."):
+        load(kubeconfig="/no")

@@ -73,6 +73,8 @@ def manifests_of(
     if not file.exists():
         hint = "Run `ultramarine init` to begin a project." if file.name == "ultramarine.yaml" else "Correct the path."
         raise InvalidSpec(f"{file} does not exist. {hint}")
+    if file.is_dir():
+        raise InvalidSpec(f"{file} is a folder. Name a file in it, such as {file / 'ultramarine.yaml'} or a script.")
     conversion = None if file.suffix in _INTERPRETERS else azureml_conversion(file, note, prefix)
     if conversion is not None:
         manifests = [_new_name(manifest) for manifest in conversion.with_local_paths()]

@@ -117,6 +117,7 @@ def load(context: str = "", namespace: str = "", kubeconfig: str = "") -> Access
     """
     namespace = namespace or os.environ.get(ENV_NAMESPACE, "")
     files = _files(kubeconfig)
+    option = "--kubeconfig" if kubeconfig else "KUBECONFIG" if os.environ.get("KUBECONFIG") else "the path"
     if not files and not context and (SERVICE_ACCOUNT / "token").exists() and "KUBERNETES_SERVICE_HOST" in os.environ:
         return _of_pod(namespace)
     if not files:
@@ -124,7 +125,7 @@ def load(context: str = "", namespace: str = "", kubeconfig: str = "") -> Access
             "no kubeconfig found: KUBECONFIG is not set and ~/.kube/config does not exist. Set KUBECONFIG to the file"
             " that your administrator gave you. On the embedded cluster, run `ultramarine-cluster env`."
         )
-    merged: dict[str, Any] = reduce(_merge, (_read(file) for file in files), {})
+    merged: dict[str, Any] = reduce(_merge, (_read(file, option) for file in files), {})
     names = [entry["name"] for entry in merged.get("contexts", [])]
     chosen = context or merged.get("current-context", "")
     source = ", ".join(map(str, files))
@@ -172,8 +173,8 @@ def _files(kubeconfig: str) -> list[Path]:
     return [usual] if usual.exists() else []
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """Parse one kubeconfig; files that it names become their contents. Raises NoAccess if that fails."""
+def _read(file: Path, option: str) -> dict[str, Any]:
+    """Parse one kubeconfig; files that it names become their contents. Raises NoAccess, which names the option."""
     try:
         config = yaml.safe_load(file.read_text()) or {}
         for kind, keys in _BY_PATH.items():
@@ -190,7 +191,7 @@ def _read(file: Path) -> dict[str, Any]:
                 if plugin and plugin["command"].startswith(("./", "../")):
                     plugin["command"] = str(file.parent / plugin["command"])
     except OSError as error:
-        raise NoAccess(f"{error.filename or file} cannot be read: {error.strerror}. Correct KUBECONFIG.") from None
+        raise NoAccess(f"{error.filename or file} cannot be read: {error.strerror}. Correct {option}.") from None
     except (yaml.YAMLError, ValueError, AttributeError, TypeError, KeyError) as error:
         raise NoAccess(f"{file} is not a kubeconfig: {' '.join(str(error).split())}. Correct the file.") from None
     return dict(config)
