@@ -206,6 +206,27 @@ def test_the_decisive_condition_explains(conditions: list[dict[str, str]], reaso
     assert diagnosis(object_with("TrainingJob", *conditions)).reason == reason
 
 
+@pytest.mark.parametrize(
+    ("kind", "cause", "remedy"),
+    [
+        (
+            "OnlineEndpoint",
+            condition("RolloutHealthy", "False", "GateFailed", "p95 of green is 80 ms (10 requests)"),
+            "Change the candidate; a new rollout then starts.",
+        ),
+        ("OnlineEndpoint", condition("ScalingActive", "False", "NoFigures", "no figures"), "Follow the message."),
+    ],
+)
+def test_a_stalled_object_is_explained_by_the_condition_that_it_repeats(
+    kind: str, cause: dict[str, str], remedy: str
+) -> None:
+    """Stalled, which is for kstatus, has no reason of its own; other conditions have another cause."""
+    stalled = condition("Stalled", "True", "Failed", "p95 of green is 80 ms")
+    ready = condition("Ready", "True", "Ready", "1 pod ready")
+
+    assert diagnosis(object_with(kind, ready, cause, stalled)).remedy == remedy
+
+
 def test_every_reason_of_the_registry_is_explained() -> None:
     """The file of the SDK has each line of the operator's tables."""
     from ultramarine_operator.kinds import KINDS

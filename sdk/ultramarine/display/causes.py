@@ -44,7 +44,7 @@ def decisive(status: Manifest) -> dict[str, Any]:
 def diagnosis(object: Manifest) -> Diagnosis:
     """Return what happened to an object, and what to do."""
     status = object.get("status") or {}
-    condition, failure = decisive(status), status.get("failure") or {}
+    condition, failure = _explaining(object["kind"], status), status.get("failure") or {}
     ended = condition.get("type") == "Failed"
     if not failure or (status.get("state") == "Succeeded"):
         meaning, remedy = remedy_of(object["kind"], condition.get("type", ""), condition.get("reason", ""))
@@ -56,6 +56,19 @@ def diagnosis(object: Manifest) -> Diagnosis:
     if not (ended or refused) and condition.get("message"):  # an attempt failed, and another one follows
         what = f"{condition['message']}; the last attempt failed: {what}"
     return Diagnosis(what, reason, meaning, failure.get("hint") or remedy)
+
+
+def _explaining(kind: str, status: Manifest) -> dict[str, Any]:
+    """Return the decisive condition; for Stalled, which is for kstatus, one with a remedy that it repeats."""
+    condition = decisive(status)
+    if condition.get("type") != "Stalled" or not (message := condition.get("message", "")):
+        return condition
+    for entry in status.get("conditions") or []:
+        text = entry.get("message", "")
+        repeated = entry["status"] == "False" and text and (text in message or message in text)
+        if repeated and remedy_of(kind, entry["type"], entry.get("reason", ""))[1]:
+            return dict(entry)
+    return condition
 
 
 def warnings(object: Manifest) -> list[str]:
