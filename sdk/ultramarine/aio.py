@@ -250,6 +250,7 @@ class AsyncDatasets:
     wait = _twin(Datasets.wait)
     download = _twin(Datasets.download)
     profile = _twin(Datasets.profile)
+    violations = _twin(Datasets.violations)
     files = _twin(Datasets.files)
 
 
