@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from ultramarine.objects import Object
 from ultramarine.resources.base import Resources
 from ultramarine.results import outputs_of
 from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.meta import TRAINING_JOB
 from ultramarine_operator.kinds import KINDS
 
 SWEEP: dict[str, Any] = {
@@ -154,6 +156,16 @@ def test_the_client_takes_no_path() -> None:
     """A path is neither a manifest nor an object; the message says how to read it."""
     with pytest.raises(InvalidSpec, match=r"not 'az/job.yml'. Read a file by .* or run `ultramarine submit FILE`"):
         as_manifest("az/job.yml")  # type: ignore[arg-type]
+
+
+def test_a_taken_name_is_refused_before_an_upload() -> None:
+    """The namespace has no storage here, so an upload would be another error."""
+    client = ultramarine.Client.__new__(ultramarine.Client)
+    client.kinds = SimpleNamespace(of=lambda manifest: TRAINING_JOB)  # type: ignore[assignment]
+    client.cluster = SimpleNamespace(namespace="team-a", get=lambda resource, name: {})  # type: ignore[assignment]
+
+    with pytest.raises(errors.Exists, match=r"^TrainingJob team-a/churn already exists\. Choose another name"):
+        client.submit(job(source={"path": "."}))
 
 
 @pytest.mark.parametrize(
