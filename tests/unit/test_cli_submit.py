@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from ultramarine.cli import applying, composing
+from ultramarine.cli.submit import without_log
+from ultramarine.display.causes import remedy_of
 from ultramarine.files.reading import load
 from ultramarine_contract.errors import InvalidSpec, counted
 
@@ -46,6 +48,13 @@ def test_other_packages_are_the_users_choice(script: Path, options: dict[str, st
     spec, notes = spec_of(script, **options)
 
     assert (spec.get("environment"), notes) == ({"name": "tabular"} if "env" in options else None, [])
+
+
+def test_a_run_without_a_log_says_what_its_pod_does() -> None:
+    """A large environment takes a while to unpack, before the command can write a line."""
+    assert without_log("TrainingJob", "churn", "Pending") == "TrainingJob churn has no log yet; it is Pending."
+    assert without_log("TrainingJob", "churn", "Running").endswith("environment before the command starts.")
+    assert "environment" in remedy_of("TrainingJob", "Running", "PodRunning")[0]
 
 
 def test_requirements_that_name_files_stay_in_the_code(script: Path) -> None:

@@ -207,7 +207,13 @@ def logs(
         typer.echo(update.text)
         count += 1
     if not count:
-        session.note(f"{chosen.resource.kind} {chosen.name} has no log yet; it is {chosen.state}.")
+        session.note(without_log(chosen.resource.kind, chosen.name, chosen.state))
+
+
+def without_log(kind: str, name: str, state: str) -> str:
+    """Return the sentence on a run that has written nothing."""
+    fetching = ": its pod fetches code, inputs and environment before the command starts" if state == "Running" else ""
+    return f"{kind} {name} has no log yet; it is {state}{fetching}."
 
 
 def _unended(session: Session, name: str) -> Run:

@@ -11,7 +11,7 @@ TABLES = (
         reasons={
             "Running": {
                 "PodStarting": ("The first pod is starting.", ""),
-                "PodRunning": ("The command runs.", ""),
+                "PodRunning": ("The pod fetches code, inputs and environment, then the command runs.", ""),
                 "ReadingResult": ("The result is being read from the storage.", "Check the storage if it lasts."),
             },
             "Failed": {
