@@ -14,6 +14,7 @@ from ultramarine.resources.onlineendpoint_deployment import EndpointDeployment
 from ultramarine.resources.onlineendpoint_rollout import RolloutCounters, RolloutStatus
 from ultramarine_contract.errors import GatewayError
 from ultramarine_contract.routes import DeploymentFigures, RouteState, rescaled
+from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
 from ultramarine_operator.kinds.onlineendpoint.rollout.decide import GOES_ON, STARTS_AGAIN
 from ultramarine_operator.kinds.onlineendpoint.rollout.evidence import Counts, Evidence
@@ -813,3 +814,10 @@ def test_counters_beyond_the_status_are_left_out():
     status = RolloutStatus.model_validate({"phase": "Progressing", **update})
     assert [entry.pod for entry in status.base] == [f"gateway-{number}" for number in range(200)]
     assert len(Counts(latency=(1e9,) * 1000).written("g" * 300).latency) == 2048
+
+
+def test_a_list_of_endpoints_shows_the_rollout() -> None:
+    """A Ready endpoint may have rolled back, which `kubectl get` shows without -o wide."""
+    [kind] = [kind for kind in KINDS if kind.name == "OnlineEndpoint"]
+    [column] = [column for column in kind.all_columns if column.name == "Rollout"]
+    assert (column.path, column.priority) == (".status.rollout.phase", 0)

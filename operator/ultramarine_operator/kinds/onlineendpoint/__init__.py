@@ -48,7 +48,7 @@ KIND = Kind(
         Column("Replicas", ".status.replicas"),
         Column("URL", ".status.url"),
         Column("Warning", '.status.conditions[?(@.type=="SignatureChanged")].reason'),
-        Column("Rollout", ".status.rollout.phase", priority=1),
+        Column("Rollout", ".status.rollout.phase"),
         Column("Keys", ".status.keysSecret", priority=1),
     ),
     plan=plan,
