@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -25,7 +27,9 @@ def transfer_bar(session: Session, verb: str) -> Iterator[Progress]:
         with _bar(session, verb) if session.progress.is_terminal else nullcontext(_Lines(session, verb)) as progress:
             yield progress
     except KeyboardInterrupt:
-        session.note("Interrupted. The same command continues.")
+        done, goes_on = ("sent", "sends") if verb == "Uploading" else ("received", "fetches")
+        command = shlex.join(["ultramarine", *sys.argv[1:]])
+        session.note(f"Interrupted; what was {done} is kept, and the same command {goes_on} the rest: {command}")
         raise
 
 

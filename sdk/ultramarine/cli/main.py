@@ -112,6 +112,7 @@ def global_first(argv: list[str]) -> list[str]:
     return [*front, *rest]
 
 
+_INTERRUPTED = 130
 _FREE = "Free some there, or set TMPDIR to a folder of another disk if that of temporary files is full."
 _OTHER = "Choose a place that you may write."
 _REMEDIES = {errno.ENOSPC: _FREE, errno.EDQUOT: _FREE, errno.EACCES: _OTHER, errno.EROFS: _OTHER}
@@ -129,7 +130,7 @@ def main() -> None:
         echo(f"Error: {_sentence(error.message)}", err=True, state="Error")
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = _INTERRUPTED
     except typer.Abort:  # a question was answered by no
         typer.echo("Nothing was done.", err=True)
         sys.exit(1)
@@ -147,6 +148,10 @@ def main() -> None:
         if not hasattr(error, "format_message"):  # typer's errors, whose classes are its own
             raise
         _explain_usage(error)
+    if code == _INTERRUPTED:  # typer's code for Ctrl-C
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # sys.exit waits for the threads of a transfer
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -62,15 +62,17 @@ class Work:
     def run(self, step: Callable[[T], None], items: Iterable[T], at_once: int) -> None:
         """Do a step for each item in threads. The first error is raised, and begins no further step."""
         self._stop.clear()
-        with ThreadPoolExecutor(at_once) as pool:
-            futures = [pool.submit(step, item) for item in items]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-            except BaseException:
-                self._stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        pool = ThreadPoolExecutor(at_once)
+        futures = [pool.submit(step, item) for item in items]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException as error:
+            self._stop.set()
+            # Ctrl-C does not wait for requests, which a slow network holds for minutes.
+            pool.shutdown(wait=not isinstance(error, KeyboardInterrupt), cancel_futures=True)
+            raise
+        pool.shutdown()
 
     def transfer(self, files: Sequence[S], small: Callable[[S], None], large: Callable[[S], None]) -> int:
         """Transfer small files together, then each large one in parts; return how many were there."""
