@@ -116,6 +116,12 @@ def is_of_the_network(words: str) -> bool:
     return bool(_NETWORK.search(words[:_SEARCHED]))
 
 
+def missing_module(words: str) -> str:
+    """Return the module of Python that the command did not find, or nothing for another cause."""
+    match = _IMPORT.search(words[:_SEARCHED])
+    return match["package"] if match else ""
+
+
 def missing_input(words: str) -> str:
     """Return how a script finds its inputs if the cause is a missing file; empty for another cause."""
     if "FileNotFoundError: " not in words[:_SEARCHED]:
@@ -128,8 +134,8 @@ def missing_input(words: str) -> str:
 
 def remedy(words: str) -> str:
     """Return a remedy for this cause, or nothing if only the author can know one."""
-    if match := _IMPORT.search(words[:_SEARCHED]):
-        package = f"if {match['package']} is not a file of your own"
+    if module := missing_module(words):
+        package = f"if {module} is not a file of your own"
         return f"{package}, build an image with it as docs/images.md shows, and set spec.image"
     if hint := missing_input(words):
         return hint

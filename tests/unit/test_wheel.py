@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,53 @@ def test_a_project_begins_offline(machine: Machine, template: str) -> None:
     assert (manifest["kind"], manifest["metadata"]) == ("TrainingJob", {"name": "churn"})
     assert manifest["spec"]["resources"]["requests"]["cpu"] == "2"
     assert "no server has checked this" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("template", "packages", "model"),
+    [
+        ("sklearn", ["scikit-learn", "skops"], "model.skops"),
+        ("xgboost", ["xgboost-cpu", "scikit-learn"], "model.ubj"),
+        ("torch", ["uv"], "model.pt2"),  # its environment has the others
+    ],
+)
+@pytest.mark.timeout(1200)
+def test_a_template_trains_here(machine: Machine, template: str, packages: list[str], model: str) -> None:
+    """`submit --local` as the README says, with a Python that has only the packages that it names."""
+    machine.ultramarine("init", "churn", "--template", template)
+    python = machine.folder / "own" / "bin" / "python"
+    subprocess.run([UV, "venv", "-q", "--python", sys.executable, python.parents[1]], check=True)
+    subprocess.run([UV, "pip", "install", "-q", "--python", python, *packages], check=True)
+    done = subprocess.run(
+        [machine.python.with_name("ultramarine"), "submit", "--local"],
+        cwd=machine.folder / "churn",
+        env={
+            "HOME": str(machine.folder),
+            "PATH": f"{python.parent}:/usr/bin:/bin",
+            "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv")),  # torch has some GB
+        },
+        capture_output=True, text=True, check=False, timeout=1100,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "accuracy=" in done.stdout
+    assert (machine.folder / "churn" / "outputs" / "model" / model).is_file()
+
+
+def test_a_template_without_its_program_says_what_to_do(machine: Machine) -> None:
+    """A missing module or program of this machine has its remedy, which names no image."""
+    for template, words in (
+        ("sklearn", "What to do: if skops is not a file"),
+        ("r", "this machine has no such program"),
+    ):
+        machine.ultramarine("init", template, "--template", template)
+        environment = {"HOME": str(machine.folder), "PATH": str(machine.python.parent)}
+        done = subprocess.run(
+            [machine.python.with_name("ultramarine"), "submit", "--local"],
+            cwd=machine.folder / template, env=environment, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert words in done.stderr
 
 
 def test_other_commands_work_offline(machine: Machine) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 from ultramarine_contract.errors import InvalidSpec
-from ultramarine_contract.lastwords import missing_input
+from ultramarine_contract.lastwords import missing_input, missing_module
 
 from ultramarine.display.terminal import size_text
 
@@ -40,6 +40,8 @@ def run_here(session: Session, manifests: Sequence[Manifest], folder: Path) -> N
 
 
 def _show(session: Session, result: Result) -> None:
+    from ultramarine.local.packages import python
+
     sys.stdout.flush()
     if result.metrics:
         rows = [["METRIC", "LAST VALUE"], *([name, f"{value:g}"] for name, value in result.metrics.items())]
@@ -49,6 +51,11 @@ def _show(session: Session, result: Result) -> None:
         session.note(f"Output {name}: {output.uri}, {size_text(output.bytes)}{form}")
     state = f"Failed: {result.message}" if result.code else "Succeeded"
     session.note(f"{state} (exit code {result.code}, {result.seconds:.1f} s)")
+    if module := missing_module(result.message):
+        session.note(
+            f"What to do: if {module} is not a file of your own, install its package for {python()}, or list it in"
+            " spec.environment. `pip install 'ultramarine[trainer]'` installs those of the default image."
+        )
     if hint := missing_input(result.message):
         session.note(f"What to do: {hint}.")
 

@@ -150,6 +150,8 @@ class _Run:
             exit_code, message = (failed.code, str(failed)) if failed.reason == "CommandFailed" else (1, str(failed))
             if failed.reason == "Stopped":
                 exit_code, message = _INTERRUPTED, "interrupted"
+            elif failed.reason == "CommandNotFound":
+                message = message.replace("the image", "this machine")
             elif self._tail.words:
                 message = f"{message}: {self._tail.words}"
         except StorageError as error:

@@ -181,7 +181,9 @@ def _start(command: Sequence[str], folder: Path, environment: Mapping[str, str])
         )
     except FileNotFoundError as error:
         remedy = "check spec.command, or add the program to the image"
-        raise CommandNotFound(f"command {command[0]!r} was not found in the image; {remedy}") from error
+        raise CommandNotFound(
+            f"command {command[0]!r} was not found: the image has no such program; {remedy}"
+        ) from error
     except PermissionError as error:
         remedy = "start it through its interpreter, such as `python train.py` or `sh run.sh`"
         raise CommandNotFound(f"command {command[0]!r} is not executable; {remedy}") from error
