@@ -120,6 +120,7 @@ def test_a_template_trains_here(machine: Machine, template: str, packages: list[
         [machine.python.with_name("ultramarine"), "submit", "--local"],
         cwd=machine.folder / "churn",
         env={
+            **os.environ,  # with the certificates and the index of uv
             "HOME": str(machine.folder),
             "PATH": f"{python.parent}:/usr/bin:/bin",
             "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv")),  # torch has some GB
