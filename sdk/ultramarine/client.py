@@ -135,19 +135,6 @@ class Client:
             pipeline = self.cluster.get(PIPELINE, str(name)).get("spec") if name else None
         check_run(run, pipeline)
 
-    def check_name(self, resource: Resource, manifest: Manifest) -> None:
-        """Raise Exists if an object has the name of a manifest, before anything is uploaded for it."""
-        from .kube.errors import Exists, NotFound
-
-        if not (name := (manifest.get("metadata") or {}).get("name")):
-            return
-        try:
-            self.cluster.get(resource, name)
-        except NotFound:
-            return
-        what = f"{resource.kind} {self.namespace}/{name}"
-        raise Exists(f"{what} already exists. Choose another name, or delete it first.")
-
     def _warn_if_unwatched(self, note: Callable[[str], None] | None) -> None:
         if self._has_warned:
             return
@@ -203,7 +190,7 @@ class Client:
         manifest = as_manifest(manifest)
         resource = self.kinds.of(manifest)
         if not dry_run:
-            self.check_name(resource, manifest)
+            self.cluster.check_free(resource, manifest)
         manifest = upload_local_paths(self.platform, manifest, dry_run)
         made = self.create(resource, manifest, dry_run)
         return self._run(resource, str(made["metadata"]["name"]))

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ultramarine_contract.environment_records import REQUIREMENT_PATTERN
+
 from ultramarine.azureml.context import Context
 from ultramarine.azureml.fields import Fields
 from ultramarine.azureml.reading import Unreadable
@@ -97,6 +99,8 @@ def _of_pip(fields: Fields, line: str, at: tuple[str, ...]) -> list[str]:
         problem, remedy = f"{line[:60]} is not in a package index", "Publish it, or copy it into the code"
     elif len(line) > MAX_LINE:
         problem, remedy = f"has more than {MAX_LINE} characters", "Shorten it"
+    elif line and not line.startswith("#") and not re.search(REQUIREMENT_PATTERN, line):
+        problem, remedy = f"{line[:60]} is not a line that a build takes", "Write a package such as lightgbm==4.6"
     if problem:
         fields.lose("dependencies", problem, remedy, *at)
     return [line] if line and not problem and not line.startswith("#") else []

@@ -88,7 +88,7 @@ def submit(
     run: Run | None = None
     for manifest in manifests:
         if composing.is_run(manifest["kind"]) and not dry_run:
-            client.check_name(client.kinds.of(manifest), manifest)
+            client.cluster.check_free(client.kinds.of(manifest), manifest)
         with transfer_bar(session, "Uploading") as progress:
             manifest = upload_local_paths(client.platform, manifest, dry_run, file.parent, session.note, progress)
         resource = client.kinds.of(manifest)

@@ -18,7 +18,7 @@ from ultramarine_contract.meta import Manifest, Resource
 from ultramarine_contract.transport import cause, outside
 
 from .config import Access, NoAccess, load
-from .errors import ApiError, Gone, LoginRefused, NotFound, Owned, error_of
+from .errors import ApiError, Exists, Gone, LoginRefused, NotFound, Owned, error_of
 
 Manifests = list[Manifest]  # by another name, since a Cluster has a method `list`
 FIELD_MANAGER = "ultramarine-client"
@@ -66,6 +66,16 @@ class Cluster:
     def get(self, resource: Resource, name: str, subresource: str = "") -> Manifest:
         """Return one object. Raises NotFound or Forbidden."""
         return self._json("GET", resource.path(self.namespace, name, subresource), self._named(resource, name))
+
+    def check_free(self, resource: Resource, manifest: Manifest) -> None:
+        """Raise Exists if an object has the name of a manifest, before anything is uploaded for it."""
+        if not (name := (manifest.get("metadata") or {}).get("name")):
+            return
+        try:
+            self.get(resource, name)
+        except NotFound:
+            return
+        raise Exists(f"{self._named(resource, name)} already exists. Choose another name, or delete it first.")
 
     def list(self, resource: Resource, selector: str = "", fields: str = "") -> Manifests:
         """Return the objects of the namespace, perhaps only those with the labels of `selector`."""

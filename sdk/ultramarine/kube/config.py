@@ -105,7 +105,7 @@ class Access:
 
 def contexts_of(kubeconfig: str = "") -> dict[str, str]:
     """Return the namespace of each context; empty if the context names none."""
-    merged: dict[str, Any] = reduce(_merge, (_read(file) for file in _files(kubeconfig)), {})
+    merged = _merged(_files(kubeconfig), kubeconfig)
     return {entry["name"]: (entry.get("context") or {}).get("namespace", "") for entry in merged.get("contexts", [])}
 
 
@@ -117,7 +117,6 @@ def load(context: str = "", namespace: str = "", kubeconfig: str = "") -> Access
     """
     namespace = namespace or os.environ.get(ENV_NAMESPACE, "")
     files = _files(kubeconfig)
-    option = "--kubeconfig" if kubeconfig else "KUBECONFIG" if os.environ.get("KUBECONFIG") else "the path"
     if not files and not context and (SERVICE_ACCOUNT / "token").exists() and "KUBERNETES_SERVICE_HOST" in os.environ:
         return _of_pod(namespace)
     if not files:
@@ -125,7 +124,7 @@ def load(context: str = "", namespace: str = "", kubeconfig: str = "") -> Access
             "no kubeconfig found: KUBECONFIG is not set and ~/.kube/config does not exist. Set KUBECONFIG to the file"
             " that your administrator gave you. On the embedded cluster, run `ultramarine-cluster env`."
         )
-    merged: dict[str, Any] = reduce(_merge, (_read(file, option) for file in files), {})
+    merged = _merged(files, kubeconfig)
     names = [entry["name"] for entry in merged.get("contexts", [])]
     chosen = context or merged.get("current-context", "")
     source = ", ".join(map(str, files))
@@ -171,6 +170,12 @@ def _files(kubeconfig: str) -> list[Path]:
         return [path for path in paths if path.exists()] or paths[:1]
     usual = Path("~/.kube/config").expanduser()
     return [usual] if usual.exists() else []
+
+
+def _merged(files: list[Path], kubeconfig: str) -> dict[str, Any]:
+    """Return the content of files in one, as kubectl merges it; `kubeconfig` is the value of the option."""
+    option = "--kubeconfig" if kubeconfig else "KUBECONFIG" if os.environ.get("KUBECONFIG") else "the path"
+    return reduce(_merge, (_read(file, option) for file in files), {})
 
 
 def _read(file: Path, option: str) -> dict[str, Any]:
