@@ -24,8 +24,14 @@ from ultramarine.cli.main import main
 from ultramarine.cli.session import Session
 from unit.test_data import data_of
 data = data_of(*sys.argv[1:4])
-kinds = SimpleNamespace(of=lambda manifest: sys.exit("ready to create"))
-Session.client = SimpleNamespace(data=data, namespace="team-a", platform=data._platform, kinds=kinds)
+cluster = SimpleNamespace(check_free=lambda resource, manifest: None)
+asked = []
+def kind_of(manifest):
+    asked.append(manifest)
+    if len(asked) > 1:  # the first time is for the check of the name, before the upload
+        sys.exit("ready to create")
+kinds = SimpleNamespace(of=kind_of)
+Session.client = SimpleNamespace(data=data, namespace="team-a", platform=data._platform, kinds=kinds, cluster=cluster)
 sys.argv[1:4] = []
 main()
 """

@@ -259,7 +259,7 @@ def _keys(endpoint: Endpoint, seen: Seen, now: datetime, *, proven: bool) -> tup
     had_keys = endpoint.former.keys_secret == name
     own = endpoint.manifest["metadata"]
     announced = (own.get("annotations") or {}).get(ANNOTATION_KEYS) == KEYS_OF_AUTHOR
-    if announced and not had_keys and not of_gateway:
+    if announced and not of_gateway:
         missing &= now - parse_timestamp(own["creationTimestamp"]) > _AUTHOR_TIME
     if (proven if of_gateway else had_keys or announced) and not missing:
         return ()
