@@ -12,6 +12,7 @@ from .common import LARGEST, Count, Document, Task
 Bytes = bytes  # for records that have a field of that name
 Seconds = Annotated[float, Meta(ge=0, lt=LARGEST)]
 
+MAX_REQUIREMENTS, MAX_REQUIREMENT = 500, 500  # lines of an Environment, and characters of a line
 LOCK_NAME = "requirements.txt"  # beside the archive: exact versions with hashes
 # A line of requirements that are alone: a package by name or address, or an option other than -r, -c, -e and --hash.
 REQUIREMENT_PATTERN = (

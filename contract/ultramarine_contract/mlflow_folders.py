@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from .common import ArtifactManifest, FileEntry
-from .environment_records import REQUIREMENT_PATTERN
+from .environment_records import MAX_REQUIREMENT, MAX_REQUIREMENTS, REQUIREMENT_PATTERN
 from .locations import unsafe
 
 # Key of the file in MLmodel, by flavor; the file is in the library's own format.
 FILE_KEYS = {"onnx": "data", "xgboost": "data", "lightgbm": "data", "sklearn": "pickled_model"}
 MODEL_FILE, REQUIREMENTS_FILE = "MLmodel", "requirements.txt"
-MAX_LINES, MAX_LINE = 500, 500  # of requirements, as an Environment has them
 _MAX_TEXT = 1 << 18  # bytes of a file that is read for its text
 _KEY = re.compile(r"( +)([A-Za-z0-9_.-]+):")
 
@@ -40,8 +39,8 @@ def requirements(text: str) -> tuple[str, ...]:
     """Return the lines of a requirements.txt without comments; none if an Environment cannot have them."""
     lines = (line.rstrip() for line in text.splitlines())
     kept = tuple(line for line in lines if line and not line.lstrip().startswith("#"))
-    fits = all(len(line) <= MAX_LINE and re.search(REQUIREMENT_PATTERN, line) for line in kept)
-    return kept if len(kept) <= MAX_LINES and fits else ()
+    fits = all(len(line) <= MAX_REQUIREMENT and re.search(REQUIREMENT_PATTERN, line) for line in kept)
+    return kept if len(kept) <= MAX_REQUIREMENTS and fits else ()
 
 
 def needed_requirements(manifest: ArtifactManifest, read: Callable[[str], bytes]) -> tuple[str, ...]:

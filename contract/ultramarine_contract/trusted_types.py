@@ -226,10 +226,6 @@ _ESTIMATORS = _named(
         "sklearn.tree._classes": "DecisionTreeClassifier DecisionTreeRegressor ExtraTreeClassifier ExtraTreeRegressor",
     }
 )
-_VERSION_REMEDY = (
-    "the server's scikit-learn has no such type, so another version has written the file: train the model again with "
-    "the version of the platform's images"
-)
 
 # What estimators hold: plain Python, which sets attributes as above. Kernels and scorers can be called, and compute.
 # A scorer calls the method that it names: native_checks.py leaves it only those that predict.

@@ -107,7 +107,7 @@ def test_what_an_unfinished_run_reads_is_not_deleted(stored: Api) -> None:
     stored.run("delete", "dsv", "churn-1")
     stored.run("delete", "tj", "reader")
     look_now(stored)
-    eventually("nobody reads it", lambda: in_use(stored) == {})
+    eventually("no run reads it", lambda: in_use(stored) == {})
     eventually("the version goes", lambda: deleted(stored, "dsv", "churn-2"))
     stored.run("delete", "dset", "churn")
     assert stored.all("dsv", "dset") == []
@@ -147,7 +147,7 @@ def test_a_version_that_a_later_step_will_read_is_not_deleted(stored: Api) -> No
     assert "Dataset churn is used: churn-2 by PipelineRun nightly; wait" in refusal(stored, "dset", "churn")
 
     stored.run("patch", "plr", "nightly", "--type=merge", "-p", '{"spec": {"cancel": true}}')
-    eventually("nobody reads it", lambda: in_use(stored) == {})
+    eventually("no run reads it", lambda: in_use(stored) == {})
     eventually("the version goes", lambda: deleted(stored, "dsv", "churn-2"))
 
 

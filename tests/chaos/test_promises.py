@@ -406,7 +406,7 @@ def _deleted_by_hand(*kinds: str) -> Disturbance:
 
 
 async def test_11_children_deleted_by_hand(rig: Rig) -> None:
-    """Every child that somebody deletes comes back, and the life goes on."""
+    """Each child that is deleted by hand comes back, and the life goes on."""
     lives = [
         named("TrainingJob succeeds"),
         named("is suspended and resumed"),

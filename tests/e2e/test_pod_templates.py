@@ -57,7 +57,7 @@ def searching(name: str, template: Manifest, **spec: str) -> Manifest:
 
 
 def others(name: str) -> list[Manifest]:
-    """What the template names."""
+    """Objects that the template names."""
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}},

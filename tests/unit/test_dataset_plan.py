@@ -441,7 +441,7 @@ def test_an_edited_source_is_imported_whatever_the_marks_of_the_former_one(forme
 
 
 def test_a_version_has_the_query_that_made_it():
-    """That of its import, though the Dataset has another one by now."""
+    """The source is that of its import, though the Dataset has another one by now."""
     spec = {"source": {"sql": {**QUERY, "query": "select * from dblink('password=hidden', 'select 1') as t(a int)"}}}
     over, answers = import_job(ImportSummary(changed=True), spec)
     edited = {"source": {"sql": {**QUERY, "query": "select 2"}}}

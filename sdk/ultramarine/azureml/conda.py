@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ultramarine_contract.environment_records import REQUIREMENT_PATTERN
+from ultramarine_contract.environment_records import MAX_REQUIREMENT, MAX_REQUIREMENTS, REQUIREMENT_PATTERN
 
 from ultramarine.azureml.context import Context
 from ultramarine.azureml.fields import Fields
@@ -36,7 +36,6 @@ BROUGHT = {
 }
 INSTALLERS = frozenset({"pip", "setuptools", "wheel", "conda", "libgcc", "libgcc-ng", "ca-certificates", "openssl"})
 _SPEC = re.compile(r"(?:[\w-]+::)?(?P<name>[A-Za-z0-9_.-]+)\s*(?P<rest>.*)")
-MAX_LINE, MAX_LINES = 500, 500
 
 
 def requirements_of(context: Context, fields: Fields, key: str) -> list[str]:
@@ -77,12 +76,16 @@ def conda_requirements(fields: Fields) -> list[str]:
             remedy = "Write names and versions, and one pip list"
             fields.lose("dependencies", f"{entry!s:.60} is not a package", remedy, str(number))
     fields.close({"variables": ("are not set", "Write them into env")}, ignored=("name", "channels", "prefix"))
-    if len(lines) > MAX_LINES:
-        fields.lose("dependencies", f"has {len(lines)} packages, and {MAX_LINES} are kept", "List direct ones alone")
+    if len(lines) > MAX_REQUIREMENTS:
+        fields.lose(
+            "dependencies", f"has {len(lines)} packages, and {MAX_REQUIREMENTS} are kept", "List direct ones alone"
+        )
     names = {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in lines if line not in BROUGHT.values()}
     if "mlflow" in names:
         names.add("mlflow-skinny")
-    return [line for line in dict.fromkeys(lines) if line not in BROUGHT.values() or line not in names][:MAX_LINES]
+    return [line for line in dict.fromkeys(lines) if line not in BROUGHT.values() or line not in names][
+        :MAX_REQUIREMENTS
+    ]
 
 
 def _of_pip(fields: Fields, line: str, at: tuple[str, ...]) -> list[str]:
@@ -97,8 +100,8 @@ def _of_pip(fields: Fields, line: str, at: tuple[str, ...]) -> list[str]:
         problem, remedy = f"{name} serves Azure alone, and is left out", "Remove its imports from the code"
     elif line.startswith(("-e", "-c", "--editable", "--constraint", ".", "/", "git+")) or "@ git+" in line:
         problem, remedy = f"{line[:60]} is not in a package index", "Publish it, or copy it into the code"
-    elif len(line) > MAX_LINE:
-        problem, remedy = f"has more than {MAX_LINE} characters", "Shorten it"
+    elif len(line) > MAX_REQUIREMENT:
+        problem, remedy = f"has more than {MAX_REQUIREMENT} characters", "Shorten it"
     elif line and not line.startswith("#") and not re.search(REQUIREMENT_PATTERN, line):
         problem, remedy = f"{line[:60]} is not a line that a build takes", "Write a package such as lightgbm==4.6"
     if problem:

@@ -6,12 +6,10 @@ import re
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
-from ultramarine_contract.environment_records import REQUIREMENT_PATTERN
+from ultramarine_contract.environment_records import MAX_REQUIREMENT, MAX_REQUIREMENTS, REQUIREMENT_PATTERN
 
 from .base import IMMUTABLE, SAYS_NAME, SUBDOMAIN, Digest, KeySelector, Schema, Status, rule, rules, says
 from .pods import Source
-
-MAX_REQUIREMENTS = 500
 
 
 def _checked_requirement(line: str) -> str:
@@ -27,7 +25,7 @@ Requirement = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=500,
+        max_length=MAX_REQUIREMENT,
         pattern=r"^[^\n\r]*$",
         json_schema_extra=says("must be one line of a requirements.txt, such as lightgbm==4.6"),
     ),

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from ultramarine_contract.common import MAX_UNTRUSTED, MAX_UNTRUSTED_NAME, METRIC_LIMIT
+from ultramarine_contract.environment_records import MAX_REQUIREMENTS
 from ultramarine_contract.score import MAX_SCORE
 
 from .base import IMMUTABLE, Digest, DnsName, MlflowStatus, Schema, Status, Uri, rule, rules, says
-from .environment import MAX_REQUIREMENTS, Requirement
+from .environment import Requirement
 
 MAX_ARTIFACTS = 500  # with URIs of maximum length, a third of the maximum size of an object
 LATEST = "latest"  # always the newest ready version; no alias may have this name
