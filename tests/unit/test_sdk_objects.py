@@ -13,6 +13,7 @@ import yaml
 from materials import MATERIALS
 from ultramarine import errors
 from ultramarine.client import as_manifest
+from ultramarine.kube.client import Cluster
 from ultramarine.objects import Object
 from ultramarine.resources.base import Resources
 from ultramarine.results import outputs_of
@@ -158,11 +159,13 @@ def test_the_client_takes_no_path() -> None:
         as_manifest("az/job.yml")  # type: ignore[arg-type]
 
 
-def test_a_taken_name_is_refused_before_an_upload() -> None:
+def test_a_taken_name_is_refused_before_an_upload(monkeypatch: pytest.MonkeyPatch) -> None:
     """The namespace has no storage here, so an upload would be another error."""
     client = ultramarine.Client.__new__(ultramarine.Client)
     client.kinds = SimpleNamespace(of=lambda manifest: TRAINING_JOB)  # type: ignore[assignment]
-    client.cluster = SimpleNamespace(namespace="team-a", get=lambda resource, name: {})  # type: ignore[assignment]
+    client.cluster = Cluster.__new__(Cluster)
+    client.cluster.namespace = "team-a"
+    monkeypatch.setattr(client.cluster, "get", lambda resource, name: {})
 
     with pytest.raises(errors.Exists, match=r"^TrainingJob team-a/churn already exists\. Choose another name"):
         client.submit(job(source={"path": "."}))
