@@ -81,12 +81,14 @@ def outside(platform: Platform) -> Iterator[Outside]:
             "away": url.replace(f":{database.port}/", ":1/"),
             "token": TOKEN,
         }
+        jobs = [f"{name}-import-{n}" for name in (PAGE, ORDERS, PASSWORD, AWAY) for n in range(1, 100)]
+        imports = {"key": "ultramarine.dev/name", "operator": "In", "values": jobs}
         policy = {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
             "metadata": {"name": SECRET},
             "spec": {
-                "podSelector": {"matchLabels": {"ultramarine.dev/kind": "TrainingJob"}},
+                "podSelector": {"matchExpressions": [imports]},  # of no other test's jobs
                 "policyTypes": ["Egress"],
                 "egress": [{"to": [{"ipBlock": {"cidr": f"{host}/32"}}]}],
             },
@@ -189,19 +191,21 @@ def test_sources_outside_become_versions_when_they_change(
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "told", "reason", "words"),
     [
-        (WRITES, "source.sql.query"),
-        (PASSWORD, "password authentication failed"),
-        (AWAY, "does not answer"),
+        (WRITES, "Accepted", "InvalidSpec", "source.sql.query"),
+        (PASSWORD, REFRESHED, "Failed", "password authentication failed"),
+        (AWAY, REFRESHED, "Failed", "does not answer"),
     ],
 )
-def test_a_source_that_gives_nothing_is_named(platform: Platform, outside: Outside, name: str, words: str) -> None:
+def test_a_source_that_gives_nothing_is_named(
+    platform: Platform, outside: Outside, name: str, told: str, reason: str, words: str
+) -> None:
     """A query that writes, a wrong password, and a database that is away; no message has the password."""
-    failed = platform.wait("dset", name, lambda s: condition(s, REFRESHED).get("reason") == "Failed")
-    message = condition(failed, REFRESHED)["message"]
+    failed = platform.wait("dset", name, lambda s: condition(s, told).get("reason") == reason)
+    message = condition(failed, told)["message"]
     assert words in message
-    assert not failed["versions"]
+    assert not failed.get("versions")
     assert "secret@" not in message
     assert "wr0ng" not in message
     assert outside.database.run("SELECT count(*) FROM orders WHERE id <= 200").strip() == "200"
