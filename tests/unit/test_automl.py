@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 import pytest
-from ultramarine_contract.automl import METRICS, AutoMLTask, goal_of, metric_of, portfolio, search_space
+from sklearn.datasets import load_breast_cancer, load_wine
+from ultramarine_contract.automl import (
+    ENV_AUTOML_TASK,
+    METRICS,
+    AutoMLTask,
+    goal_of,
+    metric_of,
+    portfolio,
+    search_space,
+)
+from ultramarine_contract.common import EXIT_DO_NOT_RETRY
 from ultramarine_contract.searchspace import read_points, read_space
+from ultramarine_trainer.automl.__main__ import main
+from ultramarine_trainer.automl.plan import FOLD, AutoMLError, read_plan, search_rows, untouched_rows
+from ultramarine_trainer.automl.prepare import prepare
 
 
 @pytest.mark.parametrize("task", METRICS)
@@ -26,3 +44,143 @@ def test_a_metric_or_an_algorithm_that_does_not_exist_is_refused_with_those_that
         search_space(AutoMLTask("classification", "y", block=("ridge",)))
     assert goal_of(AutoMLTask("classification", "y")) == "minimize"
     assert goal_of(AutoMLTask("regression", "y", "r2")) == "maximize"
+
+
+# ---- Preparation
+
+
+def mixed(rows: int = 300) -> pd.DataFrame:
+    """Return a table with all types of columns and missing values; amount, city and note say who churned."""
+    random = np.random.default_rng(0)
+    words = ["good", "bad", "fine", "ugly", "nice", "late", "soon"]
+    frame = pd.DataFrame(
+        {
+            "id": range(rows),
+            "amount": random.lognormal(3, 1, rows).round(2),
+            "active": random.choice([True, False], rows),
+            "city": random.choice(["Bonn", "Kiel", "Ulm"], rows),
+            "shop": [f"s{number}" for number in random.integers(0, 60, rows)],
+            "note": [" ".join(random.choice(words, 6)) for _ in range(rows)],
+            "day": [f"2024-{1 + row % 12:02}-{1 + row % 28:02}" for row in range(rows)],
+            "other": [f"{1 + row % 28:02}.{1 + row % 12:02}.2024" for row in range(rows)],
+            "empty": None,
+            "version": 1,
+        }
+    )
+    value = np.log(frame.amount) - 3 + (frame.city == "Bonn") * 1.5 + frame.note.str.count("good") * 0.5
+    value = value + random.normal(0, 0.3, rows)
+    for column in ("amount", "city", "day", "note"):
+        frame.loc[random.random(rows) < 0.25, column] = None
+    return frame.assign(churned=np.where(value > 0.8, "yes", "no"), price=value)
+
+
+def prepared(folder: Path, table: pd.DataFrame, task: AutoMLTask) -> Path:
+    """Return the folder of a table that was prepared."""
+    (folder / "data").mkdir(exist_ok=True)
+    table.to_csv(folder / "data" / "table.csv", index=False)
+    prepare(task, folder / "data", folder / "prepared")
+    return folder / "prepared"
+
+
+def test_a_table_gets_types_folds_and_guardrails(tmp_path: Path) -> None:
+    task = AutoMLTask("classification", "churned", drop=("price",))
+    plan = read_plan(prepared(tmp_path, mixed(), task))
+    assert {column.name: column.type for column in plan.columns} == {
+        "amount": "numeric",
+        "active": "numeric",
+        "city": "categorical",
+        "shop": "categorical",
+        "note": "text",
+        "day": "date",
+        "other": "categorical",
+    }
+    noticed = {(guardrail.name, guardrail.column) for guardrail in plan.guardrails}
+    assert noticed >= {("idLike", "id"), ("dateFormat", "other"), ("empty", "empty"), ("constant", "version")}
+    assert noticed >= {("missing", "amount"), ("missing", "city")}
+    search, test = search_rows(tmp_path / "prepared"), untouched_rows(tmp_path / "prepared")
+    assert (len(search), len(test)) == (plan.rows, plan.test_rows) == (240, 60)
+    shares = search.groupby(FOLD).churned.agg(lambda values: (values == "yes").mean())
+    assert len(shares) == 5
+    assert shares.max() - shares.min() < 0.05
+    assert plan.classes == ("no", "yes")
+    assert 0.5 < plan.baseline < 0.7
+
+
+def test_leakage_imbalance_and_order_are_told(tmp_path: Path) -> None:
+    table = load_breast_cancer(as_frame=True).frame
+    table = pd.concat([table[table.target == 1], table[table.target == 0][:15]]).reset_index(drop=True)
+    table = pd.concat([table, table[:40]]).assign(cause=lambda own: own.target * 2.0 + 1)
+    table = table.sample(frac=1, random_state=0).assign(when=range(len(table)))
+    task = AutoMLTask("classification", "target", time="when", types={"when": "id"})
+    noticed = {
+        (guardrail.name, guardrail.column) for guardrail in read_plan(prepared(tmp_path, table, task)).guardrails
+    }
+    assert noticed >= {("leakage", "cause"), ("imbalance", "target"), ("timeSplit", "when")}
+    assert search_rows(tmp_path / "prepared")["when"].max() < untouched_rows(tmp_path / "prepared")["when"].min()
+
+
+def test_rows_of_a_group_stay_together(tmp_path: Path) -> None:
+    table = load_wine(as_frame=True).frame
+    table["farm"] = np.arange(len(table)) // 3
+    folder = prepared(
+        tmp_path, table.sample(frac=1, random_state=0), AutoMLTask("classification", "target", group="farm")
+    )
+    assert ("groupSplit", "farm") in {(item.name, item.column) for item in read_plan(folder).guardrails}
+    both = pd.concat([search_rows(folder), untouched_rows(folder).assign(**{FOLD: 9})])
+    merged = both.merge(table.drop_duplicates(), on=[name for name in table.columns if name != "farm"])
+    assert (merged.groupby("farm")[FOLD].nunique() == 1).all()
+
+
+def _wine(**columns: Any) -> pd.DataFrame:
+    return load_wine(as_frame=True).frame.assign(**columns)
+
+
+@pytest.mark.parametrize(
+    ("table", "task", "message"),
+    [
+        (_wine(), AutoMLTask("classification", "targte"), r"target targte is not a column.*Did you mean target\?"),
+        (
+            _wine(target=1),
+            AutoMLTask("classification", "target"),
+            "target, the target, has the value 1 in all 178 rows",
+        ),
+        (_wine()[:15], AutoMLTask("classification", "target"), "the table has 15 rows, and a search needs at least 20"),
+        (
+            _wine(target=lambda own: own.target.where(own.index < 50)),
+            AutoMLTask("classification", "target"),
+            "target, the target, is missing in 128 of 178 rows",
+        ),
+        (
+            _wine(target=lambda own: own.target.where(own.index > 0, 7)),
+            AutoMLTask("classification", "target"),
+            "has 1 classes with one row: 7",
+        ),
+        (
+            _wine(target=lambda own: own.target.map({0: "low", 1: "mid", 2: "high"})),
+            AutoMLTask("regression", "target"),
+            "target, the target, is not a number in 178 of 178 rows, such as 'low'",
+        ),
+        (_wine(), AutoMLTask("classification", "alcohol"), "alcohol, the target, has 126 fractional values"),
+        (_wine(), AutoMLTask("classification", "target", metric="r2"), "classification has no metric r2"),
+        (_wine().rename(columns={"hue": "ash"}), AutoMLTask("classification", "target"), "column ash occurs 2 times"),
+        (_wine(w=-1), AutoMLTask("classification", "target", weight="w"), "w, the weight, is not a number of at least"),
+        (_wine()[["target"]].assign(one=1), AutoMLTask("classification", "target"), "no column is left to predict"),
+        (pd.DataFrame({"a": range(2500), "y": range(2500)}), AutoMLTask("classification", "y"), "has 2,500 classes"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_column_count_and_remedy(
+    tmp_path: Path, table: pd.DataFrame, task: AutoMLTask, message: str
+) -> None:
+    with pytest.raises(AutoMLError, match=message):
+        prepared(tmp_path, table, task)
+
+
+def test_the_program_ends_with_the_sentence_and_is_not_retried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(ENV_AUTOML_TASK, AutoMLTask("regression", "y").to_json())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "t.jsonl").write_text('{"x": 1}\n' * 30)
+    arguments = ["prepare", "--data", str(tmp_path / "data"), "--prepared", str(tmp_path / "out")]
+    assert main(arguments) == EXIT_DO_NOT_RETRY
+    assert capsys.readouterr().err == "target y is not a column of the table. It has x.\n"

@@ -1,0 +1,1 @@
+"""AutoML's programs: prepare a table, try one candidate, and finish with a model and its report."""

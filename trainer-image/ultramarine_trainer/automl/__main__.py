@@ -1,0 +1,49 @@
+"""`python -m ultramarine_trainer.automl prepare`; the task is in the variable ULTRAMARINE_AUTOML_TASK."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ultramarine_contract.automl import ENV_AUTOML_TASK, AutoMLTask
+from ultramarine_contract.common import EXIT_DO_NOT_RETRY
+
+from ultramarine_trainer.automl.plan import AutoMLError
+from ultramarine_trainer.automl.prepare import prepare
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one program, and return the exit code; an AutoMLError is the last line of the log."""
+    options = _parser().parse_args(arguments)
+    try:
+        plan = prepare(_task(), options.data, options.prepared)
+        print(f"rows={plan.rows} test_rows={plan.test_rows} columns={len(plan.columns)} baseline={plan.baseline!r}")
+        for guardrail in plan.guardrails:
+            print(f"{guardrail.severity}: {guardrail.name}: {guardrail.message}")
+    except AutoMLError as error:
+        print(error, file=sys.stderr)
+        return EXIT_DO_NOT_RETRY
+    return 0
+
+
+def _task() -> AutoMLTask:
+    try:
+        return AutoMLTask.from_json(os.environ.get(ENV_AUTOML_TASK, ""))
+    except ValueError as error:
+        raise AutoMLError(f"the variable {ENV_AUTOML_TASK} has no task: {error}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ultramarine_trainer.automl")
+    programs = parser.add_subparsers(dest="program", required=True)
+    program = programs.add_parser("prepare")
+    for option in ("data", "prepared"):
+        program.add_argument(f"--{option}", type=Path, required=True, metavar="DIR")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
