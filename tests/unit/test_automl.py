@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +18,21 @@ from ultramarine_contract.automl import (
     ENV_AUTOML_TASK,
     METRICS,
     AutoMLTask,
+    LeaderboardRow,
+    algorithms,
     goal_of,
     metric_of,
     portfolio,
     search_space,
 )
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY
+from ultramarine_contract.parameters import as_text
 from ultramarine_contract.searchspace import read_points, read_space
 from ultramarine_trainer.automl.__main__ import main
 from ultramarine_trainer.automl.plan import FOLD, AutoMLError, read_plan, search_rows, untouched_rows
 from ultramarine_trainer.automl.prepare import prepare
+from ultramarine_trainer.automl.scoring import is_better
+from ultramarine_trainer.automl.trial import run_trial
 
 
 @pytest.mark.parametrize("task", METRICS)
@@ -184,3 +194,71 @@ def test_the_program_ends_with_the_sentence_and_is_not_retried(
     arguments = ["prepare", "--data", str(tmp_path / "data"), "--prepared", str(tmp_path / "out")]
     assert main(arguments) == EXIT_DO_NOT_RETRY
     assert capsys.readouterr().err == "target y is not a column of the table. It has x.\n"
+
+
+# ---- Trials
+
+
+def try_all(folder: Path, task: AutoMLTask, starts: list[dict[str, Any]]) -> list[LeaderboardRow]:
+    """Return the facts of these trials, whose folders are beside the prepared data."""
+    return [
+        run_trial(folder / "prepared", folder / "candidates" / str(place), arguments(start))
+        for place, start in enumerate(starts)
+    ]
+
+
+def arguments(params: Mapping[str, Any]) -> list[str]:
+    """Return parameters as a trial's command has them."""
+    return [f"{name}={as_text(value)}" for name, value in params.items()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "drop"), [("classification", "churned", "price"), ("regression", "price", "churned")]
+)
+def test_every_algorithm_fits_every_type_of_column(tmp_path: Path, kind: Any, target: str, drop: str) -> None:
+    task = AutoMLTask(kind, target, folds=2, drop=(drop,))
+    plan = read_plan(prepared(tmp_path, mixed(160), task))
+    starts = list({start["algorithm"]: start for start in reversed(portfolio(task))}.values())
+    facts = try_all(tmp_path, task, starts)
+    assert {fact.algorithm for fact in facts} == set(algorithms(task))
+    assert sum(is_better(plan.goal, fact.score, plan.baseline) for fact in facts) >= len(facts) - 2
+    predictions = np.load(tmp_path / "candidates" / "0" / "oof.npy")
+    assert predictions.shape == ((128, 2) if plan.classes else (128,))
+    assert np.isfinite(predictions).all()
+
+
+def test_a_trial_prints_its_running_score_and_is_the_same_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = prepared(
+        tmp_path, load_breast_cancer(as_frame=True).frame, AutoMLTask("classification", "target", "roc_auc")
+    )
+    command = ["trial", "--prepared", str(folder), "--candidate", str(tmp_path / "one"), "algorithm=logistic"]
+    assert main([*command, "logistic_C=1.0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" ")[0] for line in lines[:5]] == [f"step={fold}" for fold in range(1, 6)]
+    assert 0.98 < float(lines[4].split("score=")[1]) < 1
+    assert "fit_seconds=" in lines[5]
+    assert main([*command, "logistic_C=1.0"]) == 0
+    assert capsys.readouterr().out.splitlines()[:5] == lines[:5]
+    assert main([*command[:-1], "algorithm=magic"]) == EXIT_DO_NOT_RETRY
+    assert "algorithm=magic is not one of logistic" in capsys.readouterr().err
+
+
+def test_a_fold_that_would_overrun_the_deadline_is_ended(tmp_path: Path) -> None:
+    task = AutoMLTask("classification", "target", deadline=time.time() + 1.5)
+    table = pd.concat([load_breast_cancer(as_frame=True).frame] * 8)
+    folder = prepared(tmp_path, table, task)
+    params = ["algorithm=hist_gradient_boosting", *(f"hist_gradient_boosting_{own}" for own in ("max_iter=100000",))]
+    command = ["trial", "--prepared", str(folder), "--candidate", str(tmp_path / "one"), *params]
+    began = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-m", "ultramarine_trainer.automl", *command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+        check=False,
+    )
+    assert ended.returncode == EXIT_DO_NOT_RETRY
+    assert "Raise limits.timeoutSeconds" in ended.stderr
+    assert time.monotonic() - began < 15

@@ -1,4 +1,4 @@
-"""`python -m ultramarine_trainer.automl prepare`; the task is in the variable ULTRAMARINE_AUTOML_TASK."""
+"""`python -m ultramarine_trainer.automl prepare|trial`; the task is in the variable ULTRAMARINE_AUTOML_TASK."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ from ultramarine_contract.automl import ENV_AUTOML_TASK, AutoMLTask
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY
 
 from ultramarine_trainer.automl.plan import AutoMLError
-from ultramarine_trainer.automl.prepare import prepare
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one program, and return the exit code; an AutoMLError is the last line of the log."""
     options = _parser().parse_args(arguments)
     try:
-        plan = prepare(_task(), options.data, options.prepared)
-        print(f"rows={plan.rows} test_rows={plan.test_rows} columns={len(plan.columns)} baseline={plan.baseline!r}")
-        for guardrail in plan.guardrails:
-            print(f"{guardrail.severity}: {guardrail.name}: {guardrail.message}")
+        if options.program == "prepare":
+            from ultramarine_trainer.automl.prepare import prepare
+
+            plan = prepare(_task(), options.data, options.prepared)
+            print(f"rows={plan.rows} test_rows={plan.test_rows} columns={len(plan.columns)} baseline={plan.baseline!r}")
+            for guardrail in plan.guardrails:
+                print(f"{guardrail.severity}: {guardrail.name}: {guardrail.message}")
+        else:
+            from ultramarine_trainer.automl.trial import run_trial
+
+            run_trial(options.prepared, options.candidate, options.params)
     except AutoMLError as error:
         print(error, file=sys.stderr)
         return EXIT_DO_NOT_RETRY
@@ -39,9 +45,16 @@ def _task() -> AutoMLTask:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ultramarine_trainer.automl")
     programs = parser.add_subparsers(dest="program", required=True)
-    program = programs.add_parser("prepare")
-    for option in ("data", "prepared"):
-        program.add_argument(f"--{option}", type=Path, required=True, metavar="DIR")
+    folders = {
+        "prepare": ("data", "prepared"),
+        "trial": ("prepared", "candidate"),
+    }
+    for name, options in folders.items():
+        program = programs.add_parser(name)
+        for option in options:
+            program.add_argument(f"--{option}", type=Path, required=True, metavar="DIR")
+        if name == "trial":
+            program.add_argument("params", nargs="*", metavar="NAME=VALUE")
     return parser
 
 

@@ -34,6 +34,7 @@ class Plan(msgspec.Struct, frozen=True):
     goal: str
     columns: tuple[ColumnPlan, ...]
     classes: tuple[str | int | float | bool, ...] = ()  # in the order of probabilities
+    least: int = 0  # rows of the smallest class that are searched with
     rows: int = 0
     test_rows: int = 0
     ordered: bool = False  # a fold is predicted by the rows of folds before it

@@ -60,7 +60,17 @@ def prepare(task: AutoMLTask, data: Path, prepared: Path) -> Plan:
     table, classes = _with_target(task, table, columns)
     table = _features(task, table, columns)
     search, test = _split(task, table, bool(classes))
-    plan = Plan(task, metric, goal, tuple(columns.plans), classes, len(search), len(test), bool(task.time))
+    plan = Plan(
+        task,
+        metric,
+        goal,
+        tuple(columns.plans),
+        classes,
+        least=int(search[task.target].value_counts().iloc[-1]) if classes else 0,
+        rows=len(search),
+        test_rows=len(test),
+        ordered=bool(task.time),
+    )
     guardrails = [*columns.guardrails, *data_guardrails(plan, search), *split_guardrails(plan, search, test)]
     y, folds = search[task.target].to_numpy(), search[FOLD].to_numpy()
     baseline = baseline_score(metric, classes, y, folds, weights_of(plan, search), ordered=plan.ordered)

@@ -17,9 +17,7 @@ def score(metric: str, classes: Sequence[Any], y: Array, predictions: Array, wei
         return float(_VALUES[metric](y, predictions, sample_weight=weights))
     codes = codes_of(classes, y)
     if metric == "log_loss":
-        chances = np.clip(predictions, 1e-15, None)
-        chances = chances / chances.sum(axis=1, keepdims=True)
-        return float(-np.average(np.log(chances[np.arange(len(codes)), codes]), weights=weights))
+        return float(metrics.log_loss(codes, predictions, labels=range(len(classes)), sample_weight=weights))
     if metric == "roc_auc":
         return _roc_auc(codes, predictions, weights)
     return float(_LABELS[metric](codes, predictions.argmax(axis=1), sample_weight=weights))
