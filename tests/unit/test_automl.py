@@ -17,6 +17,7 @@ from sklearn.datasets import load_breast_cancer, load_wine
 from ultramarine_contract.automl import (
     ENV_AUTOML_TASK,
     METRICS,
+    AutoMLSummary,
     AutoMLTask,
     LeaderboardRow,
     algorithms,
@@ -29,7 +30,9 @@ from ultramarine_contract.common import EXIT_DO_NOT_RETRY
 from ultramarine_contract.parameters import as_text
 from ultramarine_contract.searchspace import read_points, read_space
 from ultramarine_trainer.automl.__main__ import main
-from ultramarine_trainer.automl.plan import FOLD, AutoMLError, read_plan, search_rows, untouched_rows
+from ultramarine_trainer.automl.ensemble import Candidate, select
+from ultramarine_trainer.automl.finish import finish
+from ultramarine_trainer.automl.plan import FOLD, AutoMLError, Plan, read_plan, search_rows, untouched_rows
 from ultramarine_trainer.automl.prepare import prepare
 from ultramarine_trainer.automl.scoring import is_better
 from ultramarine_trainer.automl.trial import run_trial
@@ -217,13 +220,13 @@ def arguments(params: Mapping[str, Any]) -> list[str]:
 )
 def test_every_algorithm_fits_every_type_of_column(tmp_path: Path, kind: Any, target: str, drop: str) -> None:
     task = AutoMLTask(kind, target, folds=2, drop=(drop,))
-    plan = read_plan(prepared(tmp_path, mixed(160), task))
+    plan = read_plan(prepared(tmp_path, mixed(120), task))
     starts = list({start["algorithm"]: start for start in reversed(portfolio(task))}.values())
     facts = try_all(tmp_path, task, starts)
     assert {fact.algorithm for fact in facts} == set(algorithms(task))
     assert sum(is_better(plan.goal, fact.score, plan.baseline) for fact in facts) >= len(facts) - 2
     predictions = np.load(tmp_path / "candidates" / "0" / "oof.npy")
-    assert predictions.shape == ((128, 2) if plan.classes else (128,))
+    assert predictions.shape == ((96, 2) if plan.classes else (96,))
     assert np.isfinite(predictions).all()
 
 
@@ -262,3 +265,98 @@ def test_a_fold_that_would_overrun_the_deadline_is_ended(tmp_path: Path) -> None
     assert ended.returncode == EXIT_DO_NOT_RETRY
     assert "Raise limits.timeoutSeconds" in ended.stderr
     assert time.monotonic() - began < 15
+
+
+# ---- The end
+
+
+_LOAD = """
+import sys
+for name in ("ultramarine", "ultramarine_contract", "ultramarine_trainer", "ultramarine_data"):
+    sys.modules[name] = None  # importing it raises ImportError
+import pandas as pd, skops.io
+types = skops.io.get_untrusted_types(file=sys.argv[1])
+assert not [name for name in types if name.startswith("ultramarine")], types
+model = skops.io.load(sys.argv[1], trusted=types)
+rows = pd.read_parquet(sys.argv[2])
+print(list(model.predict(rows))[:3])
+rows = pd.DataFrame([{name: None for name in rows.columns}])
+print(list(model.predict(rows)))
+"""
+
+
+def run(*command: object) -> str:
+    """Return what Python prints for a command without this repository's packages."""
+    return subprocess.run([sys.executable, "-I", *map(str, command)], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "drop"), [("classification", "churned", "price"), ("regression", "price", "churned")]
+)
+def test_the_winner_loads_with_scikit_learn_alone_and_its_code_repeats_the_score(
+    tmp_path: Path, kind: Any, target: str, drop: str
+) -> None:
+    task = AutoMLTask(kind, target, folds=3, drop=(drop,))
+    folder = prepared(tmp_path, mixed(200), task)
+    quick = [start for start in portfolio(task) if start["algorithm"] in ("logistic", "ridge", "svm")]
+    facts = try_all(tmp_path, task, quick)
+    summary = finish(folder, tmp_path / "candidates", tmp_path / "model", tmp_path / "report")
+    scores = sorted((fact.score for fact in facts), reverse=summary.goal == "maximize")
+    assert [row.score for row in summary.leaderboard] == scores
+    assert not is_better(summary.goal, scores[0], summary.best.score)
+    assert is_better(summary.goal, summary.test_score, summary.baseline)
+    assert summary.low < summary.test_score < summary.high
+    assert AutoMLSummary.from_json((tmp_path / "report" / "summary.json").read_text()) == summary
+    answers = run("-c", _LOAD, tmp_path / "model" / "model.skops", folder / "test.parquet").splitlines()
+    assert len(answers) == 2  # of three rows, and of one whose values are all missing
+    printed = run(tmp_path / "report" / "train.py", folder / "search.parquet")
+    assert float(printed.split("=")[1]) == pytest.approx(summary.best.score, rel=1e-6)
+    board = pd.read_parquet(tmp_path / "report" / "leaderboard.parquet")
+    assert list(board.algorithm)[-1] == "baseline"
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        AutoMLTask("classification", "target", "roc_auc", folds=3, weight="w", ensemble=False),
+        AutoMLTask("classification", "target", "balanced_accuracy", folds=3, time="when"),
+    ],
+)
+def test_code_repeats_scores_with_weights_and_with_an_order(tmp_path: Path, task: AutoMLTask) -> None:
+    table = _wine(w=np.linspace(1, 3, 178)).sample(frac=1, random_state=0).assign(when=range(178))
+    folder = prepared(tmp_path, table, task)
+    starts = [start for start in portfolio(task) if start["algorithm"] in ("naive_bayes", "knn")]
+    try_all(tmp_path, task, starts)
+    summary = finish(folder, tmp_path / "candidates", tmp_path / "model", tmp_path / "report")
+    printed = run(tmp_path / "report" / "train.py", folder / "search.parquet")
+    assert float(printed.split("=")[1]) == pytest.approx(summary.best.score, rel=1e-6)
+
+
+def test_an_ensemble_is_kept_only_if_it_gains_more_than_noise() -> None:
+    random = np.random.default_rng(0)
+    y, folds = random.normal(0, 1, 500), np.arange(500) % 5
+    plan = Plan(AutoMLTask("regression", "y"), "rmse", "minimize", (), rows=500)
+
+    def candidate(*noise: Any) -> Candidate:
+        predictions = y + sum(noise)
+        score = float(np.sqrt(np.mean((predictions - y) ** 2)))
+        return Candidate(LeaderboardRow("ridge", score), predictions)
+
+    one, other = (random.normal(0, 0.5, 500) for _ in range(2))
+    ensemble = select(plan, [candidate(one), candidate(other)], y, folds, None)
+    assert ensemble is not None
+    assert set(ensemble.weights) == {0, 1}
+    assert ensemble.score < 0.4
+    assert select(plan, [candidate(one), candidate(one)], y, folds, None) is None
+    assert select(plan, [candidate(one * 0.1), candidate(other)], y, folds, None) is None
+
+
+def test_little_time_leaves_the_ensemble_out_and_none_ends_with_a_sentence(tmp_path: Path) -> None:
+    task = AutoMLTask("classification", "target", folds=3, deadline=time.time() + 8)
+    folder = prepared(tmp_path, _wine(), task)
+    with pytest.raises(AutoMLError, match="no trial has ended well"):
+        finish(folder, tmp_path / "candidates", tmp_path / "model", tmp_path / "report")
+    try_all(tmp_path, task, [start for start in portfolio(task) if start["algorithm"] in ("knn", "logistic")])
+    summary = finish(folder, tmp_path / "candidates", tmp_path / "model", tmp_path / "report")
+    assert not summary.weights
+    assert time.time() < task.deadline

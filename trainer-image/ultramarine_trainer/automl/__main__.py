@@ -1,4 +1,4 @@
-"""`python -m ultramarine_trainer.automl prepare|trial`; the task is in the variable ULTRAMARINE_AUTOML_TASK."""
+"""`python -m ultramarine_trainer.automl prepare|trial|finish`; the task is in the variable ULTRAMARINE_AUTOML_TASK."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"rows={plan.rows} test_rows={plan.test_rows} columns={len(plan.columns)} baseline={plan.baseline!r}")
             for guardrail in plan.guardrails:
                 print(f"{guardrail.severity}: {guardrail.name}: {guardrail.message}")
-        else:
+        elif options.program == "trial":
             from ultramarine_trainer.automl.trial import run_trial
 
             run_trial(options.prepared, options.candidate, options.params)
+        else:
+            from ultramarine_trainer.automl.finish import finish
+
+            finish(options.prepared, options.candidates, options.model, options.report)
     except AutoMLError as error:
         print(error, file=sys.stderr)
         return EXIT_DO_NOT_RETRY
@@ -48,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     folders = {
         "prepare": ("data", "prepared"),
         "trial": ("prepared", "candidate"),
+        "finish": ("prepared", "candidates", "model", "report"),
     }
     for name, options in folders.items():
         program = programs.add_parser(name)
