@@ -360,3 +360,18 @@ def test_little_time_leaves_the_ensemble_out_and_none_ends_with_a_sentence(tmp_p
     summary = finish(folder, tmp_path / "candidates", tmp_path / "model", tmp_path / "report")
     assert not summary.weights
     assert time.time() < task.deadline
+
+
+def test_the_report_is_one_page_that_names_its_figures_and_runs_nothing(tmp_path: Path) -> None:
+    task = AutoMLTask("classification", "target", folds=3)
+    table = _wine(**{"<script>alert(1)</script>": lambda own: own.hue * 2})
+    folder = prepared(tmp_path, table, task)
+    try_all(tmp_path, task, [start for start in portfolio(task) if start["algorithm"] in ("knn", "naive_bayes")])
+    summary = finish(folder, tmp_path / "candidates", tmp_path / "model", tmp_path / "report")
+    text = (tmp_path / "report" / "report.html").read_text()
+    assert f"{summary.test_score:.4g}" in text
+    for title in ("Leaderboard", "Learning of the search", "Confusion matrix", "Calibration", "Columns that matter"):
+        assert f"<h2>{title}</h2>" in text
+    assert "<script" not in text
+    assert "http" not in text
+    assert text.count('<svg role="img" aria-label="') == 4

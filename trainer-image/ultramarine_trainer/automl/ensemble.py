@@ -5,6 +5,7 @@ Source: Caruana et al., Ensemble Selection from Libraries of Models, ICML 2004.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,21 +27,27 @@ class Candidate:
 
     facts: LeaderboardRow
     predictions: Array
+    place: int = 0  # among the folders, in the order of their numbers
 
 
 def read_candidates(plan: Plan, folder: Path) -> list[Candidate]:
     """Return the candidates at any depth below a folder, best first, each configuration once."""
     candidates: dict[str, Candidate] = {}
-    for path in sorted(folder.rglob(FACTS_NAME)):
+    for place, path in enumerate(sorted(folder.rglob(FACTS_NAME), key=_in_order)):
         try:
             facts = msgspec.json.decode(path.read_bytes(), type=LeaderboardRow)
             predictions = np.load(path.with_name(PREDICTIONS_NAME), allow_pickle=False)
         except (OSError, ValueError, msgspec.MsgspecError):
             continue  # half a candidate, of a worker that was killed
         if len(predictions) == plan.rows and np.isfinite(facts.score):
-            candidates[str(sorted(facts.params.items()))] = Candidate(facts, predictions)
+            candidates[str(sorted(facts.params.items()))] = Candidate(facts, predictions, place)
     sign = -1 if plan.goal == "maximize" else 1
     return sorted(candidates.values(), key=lambda own: (sign * own.facts.score, own.facts.fit_seconds))
+
+
+def _in_order(path: Path) -> list[tuple[int, str]]:
+    """Return what sorts trial-2 before trial-10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
 @dataclass(frozen=True)

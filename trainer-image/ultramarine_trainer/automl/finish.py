@@ -96,7 +96,8 @@ def _finish(plan: Plan, prepared: Path, folder: Path, model: Path, report: Path)
     simple = np.broadcast_to(baseline(plan.metric, plan.classes, y), predictions.shape)
     test_baseline = score(plan.metric, plan.classes, test_y, simple, weights)
     facts = [candidate.facts for candidate in candidates]
-    results = Results(plan, summary, facts, test_y, predictions, importances, test_baseline)
+    scores = [candidate.facts.score for candidate in sorted(candidates, key=lambda own: own.place)]
+    results = Results(plan, summary, facts, scores, test_y, predictions, importances, test_baseline)
     (report / PAGE_NAME).write_text(page(results))
     print(
         f"test_score={value!r} low={low!r} high={high!r} score={best.score!r} candidates={len(candidates)}", flush=True
