@@ -9,7 +9,7 @@ import numpy as np
 
 # Of Okabe and Ito's palette, besides the product's own blue.
 BLUE, LIGHT, AMBER, GREY = "#1f4e8c", "#7fb2e5", "#e69f00", "#9aa3ad"
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _MARGIN = 640, 260, 64, 40, 14
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _MARGIN = 640, 300, 76, 46, 16
 Points = Sequence[tuple[float, float]]
 
 
@@ -84,18 +84,18 @@ def chart(
 
 def bars(label: str, rows: Sequence[tuple[str, float, float]], noun: str) -> str:
     """Return a horizontal bar for each row: its name, value and deviation."""
-    left, height = 170, 22
+    left, height = 190, 24
     across = Axis([0.0, *(value + deviation for _, value, deviation in rows)], left, _WIDTH - 70)
     parts = []
     for place, (name, value, deviation) in enumerate(rows):
         y, zero, end = place * height + 4, across.place(0), across.place(value)
         short = name if len(name) <= 24 else f"{name[:23]}…"
         parts.append(
-            f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{escape(short)}</text>'
+            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(short)}</text>'
             f'<rect x="{min(zero, end):.1f}" y="{y}" width="{abs(end - zero):.1f}" height="15" fill="{LIGHT}"/>'
             f'<path d="M{across.place(value - deviation):.1f} {y + 7.5}H{across.place(value + deviation):.1f}" '
             f'stroke="{BLUE}" stroke-width="2"/>'
-            f'<text x="{across.place(value + deviation) + 6:.1f}" y="{y + 12}">{value:.3g}</text>'
+            f'<text x="{across.place(value + deviation) + 6:.1f}" y="{y + 13}">{value:.3g}</text>'
         )
     bottom = len(rows) * height + 20
     parts.append(f'<text x="{left}" y="{bottom - 2}">{escape(noun)}</text>')
@@ -113,7 +113,7 @@ def _grid(across: Axis, up: Axis, names: tuple[str, str]) -> str:
         parts.append(f'<path d="M{_LEFT} {y:.1f}H{_WIDTH - _MARGIN}" stroke="#e8ebef"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.6g}</text>')
     parts += [
-        f'<text x="{across.place(value):.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{value:.6g}</text>'
+        f'<text x="{across.place(value):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{value:.6g}</text>'
         for value in across.marks()
     ]
     middle = (_LEFT + _WIDTH - _MARGIN) / 2

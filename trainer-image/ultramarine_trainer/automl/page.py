@@ -24,7 +24,8 @@ _STYLE = (
     ".pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(26rem,1fr));gap:0 1rem}"
     ".tile b{display:block;font-size:1.5rem;line-height:1.3;overflow-wrap:anywhere}.tile,.hint{color:#57606a}"
     ".tile b{color:#1b1f24}.hint{font-size:.88rem;margin-bottom:.6rem}svg{width:100%;display:block}"
-    "svg text{font-size:11px;fill:#57606a}li.warning::marker{color:#c2410c}ul{margin:.3rem 0;padding-left:1.2rem}"
+    "svg text{font-size:14px;fill:#57606a}.narrow{max-width:40rem}.name{white-space:nowrap;text-align:left}"
+    "li.warning::marker{color:#c2410c}ul{margin:.3rem 0;padding-left:1.2rem}"
     "table{border-collapse:collapse;font-size:.85rem}th,td{padding:.3rem .8rem;border-bottom:1px solid #e8ebef;"
     "text-align:right;white-space:nowrap}.text{text-align:left;white-space:normal;overflow-wrap:anywhere}"
     "th{color:#57606a;font-weight:600}tr.best td{background:#eef4fb;font-weight:600}.wide{overflow-x:auto}"
@@ -77,7 +78,7 @@ def _headline(results: Results) -> str:
     summary, metric = results.summary, results.plan.metric
     word = "better" if is_better(summary.goal, summary.test_score, results.test_baseline) else "no better"
     return (
-        f"The best model, {_words(summary.best.algorithm)}, has a {metric} of {summary.test_score:.4g} on "
+        f"The best model, {_words(summary.best.algorithm)}, reaches {metric} {summary.test_score:.4g} on "
         f"{counted(summary.test_rows, 'row')} that no model has seen. This is {word} than {results.test_baseline:.4g}, "
         "that of a model without columns."
     )
@@ -100,15 +101,17 @@ def _section(title: str, hint: str, content: str) -> str:
     return f'<section><h2>{escape(title)}</h2><p class="hint">{escape(hint)}</p>{content}</section>'
 
 
-def _row(tag: str, cells: Iterable[str], *, texts: Sequence[int] = (), marked: bool = False) -> str:
+def _row(tag: str, cells: Iterable[str], *, texts: dict[int, str] | None = None, marked: bool = False) -> str:
+    texts = texts or {}
     inner = "".join(
-        f"<{tag}{' class=text' if place in texts else ''}>{escape(cell)}</{tag}>" for place, cell in enumerate(cells)
+        f"<{tag}{' class=' + texts[place] if place in texts else ''}>{escape(cell)}</{tag}>"
+        for place, cell in enumerate(cells)
     )
     return f"<tr{' class=best' if marked else ''}>{inner}</tr>"
 
 
 def _leaderboard(results: Results) -> str:
-    summary, texts = results.summary, (1, 8)
+    summary, texts = results.summary, {1: "name", 8: "text"}
     head = ("", "algorithm", results.plan.metric, "±", "fit s", "p95 ms", "MiB", "share", "parameters")
     rows = [_row("th", head, texts=texts)]
 
@@ -167,8 +170,12 @@ def _costs(results: Results) -> str:
         if not front or is_better(results.plan.goal, score, front[-1][1]):
             front.append((cost, score))
     names = ("p95 of one row, ms (log scale)", results.plan.metric)
+    hint = "Dark: no other candidate is better and faster."
+    if results.summary.weights:
+        best = results.summary.best
+        hint += f" The ensemble takes {best.p95_milliseconds:.3g} ms."
     picture = chart("Scores by latency", names, dots, marked=front, line=front, log=True, ends=_ends(results))
-    return _section("Score and latency", "Dark: no other candidate is better and faster.", picture)
+    return _section("Score and latency", hint, picture)
 
 
 # ---- Errors on the test rows
@@ -240,7 +247,7 @@ def _importances(results: Results) -> str:
     if len(rows) > MAX_BARS:
         hint += f" The first {MAX_BARS} of {len(rows)} columns."
     picture = bars("Importances of columns", rows[:MAX_BARS], f"loss of {results.plan.metric}")
-    return _section("Columns that matter", hint, picture)
+    return _section("Columns that matter", hint, f'<div class="narrow">{picture}</div>')
 
 
 def _guardrails(results: Results) -> str:

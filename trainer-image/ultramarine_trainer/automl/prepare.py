@@ -55,6 +55,10 @@ def prepare(task: AutoMLTask, data: Path, prepared: Path) -> Plan:
         metric, goal = metric_of(task), goal_of(task)
     except ValueError as error:
         raise AutoMLError(str(error)) from error
+    if task.task == "forecasting":
+        raise AutoMLError(
+            "forecasting is not supported yet. Use task regression, with the time in a column of its own."
+        )
     columns = Columns()
     table = _read(task, data, columns)
     table, classes = _with_target(task, table, columns)
