@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from sklearn.datasets import load_breast_cancer, load_wine
 from ultramarine_contract.automl import (
     ENV_AUTOML_TASK,
@@ -29,13 +30,17 @@ from ultramarine_contract.automl import (
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY
 from ultramarine_contract.parameters import as_text
 from ultramarine_contract.searchspace import read_points, read_space
+from ultramarine_contract.serving_records import ServingTask
+from ultramarine_server.formats.artifact import ModelFile
+from ultramarine_server.formats.loading import load
 from ultramarine_trainer.automl.__main__ import main
 from ultramarine_trainer.automl.ensemble import Candidate, select
 from ultramarine_trainer.automl.finish import finish
+from ultramarine_trainer.automl.pipelines import build
 from ultramarine_trainer.automl.plan import FOLD, AutoMLError, Plan, read_plan, search_rows, untouched_rows
 from ultramarine_trainer.automl.prepare import prepare
 from ultramarine_trainer.automl.scoring import is_better
-from ultramarine_trainer.automl.trial import run_trial
+from ultramarine_trainer.automl.trial import fit, run_trial
 
 
 @pytest.mark.parametrize("task", METRICS)
@@ -218,7 +223,9 @@ def arguments(params: Mapping[str, Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("kind", "target", "drop"), [("classification", "churned", "price"), ("regression", "price", "churned")]
 )
-def test_every_algorithm_fits_every_type_of_column(tmp_path: Path, kind: Any, target: str, drop: str) -> None:
+def test_every_algorithm_fits_every_type_of_column_and_is_served_without_permission(
+    tmp_path: Path, kind: Any, target: str, drop: str
+) -> None:
     task = AutoMLTask(kind, target, folds=2, drop=(drop,))
     plan = read_plan(prepared(tmp_path, mixed(120), task))
     starts = list({start["algorithm"]: start for start in reversed(portfolio(task))}.values())
@@ -228,6 +235,14 @@ def test_every_algorithm_fits_every_type_of_column(tmp_path: Path, kind: Any, ta
     predictions = np.load(tmp_path / "candidates" / "0" / "oof.npy")
     assert predictions.shape == ((96, 2) if plan.classes else (96,))
     assert np.isfinite(predictions).all()
+    search, test = search_rows(tmp_path / "prepared"), untouched_rows(tmp_path / "prepared")
+    for start in starts:
+        fitted = fit(plan, build(plan, start), search)
+        skops.io.dump(fitted, tmp_path / "model.skops")
+        file, serving = ModelFile(tmp_path / "model.skops", "sklearn"), ServingTask("m", "1", "", "", "sklearn")
+        served: Any = load(file, serving, 1)
+        rows = test[plan.features]
+        np.testing.assert_array_equal(served.estimator.predict(rows), fitted.predict(rows))
 
 
 def test_a_trial_prints_its_running_score_and_is_the_same_twice(

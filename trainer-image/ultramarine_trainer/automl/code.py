@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,6 @@ class Writer:
         """Return an expression that makes an equal object; estimators with the parameters that are not defaults."""
         if isinstance(value, BaseEstimator) or type(value).__module__.startswith("sklearn."):
             return self._call(value, indent)
-        if isinstance(value, partial):
-            self.imports.setdefault("functools", set()).add("partial")
-            return f"partial({self.expression(value.func)}, {', '.join(map(repr, value.args))})"
         if isinstance(value, np.ufunc) or inspect.isroutine(value):
             return f"np.{value.__name__}"
         if isinstance(value, list):

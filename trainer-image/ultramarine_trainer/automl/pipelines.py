@@ -7,7 +7,6 @@ All parts are scikit-learn's or numpy's, so the model needs nothing else. Server
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,14 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    SplineTransformer,
+    StandardScaler,
+    TargetEncoder,
+)
 from sklearn.svm import SVC, SVR
 from ultramarine_contract.automl import AutoMLTask, algorithms
 
@@ -109,7 +115,8 @@ def _features(plan: Plan, algorithm: str) -> ColumnTransformer:
     add("means", Pipeline([("encode", encoder), *scale]), many)
     for place, column in enumerate(plan.columns_of("text")):
         add(f"text_{place}", _text(plan.task.seed, sparse=linear), [column.name])
-    add("dates", _date(), [column.name for column in plan.columns_of("date")])
+    for place, column in enumerate(plan.columns_of("date")):
+        add(f"date_{place}", _date(), [column.name])
     return ColumnTransformer(parts, sparse_threshold=1.0 if linear else 0.0)
 
 
@@ -133,18 +140,13 @@ def _text(seed: int, *, sparse: bool) -> Pipeline:
 
 
 def _date() -> Pipeline:
-    """Return the time, and the day of the week and of the year as points on a circle."""
+    """Return the time, the day of the week, and the part of the year as six waves."""
 
-    def wave(seconds: float, function: Any) -> Pipeline:
-        angle = FunctionTransformer(partial(np.multiply, round(2 * np.pi / seconds, 15)))
-        return Pipeline([("angle", angle), ("wave", FunctionTransformer(function))])
+    def circle(seconds: float, parts: int, degree: int) -> SplineTransformer:
+        knots = [[round(seconds * part / parts, 3)] for part in range(parts + 1)]
+        return SplineTransformer(degree=degree, knots=knots, extrapolation="periodic")
 
-    year, week = 365.2425 * _DAY, 7 * _DAY
-    parts = [
-        ("time", StandardScaler()),
-        *((f"week_{f.__name__}", wave(week, f)) for f in (np.sin, np.cos)),
-        *((f"year_{f.__name__}", wave(year, f)) for f in (np.sin, np.cos)),
-    ]
+    parts = [("time", StandardScaler()), ("week", circle(7 * _DAY, 7, 1)), ("year", circle(365.2425 * _DAY, 6, 3))]
     return Pipeline(
         [
             *_filled("most_frequent"),
