@@ -47,6 +47,7 @@ class SweepTask(Task, frozen=True):
     `max_failed_trials`, `trial_timeout_seconds`, `deadline_seconds`, `budget_seconds`, `cpu_hours` and `gpu_hours` have
     no limit if 0; a trial takes `trial_cpus` and `trial_gpus`. `progress` is the URL to which a SweepSummary is posted,
     and `mlflow` the URI of a tracking server; both may be empty. `mlflow_tags` are those of all runs of the sweep.
+    The outputs of the best `keep_outputs` trials stay.
     With `pod_per_trial` the operator starts a TrainingJob for each trial that the summary wants. `cache` is the step of
     a pipeline whose work the sweep does: its best trial is recorded there.
     """
@@ -72,6 +73,7 @@ class SweepTask(Task, frozen=True):
     trial_cpus: float = 0.0
     trial_gpus: float = 0.0
     outputs: tuple[str, ...] = ()
+    keep_outputs: int = 1
     progress: str = ""
     mlflow: str = ""
     mlflow_tags: dict[str, str] = field(default_factory=dict)
@@ -79,7 +81,10 @@ class SweepTask(Task, frozen=True):
     cache: CacheTask | None = None
 
     def to_json(self) -> str:
-        return json.dumps({name: value for name, value in self.document().items() if value}, sort_keys=True)
+        document = self.document()
+        if self.keep_outputs == 1:
+            del document["keep_outputs"]
+        return json.dumps({name: value for name, value in document.items() if value}, sort_keys=True)
 
 
 class WorkerTask(Task, frozen=True):

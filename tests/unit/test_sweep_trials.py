@@ -258,6 +258,23 @@ def test_outputs_are_wanted_of_the_best_only() -> None:
     assert best[3].outputs == {}
 
 
+def test_outputs_of_several_trials_are_kept() -> None:
+    """A trial stores its outputs if it is among the best `keep_outputs`, of which more than ten are remembered."""
+    trials = Trials(task(max_trials=40, outputs=("model",), keep_outputs=12))
+    wanted: list[int] = []
+    for i in range(30):
+        lease, metrics = leased(trials), {"loss": float(i * 7 % 30)}
+        if trials.finish("w", ended(lease, metrics=metrics), 0):
+            wanted.append(lease.number)
+            stored = {"model": {"uri": f"s3://b/{metrics['loss']:g}/", "digest": "sha256:1", "bytes": 1}}
+            trials.finish("w", ended(lease, metrics=metrics, outputs=stored), 0)
+
+    assert wanted[:12] == list(range(12))
+    assert 12 <= len(wanted) < 30
+    assert trials.kept == {f"s3://b/{i}/" for i in range(12)}
+    assert len(trials.summary(0).best) == 10
+
+
 # The end
 
 

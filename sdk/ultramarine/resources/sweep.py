@@ -15,6 +15,7 @@ from .trainingjob import TrainingJobSpec, TrialOutput
 
 MAX_TRIALS = 10_000
 MAX_PARAMETERS = 64
+MAX_KEPT = 100  # trials whose outputs stay
 MOST_HOURS = 100_000
 YEAR = 31536000
 
@@ -274,6 +275,10 @@ class SweepSpec(Schema):
                 "nvidia.com/gpu",
             ),
             rule(
+                "self.keepOutputs == 1 || (!has(self.objectives) && self.execution == 'Pool')",
+                "keepOutputs supports one objective and execution: Pool; leave it out",
+            ),
+            rule(
                 f"self.execution == 'Pool' || !has(self.limits.maxTrials) || self.limits.maxTrials <= {MOST_PODS}",
                 f"execution: PodPerTrial supports at most {MOST_PODS} trials; lower limits.maxTrials, or set "
                 "execution: Pool",
@@ -353,6 +358,14 @@ class SweepSpec(Schema):
         default=None,
         description="Model that gets the best trial's output as its next version; the Model is created if necessary."
         " The output is the only one, or the one named model.",
+        json_schema_extra=IMMUTABLE,
+    )
+    keep_outputs: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_KEPT,
+        description="Number of trials, the best ones, whose outputs stay in the object storage. With execution: "
+        "PodPerTrial the outputs of every trial stay.",
         json_schema_extra=IMMUTABLE,
     )
     trial_template: TrialTemplate = Field(description="Template of each trial.")

@@ -39,7 +39,7 @@ class Best(Schema):
         default={},
         max_length=16,
         description="Folders of the outputs in the object storage, by name. With execution: Pool a trial stores its "
-        "outputs if it is the best so far when it ends.",
+        "outputs if it is the best so far, or one of the best keepOutputs, when it ends.",
     )
     model_version: str | None = Field(default=None, max_length=253, description="ModelVersion created from the output.")
 

@@ -86,6 +86,11 @@ class Coordinator:
         return self._trials.finished.values()
 
     @property
+    def kept(self) -> set[str]:
+        """URIs of the outputs that stay when the sweep is over."""
+        return self._trials.kept
+
+    @property
     def ended(self) -> int:
         """Number of trials that have ended or are paused."""
         return len(self._trials.finished) + len(self._trials.paused)

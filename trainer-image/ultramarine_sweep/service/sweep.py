@@ -175,8 +175,7 @@ async def _coordinate(
     summary = await coordinator.run()
     recorder.end(summary)
     preparing.cancel()
-    kept = {output.uri for trial in summary.best for output in trial.outputs.values()}
-    pruning = asyncio.to_thread(prune, storage, task.prefix, kept, say)
+    pruning = asyncio.to_thread(prune, storage, task.prefix, coordinator.kept, say)
     leaving = asyncio.to_thread(_leave_files, task, parts, storage, coordinator.finished)
     _, names = await asyncio.gather(pruning, leaving)
     return structs.replace(summary, mlflow_run=recorder.run_id, report=contract.REPORT_NAME in names)

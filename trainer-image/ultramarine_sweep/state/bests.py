@@ -10,7 +10,7 @@ from typing import Any
 
 from ultramarine_contract.sweep_records import FRONT
 
-TOP = 10  # trials that are remembered
+TOP = 10  # trials that a summary has
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,13 @@ class Objective:
 
 @dataclass
 class Bests:
-    """Numbers of the best trials, the best first, kept as trials come in any order."""
+    """Numbers of the best trials, the best first, kept as trials come in any order.
+
+    With one objective the outputs of the first `keep` of them are wanted.
+    """
 
     objectives: Sequence[Objective]
+    keep: int = 1
     _ranked: list[tuple[tuple[float, ...], int]] = field(default_factory=list)  # costs, number
 
     @property
@@ -63,10 +67,10 @@ class Bests:
         return next(numbers, None)
 
     def takes(self, values: Sequence[float]) -> bool:
-        """True if a trial with these values would be the best, or on the front."""
+        """True if a trial with these values would be among the first `keep`, or on the front."""
         costs = self._costs(values)
         if len(self.objectives) == 1:
-            return not self._ranked or costs < self._ranked[0][0]
+            return len(self._ranked) < self.keep or costs < self._ranked[self.keep - 1][0]
         return not any(_dominates(other, costs) for other, _ in self._ranked)
 
     def add(self, number: int, values: Sequence[float]) -> None:
@@ -78,7 +82,7 @@ class Bests:
             self._ranked = [(other, best) for other, best in self._ranked if not _dominates(costs, other)]
         # After its equals: of these the first one was taken for the best, and has stored its outputs.
         insort(self._ranked, (costs, number), key=lambda entry: entry[0])
-        del self._ranked[TOP if len(self.objectives) == 1 else FRONT :]
+        del self._ranked[max(TOP, self.keep) if len(self.objectives) == 1 else FRONT :]
 
     def _costs(self, values: Sequence[float]) -> tuple[float, ...]:
         return tuple(objective.cost(value) for objective, value in zip(self.objectives, values, strict=True))

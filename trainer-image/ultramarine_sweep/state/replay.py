@@ -32,7 +32,7 @@ class Replayed:
     def __init__(self, task: SweepTask, stopper: Stopper | None = None) -> None:
         self._task, self._stopper = task, stopper
         self.objectives = [Objective.of(objective) for objective in task.objectives]
-        self.bests = Bests(self.objectives)
+        self.bests = Bests(self.objectives, task.keep_outputs)
         self.live: dict[int, Trial] = {}
         self.paused: dict[int, Trial] = {}  # counted as stopped, until they go on
         self.finished = Ended()

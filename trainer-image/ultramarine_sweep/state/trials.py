@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ultramarine_contract.sweep_records import BestTrial, SweepSummary, SweepTask
+from ultramarine_contract.sweep_records import FRONT, BestTrial, SweepSummary, SweepTask
 from ultramarine_trainer.progress.metrics import NAMES
 
+from ultramarine_sweep.state.bests import TOP
 from ultramarine_sweep.state.ends import NONE_SUCCEEDED, End, Standing, due, judged, unheard
 from ultramarine_sweep.state.journal import Record
 from ultramarine_sweep.state.replay import Replayed
@@ -300,7 +301,8 @@ class Trials(Replayed):
         """Return the summary; until the end its message is what the author should know."""
         doubt = unheard(self._standing(now)) if not self.end and self._silent >= DOUBTED else ""
         end, (cpu_hours, gpu_hours) = self.end or End("", "", doubt), self.hours(now)
-        self._best = {n: self._best.get(n) or _best(self.finished[n]) for n in self.bests.numbers}
+        numbers = self.bests.numbers[: TOP if len(self.objectives) == 1 else FRONT]
+        self._best = {n: self._best.get(n) or _best(self.finished[n]) for n in numbers}
         return SweepSummary(
             end.outcome,
             end.reason,
@@ -315,6 +317,11 @@ class Trials(Replayed):
             gpu_hours=gpu_hours,
             best=tuple(self._best.values()),
         )
+
+    @property
+    def kept(self) -> set[str]:
+        """URIs of the outputs that stay when the sweep is over."""
+        return {output.uri for number in self.bests.numbers for output in self.finished[number].outputs.values()}
 
     def points(self) -> Iterator[tuple[int, int, float]]:
         """All points that are kept, for a stopper that begins again: number, step and value."""

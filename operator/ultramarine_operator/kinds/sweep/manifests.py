@@ -182,6 +182,7 @@ def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence
         trial_cpus=_cpus(trial) * trial.nodes,
         trial_gpus=_gpus(trial) * trial.nodes,
         outputs=tuple(sorted(trial.outputs)),
+        keep_outputs=spec.keep_outputs,
         progress=f"{platform.progress_url}/sweeps/{sweep.namespace}/{sweep.name}" if platform.progress_url else "",
         mlflow=platform.mlflow_uri,
         mlflow_tags=_mlflow_tags(sweep, platform) if platform.mlflow_uri else {},

@@ -17,6 +17,7 @@ MATERIAL = Material(
         "algorithm": {"type": "tpe", "seed": 0},
         "canaryTrial": False,
         "execution": "Pool",
+        "keepOutputs": 1,
         "suspend": False,
         "cancel": False,
         "trialTemplate": {"spec": {"nodes": 1, "suspend": False, "cancel": False, "backoffLimit": 3}},

@@ -66,6 +66,11 @@ _OBJECTIVES = (
         {**SEVERAL, "algorithm": {"type": "gp"}},
     ),
     clash("earlyTermination supports one objective", SEVERAL, {**SEVERAL, "earlyTermination": {"type": "asha"}}),
+    clash(
+        "keepOutputs supports one objective and execution: Pool",
+        {**SEVERAL, "keepOutputs": 1},
+        {**SEVERAL, "keepOutputs": 2},
+    ),
     rule("several objectives have no single best", SEVERAL, {**SEVERAL, "registerBest": "churn"}),
 )
 _SPACE = (

@@ -79,6 +79,7 @@ WHOLE: Manifest = {
         "activeDeadlineSeconds": 60,
         "ttlSecondsAfterFinished": 3600,
         "registerBest": "churn",
+        "keepOutputs": 5,
         "trialTemplate": {
             "spec": {
                 "command": ["python", "train.py", "--lr=$(params.lr)"],
@@ -193,6 +194,8 @@ def complete(manifest: Manifest, spec: Manifest) -> None:
     limits = spec.setdefault("limits", {})
     if algorithm.get("type") != "grid":
         limits.setdefault("maxTrials", 10)
+    if alone or "objectives" in spec:
+        spec.pop("keepOutputs", None)
     if alone:
         manifest["metadata"]["name"] = manifest["metadata"]["name"][:30].rstrip("-")
         limits |= {"maxTrials": min(limits["maxTrials"], MOST_PODS)} if "maxTrials" in limits else {}
