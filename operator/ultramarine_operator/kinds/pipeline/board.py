@@ -28,11 +28,12 @@ from ...shared.conditions import parse_timestamp, timestamp
 from ...shared.datasets import look_up
 from ...shared.plan import Edit, Seen
 from ...shared.questions import CacheAnswer, LookUpStep, Question
+from ...training.composing import edited, failure_of
 from . import results
 from .graph import Graph, Node
 from .pins import numbered
 from .results import ENDED, MAX_MESSAGE, may_pass
-from .work import Run, Work, child_name, child_of, parts_of, pipeline_of, with_suspend
+from .work import Run, Work, child_name, child_of, parts_of, pipeline_of
 
 MAX_LOOK_UPS = 64  # questions about the cache in one pass
 RETRY = timedelta(seconds=5)  # after the storage did not answer
@@ -304,7 +305,7 @@ class Board:
                 metrics=results.metrics_of(whole_child),
             )
         elif word in ("Failed", "Stopped", "Invalid"):
-            message = results.failure_of(whole_child)
+            message = failure_of(whole_child)
             if state.attempt < step.retries and not self.run.spec.cancel:
                 self.put(state.name, "Waiting", message, attempt=state.attempt + 1, start_time=state.start_time)
                 self.after = timedelta()
@@ -320,7 +321,7 @@ class Board:
         else:
             self.look_again(left)
             if bool(whole_child["spec"].get("suspend")) != self.run.spec.suspend:
-                self.apply.append(with_suspend(self.run, whole_child, self.run.spec.suspend))
+                self.apply.append(edited(self.run, whole_child, suspend=self.run.spec.suspend))
 
     def left(self, step: Step, state: StepStatus) -> timedelta | None:
         """Return the time until a step has to end; None without a limit."""

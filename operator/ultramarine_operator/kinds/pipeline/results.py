@@ -11,8 +11,6 @@ from ultramarine_contract.common import METRIC_LIMIT
 from ultramarine_contract.errors import StorageError, UltramarineError
 from ultramarine_contract.meta import SWEEP, TRAINING_JOB, Manifest
 
-from ...shared.conditions import find
-
 MAX_MESSAGE = 500
 MAX_PART_MESSAGE = 200  # characters of a repetition's message, and of its reason to run
 ENDED = ("Succeeded", "Failed", "Skipped")
@@ -50,14 +48,6 @@ def metrics_of(child: Manifest) -> dict[str, float]:
     else:
         values = (status.get("metrics") or {}).get("latest") or {}
     return dict(list(values.items())[:METRIC_LIMIT])
-
-
-def failure_of(child: Manifest) -> str:
-    """Return why an object has failed."""
-    status = child.get("status") or {}
-    failure = (status.get("failure") or {}).get("message")
-    condition = find(status, "Failed") or find(status, "Accepted") or {}
-    return f"{child['kind']} {child['metadata']['name']}: {failure or condition.get('message') or 'it failed'}"
 
 
 def may_pass(error: UltramarineError) -> bool:

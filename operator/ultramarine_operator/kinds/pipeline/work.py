@@ -10,20 +10,10 @@ from ultramarine.resources.pipeline import PipelineRunSpec, Step
 from ultramarine.resources.pipeline_keys import Parts
 from ultramarine.resources.pipeline_steps import Runnable
 from ultramarine_contract.cache_records import ANNOTATION_CACHE, CacheTask
-from ultramarine_contract.meta import (
-    ANNOTATION_REQUESTED_BY,
-    API_VERSION,
-    MAX_NAME,
-    SWEEP,
-    Manifest,
-    asked_by,
-    child_metadata,
-    content_hash,
-)
+from ultramarine_contract.meta import MAX_NAME, SWEEP, Manifest, content_hash
 
-from ...runs import queues
 from ...shared.plan import Obj, Platform, Seen
-from ...training.environment import ANNOTATION as ANNOTATION_ENVIRONMENT
+from ...training import composing
 
 Run = Obj[PipelineRunSpec]
 
@@ -88,24 +78,6 @@ def child_name(run: Run, work: Work, key: str, number: int) -> str:
 
 def child_of(run: Run, work: Work, name: str, key: str, parts: Mapping[str, str], platform: Platform) -> Manifest:
     """Return the object that does a step's work; a job with a cache key records its outcome under the key."""
-    metadata = queues.labelled(child_metadata(run.manifest, name), run.manifest)
-    annotations = asked_by(platform.requester(run.manifest))
-    if key:
-        task = CacheTask(key, dict(parts), pipeline_of(run), work.name, run.name)
-        annotations = {**annotations, ANNOTATION_CACHE: task.to_json()}
-    if annotations:
-        metadata["annotations"] = annotations
-    kind = work.runnable.made.kind
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": work.spec}
-
-
-def with_suspend(run: Run, child: Manifest, held: bool) -> Manifest:
-    """Return an existing object, held or not; the rest of it may have been made by an older operator."""
-    meta = child["metadata"]
-    metadata = queues.labelled(child_metadata(run.manifest, meta["name"]), run.manifest)
-    annotations = meta.get("annotations") or {}
-    names = (ANNOTATION_CACHE, ANNOTATION_ENVIRONMENT, ANNOTATION_REQUESTED_BY)
-    if kept := {name: annotations[name] for name in names if name in annotations}:
-        metadata["annotations"] = kept
-    spec = {**child["spec"], "suspend": held}
-    return {"apiVersion": API_VERSION, "kind": child["kind"], "metadata": metadata, "spec": spec}
+    task = CacheTask(key, dict(parts), pipeline_of(run), work.name, run.name)
+    annotations = {ANNOTATION_CACHE: task.to_json()} if key else {}
+    return composing.child_of(run, work.runnable.made, name, work.spec, platform, annotations)
