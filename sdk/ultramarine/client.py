@@ -169,7 +169,8 @@ class Client:
         with suppress(UnknownKind):
             resource = self.kinds.named(name)
             raise NotFound(f"{name} is the kind {resource.kind}. Name an object too, such as {name}/churn.")
-        raise NotFound(f"no object in namespace {self.namespace} has the name {name}. `ultramarine get` lists all.")
+        message = f"no object in namespace {self.namespace} has the name {name}. `ultramarine get` lists all."
+        raise NotFound(message, name=name)
 
     # ---- Runs
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from ultramarine_contract.errors import UltramarineError, listed
 from ultramarine_contract.meta import ONLINE_ENDPOINT, Manifest
 
+from .absence import explained
 from .kube.errors import Exists, Forbidden, NotFound
 from .serving import asking
 from .serving import keys as key_store
@@ -69,13 +70,10 @@ class Endpoint:
     @property
     def object(self) -> Manifest:
         """The object as it is now. Raises NotFound with the nearest name."""
-        cluster = self.client.cluster
         try:
-            self._seen = cluster.get(ONLINE_ENDPOINT, self.name)
-        except NotFound:
-            names = [item["metadata"]["name"] for item in cluster.list(ONLINE_ENDPOINT)]
-            hint = suggest(self.name, names, f"Endpoints: {listed(names) or 'none'}.")
-            raise NotFound(f"OnlineEndpoint {cluster.namespace}/{self.name} does not exist. {hint}") from None
+            self._seen = self.client.cluster.get(ONLINE_ENDPOINT, self.name)
+        except NotFound as error:
+            raise explained(self.client, error) from None
         self._seen_at = time.monotonic()
         return self._seen
 

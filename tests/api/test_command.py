@@ -353,6 +353,15 @@ def test_apply_and_plan_warn_of_parameters_that_a_pipeline_refuses(user: User, a
     assert "schedules/nightly applied" in applied.stdout
 
 
+def test_an_empty_list_says_why(user: User, api: Api) -> None:
+    """A namespace that does not exist has no objects either."""
+    words = user.run("get", "tj", "-n", "absent")
+    assert words.stderr == (
+        "No tj in namespace absent. Namespace absent does not exist. Choose another with -n or ULTRAMARINE_NAMESPACE.\n"
+    )
+    assert "is not one of Ultramarine's" in user.run("get", "tj").stderr
+
+
 def test_delete_goes_on_after_a_missing_name(user: User, api: Api) -> None:
     """The others are deleted, the missing one is named, and the exit code is 1."""
     api.apply(job("a"), job("c"))

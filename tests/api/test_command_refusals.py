@@ -116,6 +116,54 @@ def test_a_namespace_that_no_operator_watches(refused: Refused, api: Api, tmp_pa
     assert api.run("get", "tj,sw,pipelines,pipelineruns", "-o", "name").split() == ["pipelinerun.ultramarine.dev/old"]
 
 
+MISTYPED = [
+    "get tj chrun",
+    "describe tj chrun",
+    "describe chrun",
+    "logs chrun",
+    "cancel chrun",
+    "delete tj chrun",
+    "repro chrun",
+    "download chrun",
+    "sweep show chrun",
+    "models show chrun",
+    "models promote chrun --alias champion",
+    "endpoints invoke chrun --data [1]",
+    "endpoints logs chrun",
+    "endpoints keys chrun",
+    "endpoints traffic chrun blue=100",
+    "run show chrun",
+    "run cancel chrun",
+    "schedule trigger chrun",
+    "schedule suspend chrun",
+]
+
+
+@pytest.mark.parametrize("words", MISTYPED)
+def test_a_mistyped_name(refused: Refused, api: Api, words: str) -> None:
+    """The nearest name of its kind, in one sentence."""
+    version = whole("ModelVersion", {"spec": {"model": "churn"}})
+    version["metadata"] = {"name": f"churn-{version['spec']['version']}"}
+    others = [named(kind, "churns") for kind in ("Sweep", "OnlineEndpoint", "PipelineRun", "Schedule")]
+    api.apply(named("TrainingJob", "churn"), *others, version, PLATFORM)
+    err = refused(*words.split())
+
+    assert re.search(r"Did you mean (trainingjob/)?churns?\?\n$", err)
+    assert len(err.splitlines()) == 1
+
+
+def test_a_name_that_is_near_no_other(refused: Refused, api: Api) -> None:
+    """The names that exist, or the fault of the namespace."""
+    assert f"Namespace {api.namespace} is not one of Ultramarine's" in refused("describe", "tj", "x")
+    assert "Namespace absent does not exist. Choose another with -n" in refused("describe", "tj", "x", "-n", "absent")
+    assert "Namespace absent does not exist." in refused("models", "show", "x", "-n", "absent")
+
+    api.apply(PLATFORM)
+    assert refused("describe", "tj", "x").endswith(f"x does not exist. Namespace {api.namespace} has none.\n")
+    api.apply(named("TrainingJob", "churn"))
+    assert refused("describe", "tj", "x").endswith("x does not exist. The trainingjobs there: churn.\n")
+
+
 class TestSdk:
     """The SDK in a namespace that no operator watches."""
 

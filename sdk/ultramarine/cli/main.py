@@ -10,10 +10,11 @@ from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 from ultramarine_contract.errors import UltramarineError
 
 from .completing import contexts, namespaces
-from .session import Session, echo
+from .session import Session, echo, session_of
 
 _HELP = """Train, register and serve models on Kubernetes.
 
@@ -39,7 +40,24 @@ _GROUPS = (
     "doctor",
 )
 
+
+class _Root(TyperGroup):
+    """The command, whose errors name what is near while the session is open."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UltramarineError as error:
+            from ultramarine.absence import explained
+            from ultramarine.kube.errors import NotFound
+
+            if not isinstance(error, NotFound) or session_of(ctx).debug:
+                raise
+            raise explained(session_of(ctx).client, error) from None
+
+
 app = typer.Typer(
+    cls=_Root,
     name="ultramarine",
     help=_HELP,
     no_args_is_help=True,

@@ -73,7 +73,10 @@ def get(
                 typer.echo("\n".join(lines))
                 shown = True
         if not shown and not watch:
-            session.note(f"No {kind or 'objects'} in namespace {client.namespace}.")
+            from ultramarine.absence import namespace_problem
+
+            problem = namespace_problem(client)
+            session.note(f"No {kind or 'objects'} in namespace {client.namespace}. {problem}".rstrip())
     else:
         documents = [
             document
@@ -198,6 +201,7 @@ def delete(
     ] = None,
 ) -> None:
     """Delete objects and what belongs to them, except models that an alias or an endpoint names."""
+    from ultramarine.absence import explained
     from ultramarine.kube.errors import NotFound
 
     from .deleting import delete_object
@@ -214,7 +218,7 @@ def delete(
             note = delete_object(session, resource, name)
         except NotFound as error:
             missing = True
-            session.note(f"Error: {error.message}")
+            session.note(f"Error: {explained(session.client, error).message}")
             continue
         typer.echo(f"{resource.plural}/{name} deleted")
         if note:

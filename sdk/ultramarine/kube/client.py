@@ -65,7 +65,15 @@ class Cluster:
 
     def get(self, resource: Resource, name: str, subresource: str = "") -> Manifest:
         """Return one object. Raises NotFound or Forbidden."""
-        return self._json("GET", resource.path(self.namespace, name, subresource), self._named(resource, name))
+        return self._object("GET", resource, name, subresource)
+
+    def has_namespace(self) -> bool:
+        """Return True if the namespace exists. Raises Forbidden."""
+        try:
+            self._json("GET", f"/api/v1/namespaces/{self.namespace}", f"namespace {self.namespace}")
+        except NotFound:
+            return False
+        return True
 
     def check_free(self, resource: Resource, manifest: Manifest) -> None:
         """Raise Exists if an object has the name of a manifest, before anything is uploaded for it."""
@@ -83,9 +91,8 @@ class Cluster:
 
     def table(self, resource: Resource, name: str = "", selector: str = "") -> Manifest:
         """Return the server's table of one object or of all, with the kind's own columns."""
-        what = self._named(resource, name)
         query = {"labelSelector": selector} if selector else {}
-        return self._json("GET", resource.path(self.namespace, name), what, params=query, headers={"Accept": TABLE})
+        return self._object("GET", resource, name, params=query, headers={"Accept": TABLE})
 
     def create(self, resource: Resource, manifest: Manifest, dry_run: bool = False) -> Manifest:
         """Create an object. Raises Exists or Rejected."""
@@ -119,10 +126,10 @@ class Cluster:
 
     def patch(self, resource: Resource, name: str, change: Manifest, dry_run: bool = False) -> Manifest:
         """Merge a change into an object."""
-        return self._json(
+        return self._object(
             "PATCH",
-            resource.path(self.namespace, name),
-            self._named(resource, name),
+            resource,
+            name,
             params={"fieldManager": FIELD_MANAGER} | ({"dryRun": "All"} if dry_run else {}),
             body=change,
             headers={"Content-Type": "application/merge-patch+json"},
@@ -130,8 +137,7 @@ class Cluster:
 
     def delete(self, resource: Resource, name: str) -> None:
         """Delete an object and, in the background, what belongs to it."""
-        path = resource.path(self.namespace, name)
-        self._json("DELETE", path, self._named(resource, name), params={"propagationPolicy": "Background"})
+        self._object("DELETE", resource, name, params={"propagationPolicy": "Background"})
 
     def discover(self, version: str) -> Manifests:
         """Return the API's list of the kinds of a group and version, such as batch/v1. Raises NotFound."""
@@ -190,7 +196,8 @@ class Cluster:
                 stop.wait(_PAUSE)
                 continue
             if name and not items and not began:
-                raise NotFound(f"{self._named(resource, name)} does not exist. `ultramarine get` lists what is there.")
+                message = f"{self._named(resource, name)} does not exist. `ultramarine get` lists what is there."
+                raise NotFound(message, resource, name)
             began, present = True, {item["metadata"]["uid"]: item for item in items}
             for uid, item in present.items():
                 if uid not in before:
@@ -288,6 +295,15 @@ class Cluster:
                 yield rest.decode(errors="replace")
         finally:
             answer.close()
+
+    def _object(self, method: str, resource: Resource, name: str, subresource: str = "", **options: Any) -> Manifest:
+        """Send a request about one object, and name the object in a NotFound."""
+        path = resource.path(self.namespace, name, subresource)
+        try:
+            return self._json(method, path, self._named(resource, name), **options)
+        except NotFound as error:
+            error.resource, error.name = resource, name
+            raise
 
     def _json(
         self,

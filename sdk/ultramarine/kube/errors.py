@@ -6,14 +6,19 @@ import json
 from typing import Any
 
 from ultramarine_contract.errors import UltramarineError
+from ultramarine_contract.meta import Resource
 
 from .config import Access, NoAccess
 
 
 class NotFound(UltramarineError):
-    """The object does not exist."""
+    """The object does not exist; `resource` is its kind, if that is one, and `name` what was asked for."""
 
     reason = "NotFound"
+
+    def __init__(self, message: str, resource: Resource | None = None, name: str = "") -> None:
+        super().__init__(message)
+        self.resource, self.name = resource, name
 
 
 class Forbidden(UltramarineError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ultramarine_contract.errors import InvalidSpec, listed
 from ultramarine_contract.meta import Manifest, Resource
 
+from ..absence import namespace_problem
 from ..kube.errors import Exists, NotFound
 from ..suggestions import suggest
 
@@ -37,7 +38,7 @@ class Series:
         if not versions:
             names = {str(version["spec"].get(self.noun)) for version in every}
             others = f"{self.noun.capitalize()}s with versions: {listed(sorted(names)) or 'none'}."
-            hint = suggest(name, names, others)
+            hint = suggest(name, names, others) if names else namespace_problem(self.client) or others
             raise NotFound(f"{self.noun} {name} has no version in namespace {self.client.namespace}. {hint}")
         return sorted(versions, key=number, reverse=True)
 
