@@ -663,7 +663,7 @@ def test_the_command_writes_manifests_and_a_report(tmp_path, monkeypatch):
     job = yaml.safe_load((tmp_path / "out/trainingjob-churn-train.yaml").read_text())
     assert job["spec"]["inputs"]["customers"]["uri"].startswith("s3://lake/ada/data/")
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report.keys() == {"files", "uploads", "losses"}
+    assert report.keys() == {"files", "uploads", "losses", "notes"}
     assert report["losses"][0].keys() == {"file", "line", "field", "problem", "remedy"}
     assert "12 of 12 files converted to 9 manifests" in result.stdout
     again = CliRunner().invoke(app, words)

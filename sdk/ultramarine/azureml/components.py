@@ -13,7 +13,8 @@ from ultramarine.azureml.reading import Unreadable
 from ultramarine.azureml.report import registry_command, shown
 
 LOST = {"additional_includes": ("are not copied", "Copy these files into the folder of code")}
-IGNORED = ("name", "version", "display_name", "description", "tags", "inputs", "outputs", "is_deterministic")
+IGNORED = ("name", "version", "inputs", "outputs", "is_deterministic")
+DESCRIBED = ("display_name", "description", "tags")
 
 
 class Scope(Protocol):
@@ -44,7 +45,10 @@ class Joined:
     def close(self) -> None:
         """Record what was not read of the component."""
         if self.fields is not self.outer:
-            self.fields.close(LOST, IGNORED)
+            if not self.fields.path and self.fields.document.file == self.outer.document.file:
+                for key in DESCRIBED:  # annotations of the Pipeline that a component alone becomes
+                    self.fields.take(key)
+            self.fields.close(LOST, (*IGNORED, *DESCRIBED))
 
 
 def component_of(context: Context, fields: Fields, key: str) -> Fields | None:
@@ -96,6 +100,8 @@ def _bounds(context: Context, given: Fields, declared: Fields | None, scope: Sco
         value = given.take(key)
         text = value.get("path") if isinstance(value, dict) else value
         if scope is not None and isinstance(text, str) and "${{" in text:
+            if isinstance(value, dict) and "mode" in value:
+                given.section(key).note("mode")
             bound = scope.bound(given, key, text)
         elif value is None and isinstance(entry, dict) and declared is not None:
             bound = value_of(context, declared, key, type) if entry.get("default") is not None else None

@@ -79,6 +79,8 @@ def compute_of(fields: Fields, computes: Mapping[str, Compute], resources: Field
     target = target.get("target") if isinstance(target, dict) else target
     cluster = str(target or "").removeprefix("azureml:").partition(":")[0]
     sizes = [str(size) for size in resources.items("instance_type")]
+    if cluster and sizes:
+        resources.note("instance_type", "the compute target has its own size")
     for name in (cluster, *sizes):
         if name in computes:
             return computes[name]

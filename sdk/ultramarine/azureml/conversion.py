@@ -100,7 +100,8 @@ def convert(
         outcome if isinstance(outcome, ConvertedFile) else _file(context, *outcome, refusals, recognized)
         for outcome in (*outcomes, *neighbors)
     ]
-    return Conversion(context.manifests, context.uploads, context.losses, files)
+    losses, notes = ([loss for loss in context.losses if loss.is_note is is_note] for is_note in (False, True))
+    return Conversion(context.manifests, context.uploads, losses, notes, files)
 
 
 def _beside(named: list[Path], documents: list[Document]) -> list[tuple[Document, str]]:

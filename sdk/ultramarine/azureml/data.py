@@ -159,6 +159,8 @@ def _content(fields: Fields) -> tuple[Fields, str, Any, str]:
     mode = fields.text("mode")
     if mode == "direct" or mode.startswith("eval"):
         fields.lose("mode", f"{mode} has no counterpart", "Read the files that the command gets a path of")
+    elif mode:
+        fields.note("mode")
     if type == "mltable":
         fields.lose("type", "mltable is not interpreted", "Read the folder, which has the file MLTable too")
     for key in ("path", "local_path", "file", "folder", "data", "dataset", "uri"):

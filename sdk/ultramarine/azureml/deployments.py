@@ -22,8 +22,11 @@ LOST = {
     "egress_public_network_access": ("has no counterpart", "Use the chart's networkPolicies.egress"),
     "private_network_connection": ("has no counterpart", "Use the chart's networkPolicies.egress"),
     "model_mount_path": ("is /mnt/model", "Correct paths in the container's arguments and variables"),
+    "description": ("is not kept", "Describe the endpoint in its own file"),
+    "tags": ("are not kept", "Write them into the endpoint's file"),
     "package_model": ("has no counterpart", "The environment is built once by itself; remove the field"),
 }
+AUTOMATIC = frozenset({"target_utilization", "auto", "targetutilization"})
 BATCH = frozenset({"mini_batch_size", "output_action", "error_threshold", "max_concurrency_per_instance"})
 LIMITS = (
     ("request_timeout_ms", "timeoutSeconds", 1, 3_600_000),
@@ -56,7 +59,8 @@ def convert_deployment(
         deployment["env"] = variables
     _limit(fields, deployment, in_container)
     collector = _collector(context, fields, endpoint) if not in_container else None
-    fields.close(LOST, ignored=("endpoint_name", "description", "tags", "app_insights"))
+    fields.take("endpoint_name")
+    fields.close(LOST, ignored=("app_insights",))
     return deployment, collector
 
 
@@ -158,7 +162,11 @@ def _probe(probe: Fields, container: Manifest | None) -> Manifest:
     delay = probe.whole("initial_delay", 0, 86_400)
     if container is not None and delay:
         container["startupSeconds"] = max(600, delay)
-    probe.close(ignored=("success_threshold",))
+    if container is None and delay:
+        probe.note("initial_delay", "a liveness probe begins when the container is ready")
+    if (probe.whole("success_threshold", 1, 1000) or 1) > 1:
+        probe.lose("success_threshold", "one answer suffices here", "Remove it")
+    probe.close()
     return settings
 
 
@@ -170,8 +178,15 @@ def _scale(fields: Fields, deployment: Manifest) -> None:
     highest = settings.whole("max_instances", 1, 1000)
     lowest = settings.whole("min_instances", 1, 1000) or 1
     percent = settings.whole("target_utilization_percentage", 1, 100)
+    if type not in ("", "default", "manual", *AUTOMATIC):
+        key = "type" if "type" in settings else "scale_type"
+        settings.lose(key, f"{type[:40]} is not a type of scaling", "Write default or target_utilization")
+    if type not in AUTOMATIC:
+        for key in ("min_instances", "max_instances", "target_utilization_percentage"):
+            if key in settings:
+                settings.lose(key, "the number of instances is fixed", "Set type: target_utilization to scale")
     settings.close({"polling_interval": ("has no counterpart", "The autoscaler's own interval applies; remove it")})
-    if type in ("target_utilization", "auto", "targetutilization"):
+    if type in AUTOMATIC:
         deployment["autoscale"] = {
             "minReplicas": lowest,
             "maxReplicas": max(highest or lowest, lowest),
@@ -229,10 +244,11 @@ def _collector(context: Context, fields: Fields, endpoint: str) -> Manifest | No
     section = fields.section("data_collector")
     collections = section.section("collections")
     rates = [number for number in (section.number("sampling_rate"),) if number is not None]
-    is_enabled = False
+    enabled = {key for key in collections.keys if collections.section(key).truth("enabled")}
     for key in collections.keys:
         collection = collections.section(key)
-        is_enabled |= collection.truth("enabled")
+        if enabled and key not in enabled:
+            collection.lose("enabled", "requests and answers are collected together", "Drop its columns when you read")
         rates += [number for number in (collection.number("sampling_rate"),) if number is not None]
         if "data" in collection:
             collection.lose("data", "requests are collected as Parquet files of the endpoint", "See docs/collecting.md")
@@ -240,7 +256,7 @@ def _collector(context: Context, fields: Fields, endpoint: str) -> Manifest | No
         if key not in ("model_inputs", "model_outputs", "request", "response"):
             collections.lose(key, "is not collected by a name of its own", "Read whole requests, or log it")
     section.close({"rolling_rate": ("has no counterpart", "Files are closed every few minutes; remove it")})
-    if not is_enabled:
+    if not enabled:
         return None
     rate = min((number for number in rates if 0 < number <= 1), default=1.0)
     return {"samplingRate": rate, "uri": f"{context.location}/collected/{endpoint}/"}

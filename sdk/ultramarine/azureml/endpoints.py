@@ -99,7 +99,8 @@ def convert_group(context: Context, group: Group) -> None:
         spec["dataCollector"] = collectors[0]
     _share(endpoint, owner, spec)
     if endpoint is not None:
-        endpoint.close(LOST, ignored=("name", "deployments", "defaults", "kind", "scoring_uri", "openapi_uri"))
+        endpoint.take("deployments")
+        endpoint.close(LOST, ignored=("name", "defaults", "kind", "scoring_uri", "openapi_uri"))
     documents = [document for document in (group.endpoint, *group.deployments) if document is not None]
     context.add(documents[-1], "OnlineEndpoint", name, spec, metadata)
     for document in documents[:-1]:
@@ -153,6 +154,8 @@ def _authenticate(endpoint: Fields, spec: Manifest) -> None:
         endpoint.lose("auth_mode", f"{mode} became key", "Set authMode: token with the issuer of your JWTs in token")
     elif mode == "none":
         spec["authMode"] = "none"
+    elif mode not in ("", "key"):
+        endpoint.lose("auth_mode", f"{mode[:40]} became key", "Set spec.authMode to key, token or none")
 
 
 def _share(endpoint: Fields | None, owner: Fields, spec: Manifest) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ultramarine.azureml.conda import conda_requirements, is_conda, requirements_of
-from ultramarine.azureml.context import Asset, Context, object_name
+from ultramarine.azureml.context import Asset, Context, metadata_of, object_name
 from ultramarine.azureml.data import reference
 from ultramarine.azureml.fields import Fields
 from ultramarine.azureml.reading import Unreadable
@@ -122,12 +122,17 @@ def describe(context: Context, fields: Fields) -> Resolved:
 
 def define_environment(context: Context, asset: Asset) -> None:
     """Make an Environment of a file with packages; an image alone is used by the deployments that name it."""
-    resolved = describe(context, context.fields(asset.document))
+    fields = context.fields(asset.document)
+    metadata = metadata_of(fields)
+    resolved = describe(context, fields)
     if resolved.requirements:
         text = f"{asset.name}-{asset.version}" if asset.version else asset.name
         resolved.name = context.names.free("Environment", text)
         spec = {"python": {"requirements": resolved.requirements}}
-        context.add(asset.document, "Environment", resolved.name, spec)
+        context.add(asset.document, "Environment", resolved.name, spec, metadata)
     else:
+        for key in ("description", "tags"):
+            if key in fields:
+                fields.note(key)
         context.note(asset.document, f"environment {asset.name}")
     asset.target = resolved

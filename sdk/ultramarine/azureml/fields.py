@@ -10,8 +10,17 @@ from typing import Any
 from ultramarine.azureml.reading import Document
 from ultramarine.azureml.report import Loss, Place, shown
 
-# Fields that carry nothing a run depends on.
-SILENT = frozenset({"$schema", "type", "properties", "creation_context", "id"})
+SILENT = frozenset({"$schema", "type"})  # the kind of the object says the same
+RECORDED = frozenset({"properties", "creation_context", "id"})  # what Azure adds to a file that it shows
+# Why no run depends on a field.
+REASONS = {
+    "mode": "inputs are downloaded before the command starts, and outputs are uploaded",
+    "credentials": "no pod reaches the account",
+    "channels": "packages come from the package index of the platform",
+    "default_datastore": "the object storage of the namespace takes all outputs",
+    "path": "the platform chooses the place",
+}
+NO_EFFECT = ("no run depends on it", "Keep it in this file, or remove it")
 _DECLARED = ("inputs.", "outputs.", "search_space.", "jobs.")  # beginnings of expressions whose names a file declares
 NO_COUNTERPART = "has no counterpart"
 REMOVE = "Remove the field if the run does not depend on it"
@@ -108,6 +117,13 @@ class Fields:
         if loss not in self._losses:
             self._losses.append(loss)
 
+    def note(self, key: str, reason: str = "") -> None:
+        """Record that a field is left out without an effect on any run."""
+        self._read.add(key)
+        note = Loss(self.place(key), reason or REASONS.get(key, NO_EFFECT[0]), NO_EFFECT[1], is_note=True)
+        if note not in self._losses:
+            self._losses.append(note)
+
     def lose_expression(self, key: str, expression: str, declared: Collection[str]) -> None:
         """Record that an expression has no value: a mistake unless its name is one of those that are declared."""
         near = [] if expression in declared else get_close_matches(expression, declared, 1)
@@ -116,9 +132,16 @@ class Fields:
         self.lose(key, f"{expression} is not defined, and becomes nothing", remedy, is_mistake=is_mistake)
 
     def close(self, reasons: dict[str, tuple[str, str]] | None = None, ignored: Collection[str] = ()) -> None:
-        """Record each field that was not read as a loss, with its own reason if there is one."""
+        """Record each field that was not read as a loss, with its own reason if there is one, or as a note.
+
+        Notes are the `ignored` fields, except name and version of the file, by which others refer to it.
+        """
         for key, value in self._values.items():
-            if key in self._read or key in SILENT or key in ignored or value in (None, {}, []):
+            if key in self._read or key in SILENT or value in (None, {}, []):
+                continue
+            if key in RECORDED or key in ignored:
+                if self.path or key not in ("name", "version"):
+                    self.note(key)
                 continue
             problem, remedy = (reasons or {}).get(key, (NO_COUNTERPART, REMOVE))
             self.lose(key, problem, remedy)

@@ -173,6 +173,8 @@ class Group:
                 text = value.get("path") if isinstance(value, dict) else value
                 match = _EXPRESSION.fullmatch(text.strip()) if isinstance(text, str) else None
                 given[key] = {} if match or not isinstance(value, dict) else value
+                if match and isinstance(value, dict) and "mode" in value:
+                    job.section("outputs").section(key).note("mode")
                 if match is not None and match[1] == "outputs":
                     exported[key] = match[2]
                     declared = self._declared.get(match[2])
@@ -338,9 +340,9 @@ def pipeline_run(context: Context, fields: Fields, name: str) -> Run:
 
 def convert_component(context: Context, asset: Asset) -> None:
     """Make a Pipeline of a component that no other file names; a command is its only step."""
-    fields = context.fields(asset.document)
+    fields = own = context.fields(asset.document)
+    metadata = metadata_of(own)
     if "jobs" not in fields:
-        own = fields
         step = {
             "component": f"./{asset.document.file.name}",
             "inputs": {key: f"${{{{parent.inputs.{key}}}}}" for key in own.section("inputs").keys},
@@ -352,4 +354,4 @@ def convert_component(context: Context, asset: Asset) -> None:
     spec, _ = pipeline_spec(context, fields)
     name = context.names.free("Pipeline", asset.name)
     fields.close(LOST, IGNORED)
-    context.add(asset.document, "Pipeline", name, spec)
+    context.add(asset.document, "Pipeline", name, spec, metadata)

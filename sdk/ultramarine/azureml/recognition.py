@@ -156,6 +156,8 @@ def _by_shape(value: dict[str, Any]) -> str:
         return JOB
     if keys & {"auth_mode", "traffic"} or ("deployments" in keys and "name" in keys):
         return ENDPOINT
+    if keys >= {"target", "credentials"}:
+        return refusal("connection")
     if isinstance(value.get("jobs"), dict) and "on" not in keys and keys & {"settings", "compute", "experiment_name"}:
         return PIPELINE
     if keys & {"trigger", "create_job", "import_data"}:

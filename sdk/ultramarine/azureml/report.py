@@ -38,13 +38,15 @@ class Place:
 class Loss:
     """Field that the manifests do not express, or express differently, with the remedy.
 
-    `is_mistake` is True for a fault of the file itself, which Azure would refuse, too.
+    `is_mistake` is True for a fault of the file itself, which Azure would refuse, too. `is_note` is True for a field
+    on which no run depends.
     """
 
     place: Place
     problem: str
     remedy: str
     is_mistake: bool = False
+    is_note: bool = False
 
     def __str__(self) -> str:
         return f"{self.place.file}:{self.place.line}: {self.place.field}: {self.problem}. {self.remedy}."
@@ -100,6 +102,7 @@ class Conversion:
     manifests: list[Manifest] = field(default_factory=list)
     uploads: list[Upload] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    notes: list[Loss] = field(default_factory=list)
     files: list[ConvertedFile] = field(default_factory=list)
 
     def with_local_paths(self) -> list[Manifest]:
@@ -121,13 +124,14 @@ class Conversion:
             "files": [asdict(file) for file in self.files],
             "uploads": [{**_entry(upload), "remedy": upload.remedy} for upload in self.uploads],
             "losses": [_entry(loss) for loss in self.losses],
+            "notes": [_entry(note) for note in self.notes],
         }
 
 
 def _entry(entry: Upload | Loss) -> dict[str, Any]:
     document = asdict(entry)
-    document.pop("is_mistake", None)
-    return {**document.pop("place"), **document}
+    place = document.pop("place")
+    return {**place, **{key: value for key, value in document.items() if key not in ("is_mistake", "is_note")}}
 
 
 def shown(path: Path) -> str:

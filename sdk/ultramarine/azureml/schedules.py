@@ -43,6 +43,8 @@ def convert_schedule(context: Context, fields: Fields, templates: Mapping[str, T
         convert_import(context, section, document, {key: spec[key] for key in ("cron", "timeZone") if key in spec})
         if document is not fields.document:
             context.note(fields.document, context.noted(document)[-1])
+        if "name" in fields:
+            fields.note("name", "the Dataset has the name of the import")
         fields.close(LOST, IGNORED)
         return
     if str(fields.take("is_enabled")).lower() == "false":
@@ -258,7 +260,8 @@ def convert_import(context: Context, fields: Fields, document: Document, refresh
         spec["refresh"] = refresh
     if description := fields.text("description"):
         spec["description"] = description[:4096]
-    fields.take("path")  # versions lie in the platform's own place
+    if "path" in fields:
+        fields.note("path")
     source.close()
     fields.close(LOST, (*IGNORED, "version", "mode", "auto_delete_setting"))
     context.add(document, "Dataset", name, spec)

@@ -83,6 +83,8 @@ def _objective(fields: Fields) -> Manifest:
     if name != metric:
         fields.lose("primary_metric", f"{metric} became {name}", "Log or print the metric under this name")
     goal = fields.text("goal").lower()
+    if goal not in ("minimize", "maximize"):
+        fields.lose("goal", f"{goal[:40] or 'nothing'} became minimize", "Write minimize or maximize")
     fields.close()
     return {"metric": name[:100], "goal": "maximize" if goal == "maximize" else "minimize"}
 
