@@ -48,7 +48,7 @@ def explained(name: str, uri: str) -> Iterator[None]:
         message = f"{uri} does not have the checksum that the storage has for it; {remedy}"
         raise StorageError(message, "DigestMismatch") from error
     except (BotoCoreError, RetriesExceededError) as error:
-        remedy = "check that it runs, that its address is right and that the network lets the pod reach it"
+        remedy = "check that it runs, that its address is right and that the network leads there from here"
         # boto3's message names the object's address: two objects of one absent storage would seem to have two reasons.
         message = f"the object storage at {name} does not answer for {uri} ({_kind(error)}); {remedy}"
         raise StorageError(message, "Unreachable", transient=True) from error

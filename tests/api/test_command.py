@@ -125,7 +125,7 @@ def test_what_is_shown_has_a_name_for_pipes(user: User, api: Api) -> None:
 
 
 def test_the_tab_key_completes_names(bare: Cluster, user: User, api: Api) -> None:
-    """A shell gets kinds, objects, versions and contexts, within a second, and nothing without a cluster."""
+    """A shell gets kinds, objects, versions, aliases, contexts and namespaces, and nothing without a cluster."""
     api.apply(job("churn"))
     spec = {"model": "risk", "version": "1", "uri": "s3://lake/risk/", "digest": f"sha256:{'0' * 64}"}
     api.apply({**job("risk-1"), "kind": "ModelVersion", "spec": {**spec, "format": {"name": "sklearn"}}})
@@ -138,6 +138,7 @@ def test_the_tab_key_completes_names(bare: Cluster, user: User, api: Api) -> Non
         assert ended.stderr == ""
         return ended.stdout.split()
 
+    api.apply({**job("churn"), "kind": "Model", "spec": {"aliases": {"champion": "1"}}})
     for words, name in (
         ("get train", "trainingjobs"),
         ("get tj ch", "churn"),
@@ -145,6 +146,8 @@ def test_the_tab_key_completes_names(bare: Cluster, user: User, api: Api) -> Non
         ("describe tj/ch", "tj/churn"),
         ("models show ri", "risk@1"),
         ("models show risk@", "risk@1"),
+        ("models show churn@", "churn@champion"),
+        ("-n kube-syst", "kube-system"),
     ):
         end = time.monotonic() + 60
         while completed(words) != [name] and time.monotonic() < end:  # a busy machine answers later than a key waits

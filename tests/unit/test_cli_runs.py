@@ -94,6 +94,13 @@ def test_trials_are_a_table() -> None:
             {"bytes": 5},
             {"Format": "sklearn, 5 B", "Files": "s3://b/m/", "Trained by": "churn"},
         ),
+        ("ModelVersion", {"format": {"name": "sklearn"}}, {}, {"Format": "sklearn"}),
+        (
+            "OnlineEndpoint",
+            {},
+            {"deployments": [{"name": "own", "state": "Ready", "readyReplicas": 1}]},
+            {"Deployments": ["own: Ready, 1 pod ready"]},
+        ),
         (
             "Environment",
             {},

@@ -65,8 +65,9 @@ def contexts(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def namespaces(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Complete a namespace that a context of the kubeconfig names."""
-    return _quietly(incomplete, lambda: filter(None, _contexts(ctx).values()))
+    """Complete a namespace of the cluster if the user may list them, or of the kubeconfig's contexts."""
+    there = _asked(ctx, incomplete, lambda client: client.cluster.namespaces())
+    return there or _quietly(incomplete, lambda: filter(None, _contexts(ctx).values()))
 
 
 def kinds(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -97,9 +98,12 @@ def named(kind: str) -> Completion:
 
 
 def versions(kind: str) -> Completion:
-    """Return the completion of NAME@VERSION for versions of models or datasets."""
+    """Return the completion of NAME@VERSION and NAME@ALIAS for versions of models or datasets."""
 
     def references(client: Client) -> Iterable[str]:
+        for item in client.cluster.list(client.kinds.named(kind)):
+            for alias in item["spec"].get("aliases") or {}:
+                yield f"{item['metadata']['name']}@{alias}"
         for item in client.cluster.list(client.kinds.named(f"{kind}version")):
             yield f"{item['spec'][kind]}@{item['spec']['version']}"
 

@@ -82,7 +82,7 @@ def _endpoint(spec: Status, status: Status) -> Lines:
     yield (
         "Deployments",
         [
-            f"{entry['name']}: {entry.get('state', '')} {entry.get('modelVersion', '')},"
+            f"{entry['name']}: {' '.join(filter(None, (entry.get('state'), entry.get('modelVersion'))))},"
             f" {counted(entry.get('readyReplicas', 0), 'pod')} ready"
             + (f"; {entry['message']}" if entry.get("message") else "")
             for entry in status.get("deployments") or []
@@ -101,7 +101,8 @@ def _model(spec: Status, status: Status) -> Lines:
 
 def _version(spec: Status, status: Status) -> Lines:
     lineage, compiled = spec.get("lineage") or {}, status.get("compiled") or {}
-    yield "Format", f"{(spec.get('format') or {}).get('name', '')}, {size_text(status.get('bytes', 0))}"
+    size = size_text(status["bytes"]) if status.get("bytes") else ""
+    yield "Format", ", ".join(filter(None, ((spec.get("format") or {}).get("name"), size)))
     yield "Files", spec.get("uri", "")
     yield "Compiled", compiled.get("uri", "")
     yield "Trained by", " ".join(filter(None, (lineage.get("trainingJob"), lineage.get("sweep"))))

@@ -75,6 +75,11 @@ class Cluster:
             return False
         return True
 
+    def namespaces(self) -> list[str]:
+        """Return the names of all namespaces. Raises Forbidden."""
+        answer = self._json("GET", "/api/v1/namespaces", "namespaces")
+        return [item["metadata"]["name"] for item in answer["items"]]
+
     def check_free(self, resource: Resource, manifest: Manifest) -> None:
         """Raise Exists if an object has the name of a manifest, before anything is uploaded for it."""
         if not (name := (manifest.get("metadata") or {}).get("name")):
