@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import importlib
+import lzma
 import mmap
 import re
+import zlib
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 _PACKAGE = "scikit-learn"
 _IN_SKOPS = re.compile(rb'"_sklearn_version": \{[^{}]*"content": "\\"([0-9][\w.]{2,19})\\"')
 # After the attribute's name, a pickle has an entry of its memo, and an opcode with the text and its length.
 _IN_PICKLE = re.compile(rb"_sklearn_version(?:\x94|q.|r.{4})?(?:X(.)\x00{3}|\x8c(.))([0-9][\w.]{2,19})", re.DOTALL)
+_LONGEST = 64  # bytes of a match, at least
+_BLOCK, _MAX_BLOCKS = 1 << 20, 1 << 10  # of a compressed file, which may unpack to any size
 
 
 def other_releases(path: Path) -> list[str]:
@@ -50,8 +59,49 @@ def _releases(path: Path) -> set[str]:
     except (BadZipFile, KeyError, OSError):
         pass
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            written = _IN_PICKLE.search(content)
-            return {written[3][: (written[1] or written[2])[0]].decode()} if written else set()
-    except (OSError, ValueError):  # such as an empty file
+        with path.open("rb") as file:
+            head = file.read(4)
+            if (opened := next((_OPENED[magic] for magic in _OPENED if head.startswith(magic)), None)) is not None:
+                return _in_stream(opened(path))
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return _in_pickle(_IN_PICKLE.search(content))
+    except (OSError, ValueError, EOFError, ImportError, zlib.error, lzma.LZMAError):  # such as an empty file
         return set()
+
+
+def _in_stream(stream: Any) -> set[str]:
+    """Return the release in a compressed pickle; the stream is closed."""
+    with stream:
+        rest = b""
+        for _ in range(_MAX_BLOCKS):
+            block: bytes = stream.read(_BLOCK)
+            window = rest + block
+            written = _IN_PICKLE.search(window)
+            if not block or (written and written.start() < len(window) - _LONGEST):
+                return _in_pickle(written)
+            rest = window[-_LONGEST:]
+    return set()
+
+
+def _in_pickle(written: re.Match[bytes] | None) -> set[str]:
+    return {written[3][: (written[1] or written[2])[0]].decode()} if written else set()
+
+
+def _zlib_file(path: Path) -> Any:
+    from joblib.compressor import BinaryZlibFile
+
+    return BinaryZlibFile(str(path))
+
+
+def _lz4_file(path: Path) -> Any:
+    return importlib.import_module("lz4.frame").open(path)
+
+
+_OPENED: dict[bytes, Callable[[Path], Any]] = {  # by the first bytes of what joblib compresses
+    b"x": _zlib_file,
+    b"\x1f\x8b": gzip.open,
+    b"BZ": bz2.open,
+    b"\xfd7zX": lzma.open,
+    b"\x5d\x00": lzma.open,
+    b"\x04\x22M\x18": _lz4_file,
+}

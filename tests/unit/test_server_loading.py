@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -16,9 +17,11 @@ import pytest
 import sklearn
 import skops.io
 from asking import infer
+from joblib.compressor import LZ4_NOT_INSTALLED_ERROR
 from sklearn.linear_model import LogisticRegression
 from ultramarine_contract.common import GATEWAY_HEADER, ArtifactManifest, FileEntry
 from ultramarine_contract.serving_records import ServingTask
+from ultramarine_server import releases
 from ultramarine_server.authentication import LOOK_SECONDS, KeyRing
 from ultramarine_server.errors import LoadError
 from ultramarine_server.formats.artifact import ModelFile, find_model
@@ -178,6 +181,57 @@ def test_a_trusted_model_of_another_release_says_which_it_was(tmp_path: Path, fo
     assert caught.value.reason == "DependencyMissing"
     assert f"model was written by scikit-learn 0.0.2 and does not fit {here}, which is here (" in caught.value.message
     assert "; add scikit-learn==0.0.2 to environment.requirements of the deployment" in caught.value.message
+
+
+@pytest.mark.parametrize("compress", ["zlib", "gzip", "bz2", "xz", "lzma", "lz4"])
+def test_a_compressed_model_of_another_release_says_which_it_was(tmp_path: Path, compress: str) -> None:
+    """What joblib compresses is unpacked for the message, also if a block ends within the release."""
+    if compress == "lz4":
+        pytest.importorskip("lz4")
+    path = tmp_path / "model.joblib"
+    for filling in (0, 2**20 - 500, 3 * 2**20):
+        joblib.dump(("x" * filling, AnotherRelease()), path, compress=(compress, 1))
+
+        with pytest.raises(LoadError) as caught:
+            load(ModelFile(path, "joblib"), ServingTask("m", "1", "", "", "joblib", allow_code_execution=True), 1)
+
+        assert caught.value.reason == "DependencyMissing"
+        assert "model.joblib was written by scikit-learn 0.0.2 and does not fit" in caught.value.message
+    path.write_bytes(path.read_bytes()[:40])  # cut
+    with pytest.raises(LoadError, match="not a readable joblib model"):
+        load(ModelFile(path, "joblib"), ServingTask("m", "1", "", "", "joblib", allow_code_execution=True), 1)
+
+
+def test_a_release_is_found_wherever_a_block_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of any size give the whole version."""
+    path = tmp_path / "model.joblib"
+    joblib.dump(LogisticRegression().fit(X, [0, 0, 1, 1]), path, compress=3)
+    monkeypatch.setattr(releases, "_installed", lambda: "0.0.2")
+    for size in range(1, 120):
+        monkeypatch.setattr(releases, "_BLOCK", size)
+        assert releases.other_releases(path) == [sklearn.__version__]
+
+
+class AnotherRelease:
+    """A model of a module that the installed release lacks."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (import_module, ("sklearn.absent",), {"_sklearn_version": "0.0.2"})
+
+
+def test_lz4_is_named_if_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """joblib needs a package for it, which the environment can have."""
+
+    def without_lz4(*_: object) -> None:
+        raise ValueError(LZ4_NOT_INSTALLED_ERROR)
+
+    path = tmp_path / "model.joblib"
+    path.write_bytes(b"\x04\x22M\x18")
+    monkeypatch.setattr(joblib, "load", without_lz4)
+    with pytest.raises(LoadError, match="add lz4 to environment") as caught:
+        load(ModelFile(path, "joblib"), ServingTask("m", "1", "", "", "joblib", allow_code_execution=True), 1)
+
+    assert caught.value.reason == "DependencyMissing"
 
 
 def test_a_script_that_unpickles_another_release_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,5 +98,9 @@ def _refusal(file: ModelFile, options: Options, error: Exception) -> LoadError:
 
             return LoadError(f"{message}; {SCRIPT_REMEDY}", "ModelUnsupported")
         return LoadError(f"{message}; {missing}", "DependencyMissing")
+    if "LZ4 is not installed" in str(error):  # joblib raises ValueError
+        lacking = f"{file.path.name} is compressed by lz4, which is not installed"
+        adding = "add lz4 to environment.requirements of the deployment, or compress it by zlib"
+        return LoadError(f"{lacking}; {adding}", "DependencyMissing")
     message = f"{file.path.name} is not a readable {file.format} model: {type(error).__name__}: {error}"
     return LoadError(f"{message}; store it again", "ModelCorrupt")
