@@ -9,9 +9,9 @@ import pytest
 from builders import DIGEST, NOW, PLATFORM, child, condition, ended_container, kinds_of, ours, seen
 from ultramarine_contract import common as contract
 from ultramarine_contract.environment_records import BuildRecord, BuildTask
-from ultramarine_contract.errors import StorageError
+from ultramarine_contract.errors import InvalidSpec, StorageError
 from ultramarine_contract.training_records import TerminationRecord
-from ultramarine_operator.kinds.environment.manifests import build_job, delete_job, prefix
+from ultramarine_operator.kinds.environment.manifests import build_job, build_task, delete_job, prefix
 from ultramarine_operator.kinds.environment.plan import plan, questions
 from ultramarine_operator.kinds.environment.testing import INLINE, built, environment
 from ultramarine_operator.shared.conditions import timestamp
@@ -139,6 +139,33 @@ def test_requirements_reach_the_builder():
     ]
     assert [task.path for task in read] == ["", "", "b/a.txt"]
     assert {task.max_bytes for task in read} == {10 * 2**30}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("# ours\nlightgbm\ngit+https://example.org/x.git\n", "line 3 of a.txt in source.inline must be one line with"),
+        ("numpy\n-r b.txt\n", "line 2 of a.txt in source.inline must be one line with"),
+        ("numpy \\\n  >=2 \\\n\n./wheels/a.whl", "line 4 of a.txt in source.inline must be one line with"),
+        ("# nothing\n", "a.txt in source.inline names no package; name at least one"),
+    ],
+)
+def test_a_line_that_no_build_takes_is_refused_before_a_pod_starts(text, words):
+    """The engine makes the condition Accepted=False InvalidSpec of what the plan raises."""
+    file = {"source": {"inline": {"a.txt": text, "b.txt": "numpy"}}, "path": "a.txt"}
+    with pytest.raises(InvalidSpec) as caught:
+        plan(environment({"python": {"requirementsFile": file}}), seen(), NOW)
+
+    assert caught.value.message.startswith(words)
+
+
+def test_a_continued_line_is_one():
+    """As pip-compile writes hashes."""
+    file = {"source": {"inline": {"a.txt": "numpy==2.0 \\\n    --hash=sha256:ab\n# end\nscipy\\"}}, "path": "a.txt"}
+    assert build_task(environment({"python": {"requirementsFile": file}}), PLATFORM).requirements == (
+        "numpy==2.0     --hash=sha256:ab",
+        "scipy",
+    )
 
 
 @pytest.mark.parametrize(

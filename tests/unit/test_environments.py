@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from builders import DIGEST, seen
+from builders import DIGEST, PLATFORM, seen, sweep
 from ultramarine.resources.environment import EnvironmentReference
 from ultramarine.resources.pods import Source
 from ultramarine_contract.environment_records import EnvironmentArchive
 from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.meta import Key
+from ultramarine_operator.engine import reconcile
+from ultramarine_operator.engine.mirror import Mirror
+from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kinds.environment.testing import URI, built, environment
+from ultramarine_operator.kube.client import ApiError
 from ultramarine_operator.shared import environments
+from ultramarine_operator.shared.conditions import find as find_condition
 from ultramarine_operator.shared.environments import (
     LABEL_SHARED,
     PYTHON,
@@ -24,6 +30,7 @@ from ultramarine_operator.shared.environments import (
 )
 
 NAMED = EnvironmentReference(name="tools")
+WRONG = ["numpy", "git+https://example.org/x.git"]
 INLINE = EnvironmentReference(requirements=["lightgbm==4.6.0"])
 
 
@@ -67,6 +74,53 @@ def test_a_file_that_the_source_lacks_is_named(source):
     """Its author learns of it before anything is built."""
     with pytest.raises(InvalidSpec, match=r"a\.txt"):
         find(EnvironmentReference(requirements_file="a.txt"), source=source)
+
+
+def test_a_line_that_no_build_takes_is_named():
+    """No shared Environment is made of it."""
+    source = Source(inline={"a.txt": "numpy\ngit+https://example.org/x.git"})
+    with pytest.raises(InvalidSpec, match=r"line 2 of a\.txt in source\.inline .* a build reads no git"):
+        find(EnvironmentReference(requirements_file="a.txt"), source=source)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "field"),
+    [
+        ("Environment", {"python": {"requirements": WRONG}}, "spec.python.requirements.1"),
+        ("TrainingJob", {"command": ["ls"], "environment": {"requirements": WRONG}}, "spec.environment.requirements.1"),
+        (
+            "OnlineEndpoint",
+            {"deployments": [{"name": "a", "model": "m@1", "environment": {"requirements": WRONG}}]},
+            "spec.deployments.0.environment.requirements.1",
+        ),
+        (
+            "Sweep",
+            {
+                **sweep().manifest["spec"],
+                "trialTemplate": {"spec": {"command": ["ls"], "environment": {"requirements": WRONG}}},
+            },
+            "spec.trialTemplate.spec.environment.requirements.1",
+        ),
+    ],
+)
+async def test_an_object_with_such_a_line_is_not_accepted(monkeypatch, kind, spec, field):
+    """The condition names the field, the line and what to write; nothing is made of the object."""
+    statuses = []
+
+    async def write_status(client, resource, manifest, status):
+        statuses.append(status)
+        raise ApiError(404, "NotFound", "deleted meanwhile")
+
+    monkeypatch.setattr(reconcile, "write_status", write_status)
+    mirror, key = Mirror(KINDS), Key(kind, "team-a", "a")
+    given = {"kind": kind, "metadata": {"name": "a", "namespace": "team-a", "uid": "u", "generation": 1}, "spec": spec}
+    mirror.put(next(each.resource for each in KINDS if each.name == kind), given)
+    worker = reconcile.Reconciler(KINDS, mirror, None, None, None, None, PLATFORM)
+    await worker.reconcile(key)
+
+    accepted = find_condition(statuses[0], "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
+    assert accepted["message"].startswith(f"{field}: must be one line with a package such as lightgbm==4.6")
 
 
 @pytest.mark.parametrize(

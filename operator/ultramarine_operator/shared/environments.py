@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from ultramarine.resources.environment import (
     Python,
     RequirementsFile,
     RequirementsFrom,
+    checked_requirement,
 )
 from ultramarine.resources.pods import Source
 from ultramarine_contract.environment_records import EnvironmentArchive
@@ -70,7 +71,7 @@ def find_environment(
 ) -> Usable | Awaited | Failed:
     """Find the Environment of a reference; `image` is that of the pods, and `source` has its requirements file.
 
-    Raises InvalidSpec if `source` lacks the file.
+    Raises InvalidSpec if `source` lacks the file, or has a line that no build takes.
     """
     name = name_of(reference, image, source)
     manifest = next((e for e in seen.others("Environment") if e["metadata"]["name"] == name), None)
@@ -173,7 +174,7 @@ def topic_of(name: str) -> str:
 
 
 def spec_of(reference: EnvironmentReference, image: str = "", source: Source | None = None) -> EnvironmentSpec:
-    """Return the spec of the shared Environment of a reference. Raises InvalidSpec if `source` lacks the file."""
+    """Return the spec of the shared Environment of a reference. Raises InvalidSpec as `find_environment` does."""
     path = reference.requirements_file
     if path is None:
         python = Python(requirements=reference.requirements, requirements_from=reference.requirements_from)
@@ -196,12 +197,37 @@ def spec_of(reference: EnvironmentReference, image: str = "", source: Source | N
 
 
 def lines_of(files: Mapping[str, str], path: str) -> list[str]:
-    """Return the lines of a requirements.txt without comments. Raises InvalidSpec if the inline files lack it."""
+    """Return the lines of a requirements.txt without comments, continued ones as one line.
+
+    Raises InvalidSpec if the inline files lack it, and for a line that no build takes.
+    """
     if path not in files:
         there = listed(sorted(files))
         raise InvalidSpec(f"the file of requirements is {path}, but source.inline has only: {there}; correct the path")
-    lines = (line.rstrip() for line in files[path].splitlines())
-    return [line for line in lines if line and not line.lstrip().startswith("#")]
+    lines: list[str] = []
+    for number, line in _joined(files[path]):
+        if not line or line.lstrip().startswith("#"):
+            continue
+        try:
+            lines.append(checked_requirement(line))
+        except ValueError as error:
+            raise InvalidSpec(f"line {number} of {path} in source.inline {error}") from error
+    if not lines:
+        raise InvalidSpec(f"{path} in source.inline names no package; name at least one")
+    return lines
+
+
+def _joined(text: str) -> Iterator[tuple[int, str]]:
+    """Yield each line with its number; one that ends with a backslash goes on in the next."""
+    first, begun = 1, ""
+    for number, line in enumerate(text.splitlines(), 1):
+        first = first if begun else number
+        whole = begun + line.rstrip()
+        begun = f"{whole[:-1].rstrip()} " if whole.endswith("\\") and not whole.lstrip().startswith("#") else ""
+        if not begun:
+            yield first, whole
+    if begun:
+        yield first, begun.rstrip()
 
 
 def _shared(owner: Obj[Any], name: str, spec: EnvironmentSpec, seen: Seen) -> Manifest:

@@ -12,11 +12,12 @@ from .base import IMMUTABLE, SAYS_NAME, SUBDOMAIN, Digest, KeySelector, Schema, 
 from .pods import Source
 
 
-def _checked_requirement(line: str) -> str:
+def checked_requirement(line: str) -> str:
+    """Return a line of requirements that are alone. Raises ValueError for one that no build takes."""
     if not re.search(REQUIREMENT_PATTERN, line):  # a rule of the schema with this expression would cost too much
         raise ValueError(
             "must be one line with a package such as lightgbm==4.6, its https:// address, or an option of the index; "
-            "a build reads no git, and lines with paths, -r, -c or -e need requirementsFile"
+            "a build reads no git, and lines with paths, -r, -c or -e need requirementsFile in git or in a tar archive"
         )
     return line
 
@@ -29,7 +30,7 @@ Requirement = Annotated[
         pattern=r"^[^\n\r]*$",
         json_schema_extra=says("must be one line of a requirements.txt, such as lightgbm==4.6"),
     ),
-    AfterValidator(_checked_requirement),
+    AfterValidator(checked_requirement),
 ]
 RequirementsPath = Annotated[
     str,

@@ -54,7 +54,7 @@ def delete_job_name(environment: Environment) -> str:
 
 
 def build_task(environment: Environment, platform: Platform) -> BuildTask:
-    """Return the task of the building pod. Raises InvalidSpec if an inline source lacks the file of requirements."""
+    """Return the task of the building pod. Raises InvalidSpec for wrong requirements inline."""
     python = environment.spec.python
     lines: list[str] = list(python.requirements or [])
     path = ""
