@@ -213,6 +213,27 @@ def test_a_conda_file_belongs_to_the_files_that_name_it(converted, tmp_path):
     assert [file.objects for file in conversion.files] == [("Environment/tabular",)]
 
 
+def test_the_content_of_a_models_folder_is_not_listed(tmp_path):
+    """What a converted file names as its model or code is not listed; all other files are."""
+    for folder in ("bert", "own", "src"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "vocab.json").write_text("[1, 2]")
+        (tmp_path / folder / "tokenizer.json").write_text("1" * 300_000)
+    (tmp_path / "bert/settings.yaml").write_text("layers: 12")
+    (tmp_path / "src/spark.yml").write_text("type: spark")
+    (tmp_path / "own/note.yml").write_text("layers: 12")
+    (tmp_path / "other.json").write_text("[1]")
+    (tmp_path / "model.yml").write_text("{name: bert, version: 1, type: custom_model, path: bert}")
+    (tmp_path / "own/model.yml").write_text("{name: own, version: 1, type: custom_model, path: .}")
+    (tmp_path / "job.yml").write_text("{type: command, command: python a.py, code: src, environment: {image: a}}")
+    conversion = checked(convert([tmp_path]))
+
+    refused = {str(Path(file.file).relative_to(tmp_path)) for file in conversion.files if file.refusal}
+    assert refused == {"other.json", "own/note.yml", "src/spark.yml"}
+    (named,) = convert([tmp_path / "bert/vocab.json"]).files
+    assert named.refusal
+
+
 @pytest.mark.parametrize(
     ("packages", "requirements"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -33,6 +34,7 @@ from ultramarine.azureml.recognition import (
     IMPORT,
     JOB,
     MODEL,
+    NO_RESOURCE,
     PIPELINE,
     SCHEDULE,
     SWEEP,
@@ -100,8 +102,34 @@ def convert(
         outcome if isinstance(outcome, ConvertedFile) else _file(context, *outcome, refusals, recognized)
         for outcome in (*outcomes, *neighbors)
     ]
+    contents, asked = _contents(context), {shown(path) for path in named}
+    files = [file for file in files if file.schema or file.file in asked or not _is_content(file, contents)]
     losses, notes = ([loss for loss in context.losses if loss.is_note is is_note] for is_note in (False, True))
     return Conversion(context.manifests, context.uploads, losses, notes, files)
+
+
+def _contents(context: Context) -> dict[Path, bool]:
+    """Return local paths of models, data and code, and True for those around the file that names them."""
+    contents: dict[Path, bool] = {}
+    for upload in context.uploads:
+        if upload.is_local:
+            path = _absolute(upload.source)
+            contents[path] = _absolute(upload.place.file).is_relative_to(path)
+    return contents
+
+
+def _is_content(file: ConvertedFile, contents: dict[Path, bool]) -> bool:
+    """True for a file that is content, not an Azure file; beside the file that names the folder, only JSON is."""
+    if NO_RESOURCE in file.refusal:
+        return False
+    path = _absolute(file.file)
+    is_json = path.suffix.lower() == ".json"
+    return any(contents.get(place) is False or (is_json and place in contents) for place in (path, *path.parents))
+
+
+def _absolute(path: str) -> Path:
+    """Return a path from the root; links are not followed, since they may go in circles."""
+    return Path(os.path.normpath(Path.cwd() / path))
 
 
 def _beside(named: list[Path], documents: list[Document]) -> list[tuple[Document, str]]:
