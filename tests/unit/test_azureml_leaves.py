@@ -265,3 +265,50 @@ def test_edited_texts_convert_or_are_refused_in_one_sentence(data):
         assert loss.problem
         assert loss.remedy
         assert loss.place.line >= 1
+
+
+def test_placeholders_in_quotes_and_blocks_are_text(tmp_path):
+    """A template of a prompt stays as it is; a placeholder that scripts of Azure fill in is named."""
+    text = (
+        "type: command\ncommand: |\n  ask '{{ question }}'\n"
+        'description: "{{a}}"\ncompute: azureml:{{cluster}}\n# {{comment}}\nname: {{NAME}}\n'
+    )
+    conversion = of_text(tmp_path, text)
+    (manifest,) = conversion.manifests
+
+    assert "{{ question }}" in manifest["spec"]["command"][-1]
+    assert manifest["metadata"]["annotations"]["azureml/description"] == "{{a}}"
+    placeholders = [(loss.place.line, loss.place.field) for loss in conversion.losses if "placeholder" in loss.problem]
+    assert placeholders == [(5, "cluster"), (7, "NAME")]
+
+
+@pytest.mark.parametrize(("type", "words"), [("if_else", "Write `when`"), ("do_while", "Write `while`")])
+def test_a_step_that_controls_others_names_the_field_of_steps(tmp_path, type, words):
+    """Conditions and repetitions are fields of a step here."""
+    (file,) = of_text(tmp_path, f"{{type: pipeline, jobs: {{a: {{command: ls}}, b: {{type: {type}}}}}}}").files
+
+    assert words in file.refusal
+
+
+def test_the_python_environment_of_an_mlflow_model_has_lines_of_pip(tmp_path):
+    """Its dependencies are those of pip, and its build dependencies are not installed."""
+    (tmp_path / "requirements.txt").write_text("numpy==2.1\n")
+    text = "{python: 3.8.5, build_dependencies: [pip==23.2], dependencies: [-r requirements.txt, cloudpickle==3.0]}"
+    conversion = of_text(tmp_path, text)
+
+    assert conversion.manifests[0]["spec"]["python"]["requirements"] == ["numpy==2.1", "cloudpickle==3.0"]
+    assert [loss.place.field for loss in conversion.losses] == ["python"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{nodes: [{name: a}], inputs: {x: {type: string}}, outputs: {}}", "is a prompt flow"),
+        ("{features: [{name: a}], index_columns: [{name: id}], source: {path: p}}", "is a feature store or set"),
+    ],
+)
+def test_files_of_other_services_are_recognized(tmp_path, text, words):
+    """They are refused with what to use instead."""
+    (file,) = of_text(tmp_path, text).files
+
+    assert words in file.refusal

@@ -66,16 +66,25 @@ def is_conda(value: dict[str, Any]) -> bool:
 def conda_requirements(fields: Fields) -> list[str]:
     """Return the requirements of the content of a conda file."""
     lines: list[str] = []
+    is_pip = "build_dependencies" in fields  # python_env.yaml of MLflow
+    if is_pip and fields.text("python").rpartition(".")[0] not in ("", PLATFORM_PYTHON):
+        problem = f"{fields.text('python')} became {PLATFORM_PYTHON}, since the pods run on the platform's images"
+        fields.lose("python", problem, f"Raise the versions of packages that have no build for {PLATFORM_PYTHON}")
     for number, entry in enumerate(fields.items("dependencies")):
         if isinstance(entry, dict) and isinstance(entry.get("pip"), list):
             for index, line in enumerate(entry["pip"]):
                 lines += _of_pip(fields, str(line).strip(), (str(number), "pip", str(index)))
+        elif isinstance(entry, str) and is_pip:
+            lines += _of_pip(fields, entry.strip(), (str(number),))
         elif isinstance(entry, str):
             lines += _of_conda(fields, entry.strip(), (str(number),))
         else:
             remedy = "Write names and versions, and one pip list"
             fields.lose("dependencies", f"{entry!s:.60} is not a package", remedy, str(number))
-    fields.close({"variables": ("are not set", "Write them into env")}, ignored=("name", "channels", "prefix"))
+    fields.close(
+        {"variables": ("are not set", "Write them into env")},
+        ignored=("name", "channels", "prefix", "build_dependencies"),
+    )
     if len(lines) > MAX_REQUIREMENTS:
         fields.lose(
             "dependencies", f"has {len(lines)} packages, and {MAX_REQUIREMENTS} are kept", "List direct ones alone"

@@ -25,6 +25,12 @@ _EXPRESSION = re.compile(r"\$\{\{\s*(?:parent\.)?(inputs|outputs|jobs)\.([^}\s]+
 COMMANDS = frozenset({"", "command", "command_job", "component", "command_component"})
 PIPELINES = frozenset({"pipeline", "pipeline_job", "pipeline_component"})
 IGNORED = ("name", "version", "display_name", "description", "tags", "comment", "is_deterministic", "stage")
+# Steps that start others, and what a step says itself here.
+CONTROL = {
+    "if_else": "`when` into the steps that it starts",
+    "do_while": "`while` into the step that it repeats",
+    "parallel_for": "`forEach` into the step that it repeats",
+}
 MAX_STEPS = 1000
 LOST = {
     **LOST_OF_JOBS,
@@ -127,6 +133,8 @@ class Group:
         raise self._unsupported(type)
 
     def _unsupported(self, type: str) -> Refused:
+        if type in CONTROL:
+            return Refused(f"is {type}, a control of other steps. Write {CONTROL[type]} (docs/pipelines.md)")
         reason = refusal(type)
         return Refused(f"is {reason}" if reason else f"is of type {type[:40]}. Write it as a command")
 

@@ -16,8 +16,11 @@ from ultramarine_contract.errors import UltramarineError
 MAX_BYTES = 200_000
 MAX_VALUES = 50_000  # aliases can expand a short file without end
 SUFFIXES = (".yml", ".yaml", ".json")
-# Placeholders that Azure's own examples fill in by sed. In YAML the braces would begin a mapping.
+# Placeholders that Azure's own examples fill in by sed. In YAML the braces would begin a mapping, so that other
+# characters stand for them until the text is parsed. In quotes and blocks they are text, such as that of a prompt.
 _PLACEHOLDER = re.compile(r"(?<![$\w{])\{\{\s*([A-Za-z_][\w.-]*)\s*\}\}")
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_MARKED = re.compile(f"{_OPEN}\\s*(.*?)\\s*{_CLOSE}")
 _MERGE = "tag:yaml.org,2002:merge"
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # no manifest can have them
 _BOOLEANS = {"true": True, "false": False}
@@ -69,10 +72,9 @@ def files_in(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
 def read(path: Path) -> list[Document]:
     """Return the documents of a file that are mappings. Raises Unreadable."""
     text = _text(path)
-    marks = [(text.count("\n", 0, match.start()) + 1, match[1]) for match in _PLACEHOLDER.finditer(text)]
-    plain = _PLACEHOLDER.sub(lambda match: match[1], text)
+    plain = _PLACEHOLDER.sub(lambda match: f"{_OPEN}{match[0][2:-2]}{_CLOSE}", text)
     try:
-        documents = [Document(path, *_values(node), tuple(marks)) for node in _nodes(plain) if node is not None]
+        documents = [Document(path, *_values(node)) for node in _nodes(plain) if node is not None]
     except yaml.YAMLError as error:
         if not text.lstrip().startswith("{"):
             raise Unreadable(f"is not valid YAML: {_cause(error)}. Correct it there") from error
@@ -125,9 +127,10 @@ def _cause(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
-def _values(root: yaml.Node) -> tuple[Any, dict[FieldPath, int]]:
-    """Return the values below a node, and the line of each field. Raises Unreadable for what is not a tree."""
+def _values(root: yaml.Node) -> tuple[Any, dict[FieldPath, int], tuple[tuple[int, str], ...]]:
+    """Return the values below a node, the line of each field, and placeholders. Raises Unreadable for no tree."""
     _check_keys(root)
+    marks: list[tuple[int, str]] = []
     lines: dict[FieldPath, int] = {}
     merger = yaml.SafeLoader("")
 
@@ -140,17 +143,29 @@ def _values(root: yaml.Node) -> tuple[Any, dict[FieldPath, int]]:
             return dict(pair(key, child, path) for key, child in node.value)
         if isinstance(node, yaml.SequenceNode):
             return [value(child, (*path, str(index))) for index, child in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode) and _OPEN in node.value:
+            if node.style is None:
+                marks.extend((node.start_mark.line + 1, match[1]) for match in _MARKED.finditer(node.value))
+            node.value = _without_marks(node)
         return _scalar(node)
 
     def pair(key: yaml.Node, child: yaml.Node, path: FieldPath) -> tuple[str, Any]:
         if not isinstance(key, yaml.ScalarNode):
             line = key.start_mark.line + 1
             raise Unreadable(f"line {line}: a key is a list or a mapping. Quote it if it is a text")
-        below = (*path, _CONTROL.sub("\ufffd", str(key.value)))
+        below = (*path, _CONTROL.sub("\ufffd", _without_marks(key)))
         lines[below] = key.start_mark.line + 1
         return below[-1], value(child, below)
 
-    return value(root, ()), lines
+    values = value(root, ())
+    return values, lines, tuple(marks)
+
+
+def _without_marks(node: yaml.ScalarNode) -> str:
+    """Return the text of a scalar: a plain placeholder as its name, others as the file writes them."""
+    if node.style is None:
+        return _MARKED.sub(lambda match: match[1], node.value)
+    return str(node.value).replace(_OPEN, "{{").replace(_CLOSE, "}}")
 
 
 def _check_keys(root: yaml.Node) -> None:

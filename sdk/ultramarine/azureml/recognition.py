@@ -75,6 +75,7 @@ _OTHERS = (
     (r"workspace|hub|project|registry", "a workspace or registry", "Use a namespace (docs/install.md)"),
     (r"connection|\w+connection", "a connection", "Use a Secret"),
     (r"\w*compute|computeinstance|synapse", "a compute target", "List its name in compute of ultramarine.yaml"),
+    (r"promptflow", "a prompt flow", "Call the model in the script of a command job"),
     (r"feature", "a feature store or set", "Write features to the object storage in a job"),
     (r"modelversionpackage", "a model package", "Convert the deployment that uses it"),
     (r"finetuning", "a fine-tuning job", "Write the training script as a command job"),
@@ -158,6 +159,10 @@ def _by_shape(value: dict[str, Any]) -> str:
         return ENDPOINT
     if keys >= {"target", "credentials"}:
         return refusal("connection")
+    if keys >= {"nodes", "inputs", "outputs"}:
+        return refusal("promptflow")
+    if "index_columns" in keys:
+        return refusal("feature")
     if isinstance(value.get("jobs"), dict) and "on" not in keys and keys & {"settings", "compute", "experiment_name"}:
         return PIPELINE
     if keys & {"trigger", "create_job", "import_data"}:
