@@ -282,6 +282,13 @@ def test_placeholders_in_quotes_and_blocks_are_text(tmp_path):
     assert placeholders == [(5, "cluster"), (7, "NAME")]
 
 
+def test_an_import_without_a_query_is_refused(tmp_path):
+    """A query of another type counts as missing."""
+    (file,) = of_text(tmp_path, "{type: mltable, name: o, source: {type: database, query: [], connection: c}}").files
+
+    assert "Write a SELECT into query" in file.refusal
+
+
 @pytest.mark.parametrize(("type", "words"), [("if_else", "Write `when`"), ("do_while", "Write `while`")])
 def test_a_step_that_controls_others_names_the_field_of_steps(tmp_path, type, words):
     """Conditions and repetitions are fields of a step here."""

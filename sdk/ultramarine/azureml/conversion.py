@@ -98,13 +98,15 @@ def convert(
             problem = f"{{{{{name}}}}} is a placeholder, and became {name}"
             context.losses.append(Loss(Place(shown(document.file), line, name), problem, "Write its value"))
     _convert_all(context, recognized, refusals)
+    places = [(document, document.file.resolve()) for document, _ in recognized]
     files = [
-        outcome if isinstance(outcome, ConvertedFile) else _file(context, *outcome, refusals, recognized)
+        outcome if isinstance(outcome, ConvertedFile) else _file(context, *outcome, refusals, places)
         for outcome in (*outcomes, *neighbors)
     ]
     contents, asked = _contents(context), {shown(path) for path in named}
     files = [file for file in files if file.schema or file.file in asked or not _is_content(file, contents)]
-    losses, notes = ([loss for loss in context.losses if loss.is_note is is_note] for is_note in (False, True))
+    entries = dict.fromkeys(context.losses)  # each once
+    losses, notes = ([loss for loss in entries if loss.is_note is is_note] for is_note in (False, True))
     return Conversion(context.manifests, context.uploads, losses, notes, files)
 
 
@@ -231,9 +233,12 @@ def _file(
     document: Document,
     schema: str,
     refusals: dict[int, str],
-    recognized: list[tuple[Document, str]],
+    places: list[tuple[Document, Path]],
 ) -> ConvertedFile:
-    """Return the outcome of a document; that of a part has the objects of the files that read it."""
+    """Return the outcome of a document; that of a part has the objects of the files that read it.
+
+    `places` has all documents with their resolved files.
+    """
     file = shown(document.file)
     if schema not in CONVERTED:
         return ConvertedFile(file, "", refusal=f"is {schema}")
@@ -241,7 +246,7 @@ def _file(
     if objects:
         return ConvertedFile(file, schema, tuple(objects))
     if owners := context.owners(document.file.resolve()):
-        objects = [name for other, _ in recognized if other.file.resolve() in owners for name in context.noted(other)]
+        objects = [name for other, place in places if place in owners for name in context.noted(other)]
         reason = f"belongs to {shown(min(owners))}, which does not convert. See the reason of that file"
         return ConvertedFile(file, schema, tuple(dict.fromkeys(objects)), "" if objects else reason)
     return ConvertedFile(file, schema, (), refusals.get(id(document), ""))

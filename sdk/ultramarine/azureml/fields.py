@@ -113,16 +113,13 @@ class Fields:
     def lose(self, key: str, problem: str, remedy: str, *below: str, is_mistake: bool = False) -> None:
         """Record that a field, or a value `below` it, is not expressed as it was."""
         self._read.add(key)
-        loss = Loss(self.place(key, *below), problem, remedy, is_mistake)
-        if loss not in self._losses:
-            self._losses.append(loss)
+        self._losses.append(Loss(self.place(key, *below), problem, remedy, is_mistake))
 
     def note(self, key: str, reason: str = "") -> None:
         """Record that a field is left out without an effect on any run."""
         self._read.add(key)
-        note = Loss(self.place(key), reason or REASONS.get(key, NO_EFFECT[0]), NO_EFFECT[1], is_note=True)
-        if note not in self._losses:
-            self._losses.append(note)
+        reason = reason or REASONS.get(key, NO_EFFECT[0])
+        self._losses.append(Loss(self.place(key), reason, NO_EFFECT[1], is_note=True))
 
     def lose_expression(self, key: str, expression: str, declared: Collection[str]) -> None:
         """Record that an expression has no value: a mistake unless its name is one of those that are declared."""

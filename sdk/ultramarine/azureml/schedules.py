@@ -229,11 +229,12 @@ def convert_import(context: Context, fields: Fields, document: Document, refresh
     connection = source.text("connection", "connction").removeprefix("azureml:")
     spec: Manifest = {"type": "folder"}
     if kind == "database":
-        if "query" not in source:
+        query = source.text("query").strip()
+        if not query:
             raise Refused("has a source without query, such as a stored procedure. Write a SELECT into query")
         spec["type"] = "table"
         secret = {"name": object_name(connection or name), "key": "url"}
-        spec["source"] = {"sql": {"connectionSecretRef": secret, "query": source.text("query")}}
+        spec["source"] = {"sql": {"connectionSecretRef": secret, "query": query}}
         source.lose(
             "connection",
             f"became Secret {secret['name']}, which must have the address of a PostgreSQL database",
