@@ -79,7 +79,7 @@ WHOLE: Manifest = {
         "activeDeadlineSeconds": 60,
         "ttlSecondsAfterFinished": 3600,
         "registerBest": "churn",
-        "keepOutputs": 5,
+        "keepOutputs": 1,
         "trialTemplate": {
             "spec": {
                 "command": ["python", "train.py", "--lr=$(params.lr)"],
