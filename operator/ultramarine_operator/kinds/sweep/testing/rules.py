@@ -175,7 +175,7 @@ _LIMITS = (
     rule(
         "give at least one of cpuHours",
         {"budget": {"cpuHours": None, "gpuHours": None, "seconds": 9}},
-        {"budget": {"cpuHours": None, "gpuHours": None}},
+        {"budget": {"cpuHours": None, "gpuHours": None, "seconds": None}},
     ),
     rule(
         "budget.cpuHours counts",
