@@ -36,7 +36,7 @@ class AutoMLTask(Task, frozen=True):
     """Search of a model: the columns with a part of their own, the metric, the folds, and the end.
 
     `deadline` is the time in UNIX seconds by which all must be registered; 0 for none. `time` orders the rows: the test
-    rows and those of later folds are the latest. Forecasting needs it, and a `horizon` in rows of each series.
+    rows and those of later folds are the latest.
     """
 
     NOUN = "the task of an AutoML program"
@@ -55,8 +55,6 @@ class AutoMLTask(Task, frozen=True):
     deadline: float = 0.0
     test_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.2
     time: str = ""
-    horizon: Count = 0
-    series: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(self.document(), sort_keys=True)

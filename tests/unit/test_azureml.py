@@ -214,7 +214,7 @@ def test_a_conda_file_belongs_to_the_files_that_name_it(converted, tmp_path):
 
 
 def test_the_content_of_a_models_folder_is_not_listed(tmp_path):
-    """What a converted file names as its model or code is not listed; all other files are."""
+    """Files of a model or code that a converted file names are not listed; all others are."""
     for folder in ("bert", "own", "src"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "vocab.json").write_text("[1, 2]")

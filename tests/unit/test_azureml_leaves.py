@@ -105,7 +105,7 @@ def of_text(tmp_path: Path, text: str) -> Conversion:
 
 
 def test_notes_are_in_the_report_and_no_losses(tmp_path):
-    """What changes no run is listed apart, with the reason."""
+    """Fields that change no run are listed apart, with the reason."""
     text = "{type: uri_folder, name: rows, path: s3://b/rows/, description: Rows., tags: {team: a}, id: /x/1}"
     conversion = of_text(tmp_path, text)
 

@@ -185,7 +185,7 @@ def test_a_trusted_model_of_another_release_says_which_it_was(tmp_path: Path, fo
 
 @pytest.mark.parametrize("compress", ["zlib", "gzip", "bz2", "xz", "lzma", "lz4"])
 def test_a_compressed_model_of_another_release_says_which_it_was(tmp_path: Path, compress: str) -> None:
-    """What joblib compresses is unpacked for the message, also if a block ends within the release."""
+    """A file that joblib compresses is unpacked for the message, also if a block ends within the release."""
     if compress == "lz4":
         pytest.importorskip("lz4")
     path = tmp_path / "model.joblib"

@@ -78,6 +78,8 @@ def child_name(run: Run, work: Work, key: str, number: int) -> str:
 
 def child_of(run: Run, work: Work, name: str, key: str, parts: Mapping[str, str], platform: Platform) -> Manifest:
     """Return the object that does a step's work; a job with a cache key records its outcome under the key."""
-    task = CacheTask(key, dict(parts), pipeline_of(run), work.name, run.name)
-    annotations = {ANNOTATION_CACHE: task.to_json()} if key else {}
+    annotations = {}
+    if key:
+        task = CacheTask(key, dict(parts), pipeline_of(run), work.name, run.name)
+        annotations[ANNOTATION_CACHE] = task.to_json()
     return composing.child_of(run, work.runnable.made, name, work.spec, platform, annotations)
