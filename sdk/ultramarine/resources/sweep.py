@@ -364,8 +364,8 @@ class SweepSpec(Schema):
         default=1,
         ge=1,
         le=MAX_KEPT,
-        description="Number of trials, the best ones, whose outputs stay in the object storage. With execution: "
-        "PodPerTrial the outputs of every trial stay.",
+        description="Number of best trials whose outputs stay in the object storage; those of others in status.best "
+        "may stay too. With execution: PodPerTrial the outputs of every trial stay.",
         json_schema_extra=IMMUTABLE,
     )
     trial_template: TrialTemplate = Field(description="Template of each trial.")
