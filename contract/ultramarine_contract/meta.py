@@ -109,6 +109,7 @@ ENVIRONMENT = Resource(GROUP, VERSION, "environments", "Environment")
 SCHEDULE = Resource(GROUP, VERSION, "schedules", "Schedule")
 PIPELINE = Resource(GROUP, VERSION, "pipelines", "Pipeline")
 PIPELINE_RUN = Resource(GROUP, VERSION, "pipelineruns", "PipelineRun")
+AUTOML_JOB = Resource(GROUP, VERSION, "automljobs", "AutoMLJob")
 DATASET = Resource(GROUP, VERSION, "datasets", "Dataset")
 DATASET_VERSION = Resource(GROUP, VERSION, "datasetversions", "DatasetVersion")
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .aio import AsyncSweepRun as AsyncSweepRun
     from .client import Client as Client
     from .endpoints import Endpoint as Endpoint
+    from .objects import AutoMLJob as AutoMLJob
     from .objects import Dataset as Dataset
     from .objects import DatasetVersion as DatasetVersion
     from .objects import Deployment as Deployment
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _PLACES = {
     **dict.fromkeys(("AsyncClient", "AsyncEndpoint", "AsyncRun", "AsyncSweepRun"), "aio"),
     "Client": "client",
-    **dict.fromkeys(("Dataset", "DatasetVersion"), "objects"),
+    **dict.fromkeys(("AutoMLJob", "Dataset", "DatasetVersion"), "objects"),
     **dict.fromkeys(("Deployment", "Environment", "Input", "Model", "ModelVersion", "OnlineEndpoint"), "objects"),
     **dict.fromkeys(("Pipeline", "PipelineRun", "Schedule", "Source", "Sweep", "TrainingJob"), "objects"),
     "Endpoint": "endpoints",

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic.alias_generators import to_snake
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import (
+    AUTOML_JOB,
     DATASET,
     DATASET_VERSION,
     ENVIRONMENT,
@@ -35,6 +36,7 @@ from ultramarine_contract.meta import (
 from .files.nodes import SyntaxFault, nodes
 from .files.writing import yaml_text
 from .resources import (
+    automl,
     dataset,
     environment,
     model,
@@ -236,6 +238,12 @@ class PipelineRun(Object, pipeline.PipelineRunSpec):
     """One run of a Pipeline with its parameters."""
 
     resource = PIPELINE_RUN
+
+
+class AutoMLJob(Object, automl.AutoMLJobSpec):
+    """A search for the best model of a table within a time limit."""
+
+    resource = AUTOML_JOB
 
 
 class Dataset(Object, dataset.DatasetSpec):

@@ -80,7 +80,8 @@ def test_no_child_says_what_the_server_leaves_out(example):
 
     def empty(value: Any, name: str = "") -> list[str]:
         if isinstance(value, dict) and value:
-            return [line for key, each in value.items() for line in empty(each, key)]
+            items = [item for item in value.items() if item[0] != "outputs"]  # the server fills in their defaults
+            return [line for key, each in items for line in empty(each, key)]
         if isinstance(value, list):
             return [line for each in value for line in empty(each, name)]
         return [name] if value == {} and name not in kept else []

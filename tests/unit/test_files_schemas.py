@@ -96,7 +96,7 @@ def test_a_page_has_all_about_a_field() -> None:
         ("trainingjob.spec.output", "trainingjob.spec has no field output; did you mean outputs?"),
         ("traningjob", "traningjob is not a kind of Ultramarine; did you mean TrainingJob?"),
         ("tj.spec.nodes.a", "trainingjob.spec.nodes has no field a; no fields exist here"),
-        ("pod", "pod is not a kind of Ultramarine; the kinds are: Dataset, DatasetVersion, Environment"),
+        ("pod", "pod is not a kind of Ultramarine; the kinds are: AutoMLJob, Dataset, DatasetVersion"),
     ],
 )
 def test_a_mistyped_field_has_its_nearest_name(path: str, words: str) -> None:
