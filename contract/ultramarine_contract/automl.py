@@ -10,6 +10,7 @@ from msgspec import Meta, field
 from .common import Count, Document, Task
 
 ENV_AUTOML_TASK = "ULTRAMARINE_AUTOML_TASK"
+TASK_NAME = "task.json"  # in the folder in which a program starts
 FACTS_NAME, PREDICTIONS_NAME = "facts.json", "oof.npy"  # of a candidate
 PLAN_NAME, SEARCH_NAME, TEST_NAME = "plan.json", "search.parquet", "test.parquet"  # of prepared data
 MODEL_NAME, SUMMARY_NAME = "model.skops", "summary.json"

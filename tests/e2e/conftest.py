@@ -25,7 +25,7 @@ from ultramarine_operator.settings import Settings, parse
 NAMESPACE = "ultramarine-e2e"
 HERE = Path(__file__).parent
 CRDS = REPOSITORY / "charts" / "ultramarine" / "files" / "crds.yaml"
-OURS = ("sched", "plr", "pl", "sw", "tj", "oe", "env", "dset", "dsv", "mv", "mdl")
+OURS = ("sched", "aml", "plr", "pl", "sw", "tj", "oe", "env", "dset", "dsv", "mv", "mdl")
 # The files that take longest: they begin first, so that no worker waits for another one in the end.
 SLOWEST = (
     "tutorials", "sdk", "command_data", "training_life", "command_endpoints", "lineage", "pipelines", "serving",

@@ -406,6 +406,7 @@ def test_all_can_be_deleted_when_the_operator_is_gone(release):
     data = {"dataset": "left", "version": "1", "uri": uri, "digest": "sha256:" + sha256(content).hexdigest()}
     step = {"name": "one", "trainingJob": {"command": ["true"]}}
     template = {"kind": "TrainingJob", "spec": {"command": ["true"]}}
+    automl = {"task": "regression", "data": {"dataset": "left@1", "target": "a"}, "suspend": True}
     platform.apply(
         training_job("left", PATIENT, inputs={"data": {"dataset": "left@1"}}),
         sweep("left", ["sleep", "600"]),
@@ -413,6 +414,7 @@ def test_all_can_be_deleted_when_the_operator_is_gone(release):
         {"kind": "DatasetVersion", "metadata": {"name": "left-1"}, "spec": data},
         {"kind": "Pipeline", "metadata": {"name": "left"}, "spec": {"steps": [step]}},
         {"kind": "PipelineRun", "metadata": {"name": "left"}, "spec": {"pipeline": "left", "suspend": True}},
+        {"kind": "AutoMLJob", "metadata": {"name": "left"}, "spec": automl},
         {"kind": "Schedule", "metadata": {"name": "left"}, "spec": {"cron": "@yearly", "template": template}},
         {"kind": "Environment", "metadata": {"name": "left"}, "spec": {"python": {"requirements": ["inflection"]}}},
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +12,7 @@ from ultramarine_contract.automl import AutoMLTask
 from ultramarine_contract.errors import InvalidSpec, StorageError
 from ultramarine_contract.meta import Manifest
 from ultramarine_operator.kinds.automljob.plan import plan, questions
-from ultramarine_operator.kinds.automljob.testing import (
+from ultramarine_operator.kinds.automljob.testing.samples import (
     PREPARED,
     STARTED,
     SUMMARY,
@@ -45,8 +44,7 @@ def made(done: Plan) -> Manifest:
 def task_in(child: Manifest) -> AutoMLTask:
     """The task in the command of a child."""
     spec = child["spec"].get("trialTemplate", {}).get("spec") or child["spec"]
-    word = next(word for word in spec["command"] if word.startswith("ULTRAMARINE_AUTOML_TASK="))
-    return AutoMLTask.from_json(word.partition("=")[2])
+    return AutoMLTask.from_json(spec["source"]["inline"]["task.json"])
 
 
 def message(done: Plan, type: str = "Running") -> str:
@@ -61,10 +59,8 @@ def test_it_begins_with_the_table() -> None:
 
     assert (child["kind"], child["metadata"]["name"]) == ("TrainingJob", "churn-prepare")
     assert child["spec"]["inputs"] == {"data": {"uri": "s3://lake/churn.csv"}}
-    assert child["spec"]["command"][2:] == [
-        *("python", "-m", "ultramarine_trainer.automl", "prepare", "--data", "$(inputs.data)"),
-        *("--prepared", "$(outputs.prepared)"),
-    ]
+    words = ["ultramarine-automl", "prepare", "--data", "$(inputs.data)", "--prepared", "$(outputs.prepared)"]
+    assert child["spec"]["command"] == words
     assert (done.status["state"], done.status["phase"]) == ("Pending", "Preparing")
     assert "deadline" not in done.status
 
@@ -256,19 +252,9 @@ def test_a_search_without_success_fails() -> None:
     [
         ({"metric": "rmse"}, "classification has no metric rmse"),
         ({"algorithms": {"block": ["svn"]}}, "no algorithm svn to block"),
-        ({"features": {"drop": [f"{n}{'ä' * 120}" for n in range(100)]}}, "too many columns"),
     ],
 )
 def test_what_no_search_can_do_is_refused(spec: Manifest, words: str) -> None:
     """The message names the values that exist."""
     with pytest.raises(InvalidSpec, match=words):
         plan(job(**spec), seen(), NOW)
-
-
-def test_nothing_in_a_task_looks_like_a_reference() -> None:
-    """A column may have any name."""
-    own = job(data={"uri": "s3://lake/churn.csv", "target": "$(params.target)"})
-    command = made(plan(own, seen(), NOW))["spec"]["command"]
-
-    assert "$" not in command[1]
-    assert json.loads(command[1].partition("=")[2])["target"] == "$(params.target)"

@@ -1,17 +1,15 @@
-"""`python -m ultramarine_trainer.automl prepare|trial|finish`; the task is in the variable ULTRAMARINE_AUTOML_TASK."""
+"""The program `ultramarine-automl prepare|trial|finish`: its task is in task.json of the folder it starts in."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ultramarine_contract.automl import ENV_AUTOML_TASK, AutoMLTask
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY
 
-from ultramarine_trainer.automl.plan import AutoMLError
+from ultramarine_trainer.automl.plan import AutoMLError, read_task
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.program == "prepare":
             from ultramarine_trainer.automl.prepare import prepare
 
-            plan = prepare(_task(), options.data, options.prepared)
+            plan = prepare(read_task(), options.data, options.prepared)
             print(f"rows={plan.rows} test_rows={plan.test_rows} columns={len(plan.columns)} baseline={plan.baseline!r}")
             for guardrail in plan.guardrails:
                 print(f"{guardrail.severity}: {guardrail.name}: {guardrail.message}")
@@ -37,13 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return EXIT_DO_NOT_RETRY
     return 0
-
-
-def _task() -> AutoMLTask:
-    try:
-        return AutoMLTask.from_json(os.environ.get(ENV_AUTOML_TASK, ""))
-    except ValueError as error:
-        raise AutoMLError(f"the variable {ENV_AUTOML_TASK} has no task: {error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

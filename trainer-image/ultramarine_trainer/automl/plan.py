@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pandas as pd
-from ultramarine_contract.automl import PLAN_NAME, SEARCH_NAME, TEST_NAME, AutoMLTask, Guardrail
+from ultramarine_contract.automl import (
+    ENV_AUTOML_TASK,
+    PLAN_NAME,
+    SEARCH_NAME,
+    TASK_NAME,
+    TEST_NAME,
+    AutoMLTask,
+    Guardrail,
+)
 
 FOLD = "ultramarine_fold"  # column with the fold of a search row; -1 for a row that is never validated
 
@@ -64,12 +73,28 @@ def write_plan(plan: Plan, folder: Path) -> None:
     (folder / PLAN_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(plan)))
 
 
-def read_plan(folder: Path) -> Plan:
-    """Read the plan of prepared data. Raises AutoMLError."""
+def read_task() -> AutoMLTask:
+    """Read the task: from the variable ULTRAMARINE_AUTOML_TASK, or else from task.json. Raises AutoMLError."""
     try:
-        return msgspec.json.decode((folder / PLAN_NAME).read_bytes(), type=Plan)
+        text = os.environ.get(ENV_AUTOML_TASK) or Path(TASK_NAME).read_text()
+        return AutoMLTask.from_json(text)
+    except (OSError, ValueError) as error:
+        raise AutoMLError(f"neither {ENV_AUTOML_TASK} nor {TASK_NAME} has a task: {error}") from error
+
+
+def read_plan(folder: Path) -> Plan:
+    """Read the plan of prepared data, with the deadline of this program's own task if it has one.
+
+    Raises AutoMLError.
+    """
+    try:
+        plan = msgspec.json.decode((folder / PLAN_NAME).read_bytes(), type=Plan)
     except (OSError, msgspec.MsgspecError) as error:
         raise AutoMLError(f"{folder} has no plan of prepared data: {error}. Run prepare first.") from error
+    if not os.environ.get(ENV_AUTOML_TASK) and not Path(TASK_NAME).exists():
+        return plan
+    task = msgspec.structs.replace(plan.task, deadline=read_task().deadline)
+    return msgspec.structs.replace(plan, task=task)
 
 
 def search_rows(folder: Path) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ultramarine.resources.automl import AutoMLJobSpec, AutoMLJobStatus
 from ultramarine_contract import automl
-from ultramarine_contract.automl import ENV_AUTOML_TASK, AutoMLTask
+from ultramarine_contract.automl import TASK_NAME, AutoMLTask
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import SWEEP, TRAINING_JOB, Manifest, Resource
 
@@ -17,8 +17,7 @@ from ...training.composing import child_of
 
 Job = Obj[AutoMLJobSpec]
 
-PROGRAM = ("python", "-m", "ultramarine_trainer.automl")
-MAX_TASK = 30_000  # characters of a task, which is one argument of a command
+PROGRAM = "ultramarine-automl"
 MAX_KEPT = 40  # candidates whose predictions the last job gets
 GRACE, GRACE_SHARE = 20, 0.1  # seconds after the deadline, or share of the time, that the end may take
 RESERVE, RESERVE_SHARE, MAX_RESERVE = 25, 0.25, 900  # seconds that the last job gets
@@ -48,8 +47,6 @@ def task_of(job: Job, deadline: float = 0.0) -> AutoMLTask:
         automl.algorithms(task)
     except ValueError as error:
         raise InvalidSpec(str(error)) from None
-    if len(_argument(task)) > MAX_TASK:
-        raise InvalidSpec("spec.features names too many columns; drop them from the table, or convert them there")
     return task
 
 
@@ -72,7 +69,7 @@ def prepare_job(job: Job, status: AutoMLJobStatus, platform: Platform, now: date
     else:
         source = data.model_dump(by_alias=True, exclude_none=True, include={"dataset", "uri", "digest"})
     spec = {
-        "command": _command(task_of(job), "prepare", "data", prepared="outputs"),
+        **_program(task_of(job), "prepare", "data", prepared="outputs"),
         "inputs": {"data": source},
         "outputs": {"prepared": {}},
         "activeDeadlineSeconds": job.spec.limits.timeout_seconds,
@@ -85,9 +82,9 @@ def search_sweep(job: Job, status: AutoMLJobStatus, platform: Platform, now: dat
     task, limits = task_of(job), job.spec.limits
     space = automl.search_space(task)
     budget = _search_seconds(limits.timeout_seconds, seconds_left(status, now))
-    command = _command(task, "trial", "prepared", candidate="outputs")
     template = {
-        "command": [*command, *(f"{name}=$(params.{name})" for name in space)],
+        **_program(task, "trial", "prepared", candidate="outputs"),
+        "args": [f"{name}=$(params.{name})" for name in space],
         "inputs": {"prepared": _prepared(status)},
         "outputs": {"candidate": {}},
     }
@@ -116,7 +113,7 @@ def finish_job(job: Job, status: AutoMLJobStatus, platform: Platform, now: datet
     model = job.spec.outputs.model.model_dump(by_alias=True, exclude_none=True)
     assert status.candidates is not None, "the search has ended"
     spec = {
-        "command": _command(task, "finish", "prepared", "candidates", model="outputs", report="outputs"),
+        **_program(task, "finish", "prepared", "candidates", model="outputs", report="outputs"),
         "inputs": {"prepared": _prepared(status), "candidates": {"uri": status.candidates.uri}},
         "outputs": {"model": model, "report": {}},
         "activeDeadlineSeconds": int(left + grace(job)),
@@ -141,16 +138,11 @@ def _prepared(status: AutoMLJobStatus) -> Manifest:
     return status.prepared.model_dump(by_alias=True, exclude_none=True)
 
 
-def _command(task: AutoMLTask, program: str, *inputs: str, **outputs: str) -> list[str]:
-    """Return the command of a program; variables that begin with ULTRAMARINE_ are not for a job's own env."""
+def _program(task: AutoMLTask, program: str, *inputs: str, **outputs: str) -> Manifest:
+    """Return command and source of a program, which reads its task from a file."""
     folders = {**dict.fromkeys(inputs, "inputs"), **outputs}
     options = [word for name, kind in folders.items() for word in (f"--{name}", f"$({kind}.{name})")]
-    return ["env", f"{ENV_AUTOML_TASK}={_argument(task)}", *PROGRAM, program, *options]
-
-
-def _argument(task: AutoMLTask) -> str:
-    """Return the task as JSON in which nothing looks like a reference."""
-    return task.to_json().replace("$", "\\u0024")
+    return {"command": [PROGRAM, program, *options], "source": {"inline": {TASK_NAME: task.to_json()}}}
 
 
 def _pods(job: Job) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Test material of AutoMLJob."""
+"""AutoMLJobs and their children for the tests, and what makes a drawn one valid."""
 
 from __future__ import annotations
 
@@ -10,28 +10,20 @@ from ultramarine_contract import automl
 from ultramarine_contract.automl import AutoMLSummary, LeaderboardRow
 from ultramarine_contract.meta import Manifest
 
-from ...shared.conditions import timestamp
-from ...shared.plan import Obj, Plan, Platform
-from ...shared.questions import ReadText
-from ...shared.testing import (
+from ....shared.conditions import timestamp
+from ....shared.plan import Obj, Plan, Platform
+from ....shared.questions import ReadText
+from ....shared.testing import (
     DIGEST,
     NOW,
-    Life,
-    Material,
-    Neighbour,
-    World,
-    applied,
     child,
-    clash,
     fit,
-    named,
     seen,
     stored,
-    until_state,
 )
-from ..trainingjob.testing.samples import WHOLE as WHOLE_JOB
-from ..trainingjob.testing.samples import complete_pods
-from .plan import plan
+from ...trainingjob.testing.samples import WHOLE as WHOLE_JOB
+from ...trainingjob.testing.samples import complete_pods
+from ..plan import plan
 
 KIND, NAME = "AutoMLJob", "churn"
 LEAST: Manifest = {"task": "classification", "data": {"uri": "s3://lake/churn.csv", "target": "churned"}}
@@ -96,7 +88,7 @@ def summary_of(last: Manifest) -> ReadText:
 
 # ---- Golden files
 
-_WHOLE_SPEC: Manifest = {
+WHOLE_SPEC: Manifest = {
     "task": "classification",
     "data": {"dataset": "churn@latest", "target": "churned", "weight": "weight", "group": "customer"},
     "metric": "roc_auc",
@@ -112,46 +104,37 @@ _WHOLE_SPEC: Manifest = {
 
 def preparing_automl(platform: Platform) -> Plan:
     """A new AutoMLJob, which prepares its table."""
-    return plan(job(**_WHOLE_SPEC), seen(platform=platform), NOW)
+    return plan(job(**WHOLE_SPEC), seen(platform=platform), NOW)
 
 
 def searching_automl(platform: Platform) -> Plan:
     """An AutoMLJob whose table is prepared, and which begins its search."""
-    whole = job(**_WHOLE_SPEC)
+    whole = job(**WHOLE_SPEC)
     return plan(whole, seen(prepared(whole), platform=platform), NOW)
 
 
 def finishing_automl(platform: Platform) -> Plan:
     """An AutoMLJob whose search has ended, and which begins its last job."""
-    whole = job(**_WHOLE_SPEC)
+    whole = job(**WHOLE_SPEC)
     return plan(whole, seen(prepared(whole), searched(whole), platform=platform), NOW)
 
 
-# ---- Lives
+WHOLE: Manifest = {
+    "metadata": {"name": NAME},
+    "spec": {
+        **WHOLE_SPEC,
+        "data": {**LEAST["data"], "digest": DIGEST, "weight": "weight", "group": "customer"},
+        "environment": {"requirements": ["lightgbm==4.6.0"]},
+        "podTemplate": WHOLE_JOB["spec"]["podTemplate"],
+        "suspend": False,
+        "cancel": False,
+        "ttlSecondsAfterFinished": 3600,
+    },
+}
+SAMPLES = (preparing_automl, searching_automl, finishing_automl)
 
 
-def _applied(**spec: Any) -> Manifest:
-    return applied(KIND, NAME, {**LEAST, **spec})
-
-
-async def _fails(world: World) -> None:
-    world.decide(f"{NAME}-prepare", "fails", "fails", "fails", "fails")
-    await until_state(world, KIND, NAME, "Failed")
-
-
-async def _is_held_and_cancelled(world: World) -> None:
-    """It is held while its table is prepared, goes on, and is cancelled."""
-    await until_state(world, "TrainingJob", f"{NAME}-prepare", "Running")
-    await world.edit(KIND, NAME, {"spec": {"suspend": True}})
-    await until_state(world, "TrainingJob", f"{NAME}-prepare", "Suspended")
-    await world.edit(KIND, NAME, {"spec": {"suspend": False}})
-    await until_state(world, "TrainingJob", f"{NAME}-prepare", "Running")
-    await world.edit(KIND, NAME, {"spec": {"cancel": True}})
-    await until_state(world, KIND, NAME, "Cancelled")
-    await until_state(world, "TrainingJob", f"{NAME}-prepare", "Cancelled")
-
-
-def _complete(_: Manifest, spec: Manifest) -> None:
+def complete(_: Manifest, spec: Manifest) -> None:
     """Make the fields of a drawn spec agree with each other."""
     data = spec["data"]
     if "dataset" in data:
@@ -163,69 +146,3 @@ def _complete(_: Manifest, spec: Manifest) -> None:
     spec.pop("algorithms", None)
     fit(spec.get("resources", {}))
     complete_pods(spec)
-
-
-MATERIAL = Material(
-    kind=KIND,
-    whole={
-        "metadata": {"name": NAME},
-        "spec": {
-            **_WHOLE_SPEC,
-            "data": {**LEAST["data"], "digest": DIGEST, "weight": "weight", "group": "customer"},
-            "environment": {"requirements": ["lightgbm==4.6.0"]},
-            "podTemplate": WHOLE_JOB["spec"]["podTemplate"],
-            "suspend": False,
-            "cancel": False,
-            "ttlSecondsAfterFinished": 3600,
-        },
-    },
-    least=LEAST,
-    defaults={
-        "metric": "auto",
-        "validation": {"folds": 5},
-        "limits": {"timeoutSeconds": 3600, "maxTrials": 200, "parallelTrials": 1},
-        "ensemble": {"enabled": True},
-        "suspend": False,
-        "cancel": False,
-    },
-    edit={"ttlSecondsAfterFinished": 86400},
-    free=({"suspend": True}, {"cancel": True}, {"ttlSecondsAfterFinished": None}),
-    rules=(
-        named("metadata.name must have at most 32", "a" * 32, "a" * 33),
-        named("metadata.name must start with a letter", "a-b", "a.b", "1a"),
-        clash(
-            "give either uri or dataset",
-            {"data": {"dataset": "churn@1", "uri": None, "digest": None}},
-            {"data": {"dataset": "churn@1", "uri": "s3://lake/churn.csv", "digest": None}},
-            {"data": {"dataset": None, "uri": None, "digest": None}},
-        ),
-        clash(
-            "digest applies to uri",
-            {"data": {"dataset": None, "uri": "s3://lake/churn.csv", "digest": DIGEST}},
-            {"data": {"dataset": "churn@1", "uri": None, "digest": DIGEST}},
-        ),
-        clash(
-            "a column's name has at most 128",
-            {"features": {"types": {"a" * 128: "text"}}},
-            {"features": {"types": {"a" * 129: "text"}}},
-        ),
-    ),
-    lives=(
-        Life(
-            "fails",
-            (_applied(),),
-            _fails,
-            edits=({"ttlSecondsAfterFinished": 3600},),
-            refused=(({"task": "regression"}, "cannot be changed"),),
-        ),
-        Life("is held and cancelled", (_applied(),), _is_held_and_cancelled),
-    ),
-    samples=(preparing_automl, searching_automl, finishing_automl),
-    complete=_complete,
-    neighbour=Neighbour(
-        lambda name, _: applied(KIND, name, LEAST),
-        children=(("TrainingJob", "NAME-prepare"), ("Job", "NAME-prepare")),
-        pods=(("NAME-prepare-0-abcde", ("Job", "NAME-prepare")),),
-    ),
-    final=("Succeeded", "Failed", "Cancelled"),
-)
