@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
+import pytest
 from manifests import Manifest, endpoint
-from sklearn.datasets import load_breast_cancer
+from person import Person, data_scientist
+from sklearn.datasets import load_breast_cancer, load_diabetes
 
 
 def automl(name: str, uri: str, **spec: Any) -> Manifest:
@@ -73,11 +76,45 @@ def seconds(text: str) -> int:
     return int(minutes or 0) * 60 + int(rest.removesuffix("s") or 0)
 
 
-def test_a_mistake_is_one_sentence(platform):
-    """A target that the table lacks fails the job at once, with the nearest column."""
-    uri = platform.put("mistaken.csv", table())
-    platform.apply(automl("mistaken", uri, data={"uri": uri, "target": "targte"}))
-    done = platform.wait("aml", "mistaken", lambda s: s.get("state") in ("Succeeded", "Failed"), 120)
+@pytest.fixture
+def ada(platform: Any, tmp_path: Path) -> Person:
+    """A data scientist with two tables in her folder."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    person = Person(folder, data_scientist(platform, "ada-automl", tmp_path))
+    (folder / "diabetes.csv").write_bytes(load_diabetes(as_frame=True).frame.to_csv(index=False).encode())
+    (folder / "cancer.csv").write_bytes(table())
+    return person
 
-    assert done["state"] == "Failed"
-    assert done["failure"]["message"] == "target targte is not a column of the table. Did you mean target?"
+
+def test_the_command_follows_a_search(ada):
+    """A local table is uploaded; progress, leaderboard and version are printed."""
+    words = (
+        "--target",
+        "target",
+        "--task",
+        "regression",
+        "--minutes",
+        "1.5",
+        "--register",
+        "diabetes",
+        "--cpu",
+        "500m",
+    )
+    done = ada.run("automl", "diabetes.csv", "--name", "diabetes", *words)
+
+    assert "Running: preparing the table" in done.stderr
+    assert "trials, best rmse" in done.stderr
+    assert "Registered: diabetes-1" in done.stderr
+    heading, first, *_ = done.stdout.splitlines()
+    assert heading.split() == ["ALGORITHM", "SCORE", "STD", "FIT", "P95", "SIZE"]
+    assert 40 < float(first.split()[1]) < 70
+
+
+def test_a_mistake_is_one_sentence(platform, ada):
+    """A target that the table lacks fails the job at once, with the nearest column."""
+    sentence = "target targte is not a column of the table. Did you mean target?"
+    done = ada.run("automl", "cancer.csv", "--name", "mistaken", "--target", "targte", code=1)
+
+    assert sentence in done.stderr
+    assert platform.status("aml", "mistaken")["failure"]["message"] == sentence

@@ -25,6 +25,7 @@ Start with `ultramarine init`, then `ultramarine submit`. `ultramarine doctor` c
 # Modules with commands, in the order of the help; each has a function `register(app)`.
 _GROUPS = (
     "submit",
+    "automl",
     "objects",
     "planning",
     "runs",
