@@ -25,6 +25,7 @@ from ultramarine_operator.settings import Settings, parse
 NAMESPACE = "ultramarine-e2e"
 HERE = Path(__file__).parent
 CRDS = REPOSITORY / "charts" / "ultramarine" / "files" / "crds.yaml"
+PEOPLE = CRDS.parent / "people.yaml"
 OURS = ("sched", "aml", "plr", "pl", "sw", "tj", "oe", "env", "dset", "dsv", "mv", "mdl")
 # The files that take longest: they begin first, so that no worker waits for another one in the end.
 SLOWEST = (
@@ -278,7 +279,8 @@ def platform(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory, 
     with first(tmp_path_factory.getbasetemp().parent, f"platform-{testrun_uid}") as mine:
         if mine:
             restricted(embedded, NAMESPACE)
-            apply_as_helm(embedded, CRDS.read_text())
+            for name in (CRDS, PEOPLE):
+                apply_as_helm(embedded, name.read_text())
             apply_as_helm(embedded, policies(NAMESPACE))
             target.install(embedded, NAMESPACE, "crds.install=false")
             for dataset in made.get("dset"):  # also one whose readers the last operator did not see end

@@ -133,7 +133,14 @@ def test_the_end_has_the_summary() -> None:
 
     status = done.status
     assert (status["state"], status["modelVersion"]) == ("Succeeded", "churn-1")
-    assert status["best"]["algorithm"] == "ensemble"
+    assert status["best"] == {
+        "algorithm": "ensemble",
+        "score": 0.1,
+        "std": 0.01,
+        "fitSeconds": 0.0,
+        "p95Milliseconds": 0.0,
+        "mebibytes": 0.0,
+    }
     assert status["leaderboard"][0]["fitSeconds"] == 0.2
     assert status["test"] == {"score": 0.12, "low": 0.1, "high": 0.14, "baseline": 0.69, "rows": 114}
     assert status["guardrails"][0]["name"] == "imbalance"
@@ -197,6 +204,14 @@ def test_suspension_stops_the_clock() -> None:
     goes_on = plan(on, seen(prepared(on), going), later)
     assert goes_on.status["deadline"] == timestamp(later + timedelta(seconds=40))
     assert made(goes_on)["spec"]["suspend"] is False
+
+
+def test_a_suspended_job_has_a_suspended_child() -> None:
+    """It is the same whether it is suspended from the first moment or later."""
+    begun = plan(job(suspend=True), seen(), NOW)
+
+    assert made(begun)["spec"]["suspend"] is True
+    assert begun.status["state"] == "Suspended"
 
 
 def test_suspension_ends_the_last_job() -> None:

@@ -252,7 +252,9 @@ class AutoMLJobStatus(RunStatus):
     )
     best_score: str = Field(default="", max_length=100, description="Metric and value of the best, for display.")
     best: Candidate | None = Field(
-        default=None, description="Best candidate so far; at the end the model that was chosen."
+        default=None,
+        description="Best candidate so far; at the end the model that was chosen.",
+        json_schema_extra={"x-kubernetes-map-type": "atomic"},
     )
     leaderboard: list[Candidate] = Field(
         default=[], max_length=MAX_LEADERBOARD, description="Best candidates, the best first."

@@ -36,6 +36,7 @@ from ultramarine_trainer.automl.scoring import Array, baseline, score
 from ultramarine_trainer.automl.trial import bounded, fit, latency, predict
 
 ENSEMBLE = "ensemble"
+_GRACE = 15.0  # seconds after the deadline in which what has begun may end
 _RESERVE = 10.0  # seconds for all that follows the last fit, without importances
 _MARGIN = 1.5  # of a fit on all rows over its estimate
 _RESAMPLES = 500
@@ -53,7 +54,7 @@ class Fitted:
 def finish(prepared: Path, candidates: Path, model: Path, report: Path) -> AutoMLSummary:
     """Write the model and the report, and print the test score. Raises AutoMLError without any candidate."""
     plan = read_plan(prepared)
-    with bounded(plan.seconds_left, "the last step"):
+    with bounded(max(plan.seconds_left, 0.0) + _GRACE, "the last step"):
         return _finish(plan, prepared, candidates, model, report)
 
 

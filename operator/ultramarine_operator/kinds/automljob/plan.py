@@ -128,10 +128,13 @@ def _keep_time(job: Job, status: AutoMLJobStatus, seen: Seen, now: datetime) -> 
 
 
 def _begun(job: Job, stage: Stage, status: AutoMLJobStatus, seen: Seen, now: datetime) -> Plan:
-    """Begin a stage, unless the job is suspended."""
-    if job.spec.suspend:
+    """Begin a stage; of a suspended job only the first one, whose child is suspended too."""
+    if job.spec.suspend and stage is not PREPARE:
         return runs.planned(job, states.suspended(), status, now)
     child = stage.make(job, status, seen.platform, now)
+    if job.spec.suspend:
+        child["spec"]["suspend"] = True
+        return runs.planned(job, states.suspended(), status, now, apply=(child,))
     return runs.planned(job, _state(stage, None, status), status, now, apply=(child,))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -27,6 +27,7 @@ from ...training.composing import failure_of
 from .children import candidates_uri
 
 SEVERITIES = ("error", "warning", "info")
+COSTS = ("std", "fit_seconds", "p95_milliseconds", "mebibytes")
 _DISPLAYED = 4  # digits
 
 
@@ -59,7 +60,8 @@ def take_search(sweep: Manifest, status: AutoMLJobStatus) -> None:
     for trial in search.get("best") or []:
         params, score = dict(trial.get("params") or {}), (trial.get("values") or {}).get(OBJECTIVE)
         if score is not None:
-            rows.append(Candidate(algorithm=str(params.pop("algorithm", ""))[:63], score=float(score), params=params))
+            row = LeaderboardRow(str(params.get("algorithm") or ""), float(score), params=params)
+            rows.append(_candidate(row, ()))
     if rows:
         status.leaderboard = rows[:MAX_LEADERBOARD]
         _set_best(rows[0], status)
@@ -133,11 +135,11 @@ def _set_best(best: Candidate, status: AutoMLJobStatus) -> None:
     status.best, status.best_score = best, f"{status.metric} {_number(best.score)}"
 
 
-def _candidate(row: LeaderboardRow) -> Candidate:
+def _candidate(row: LeaderboardRow, costs: Collection[str] = COSTS) -> Candidate:
     params = {name: value for name, value in list(row.params.items())[:64] if name != "algorithm"}
-    costs = {name: getattr(row, name) for name in ("std", "fit_seconds", "p95_milliseconds", "mebibytes")}
-    kept = {name: value for name, value in costs.items() if math.isfinite(value)}
-    return Candidate(algorithm=row.algorithm[:63], score=row.score, params=params, **kept)
+    kept = {name: value for name in costs if math.isfinite(value := getattr(row, name))}
+    more: dict[str, Any] = {**kept, **({"params": params} if params else {})}  # the API server keeps no empty map
+    return Candidate(algorithm=row.algorithm[:63], score=row.score, **more)
 
 
 def _number(value: float) -> str:

@@ -123,6 +123,7 @@ WHOLE: Manifest = {
     "metadata": {"name": NAME},
     "spec": {
         **WHOLE_SPEC,
+        "ensemble": {"enabled": True},
         "data": {**LEAST["data"], "digest": DIGEST, "weight": "weight", "group": "customer"},
         "environment": {"requirements": ["lightgbm==4.6.0"]},
         "podTemplate": WHOLE_JOB["spec"]["podTemplate"],
