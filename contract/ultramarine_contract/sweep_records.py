@@ -11,6 +11,7 @@ from msgspec import Meta, field
 from .cache_records import CacheTask
 from .common import AUTO, LARGEST, Amount, Count, Document, OutputRecord, Task, without_empty
 from .parameters import MOST_PODS
+from .training_records import InputRecord, SourceRecord
 
 # Reasons of a failed TrainingJob that is a trial: its sweep ended it, or had ended before it, or its time was up.
 STOPPED_EARLY, TRIAL_OVER, TRIAL_TIMEOUT = "StoppedEarly", "TrialOver", "TrialTimeout"
@@ -148,13 +149,24 @@ class WantedTrial(Document, frozen=True):
     params: dict[str, str | bool | int | float] = field(default_factory=dict)
 
 
+class Fetched(Document, frozen=True):
+    """Code and inputs of a trial, as its trainer fetched them."""
+
+    source: SourceRecord = SourceRecord()
+    inputs: dict[str, InputRecord] = field(default_factory=dict)
+
+
 class BestTrial(Document, frozen=True):
-    """One of a sweep's best trials: its number, the objectives' values in their order, and its parameters."""
+    """One of a sweep's best trials: its number, the objectives' values in their order, and its parameters.
+
+    The first one of a summary has what it fetched, if it has stored outputs.
+    """
 
     trial: int
     values: tuple[float, ...]
     params: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, OutputRecord] = field(default_factory=dict)
+    fetched: Fetched | None = None
 
 
 class SweepSummary(Document, frozen=True):
@@ -208,4 +220,7 @@ class SweepSummary(Document, frozen=True):
         for name in ("wanted", "paused", "report", "over"):
             if not document[name]:
                 del document[name]
+        for trial in document["best"]:
+            if trial["fetched"] is None:
+                del trial["fetched"]
         return json.dumps(document, sort_keys=True).encode()

@@ -23,9 +23,10 @@ from builders import (
 from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import StorageError
+from ultramarine_contract.lineage import facts
 from ultramarine_contract.meta import Manifest
-from ultramarine_contract.sweep_records import BestTrial, SweepSummary
-from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_contract.sweep_records import BestTrial, Fetched, SweepSummary
+from ultramarine_contract.training_records import InputRecord, SourceRecord, TerminationRecord
 from ultramarine_operator.kinds.sweep.plan import plan, questions
 from ultramarine_operator.kinds.sweep.registration import LABEL_SWEEP_UID
 from ultramarine_operator.runs.registration import LABEL_OUTPUT
@@ -210,6 +211,31 @@ def test_the_best_trial_is_registered():
         "lineage": {"sweep": "hpo", "trial": 3, "metrics": {"loss": 0.25}, "mlflow": run},
     }
     assert (got.status["state"], condition(got, "Running")["reason"]) == ("Running", "Registering")
+
+
+def test_the_best_trial_is_traced_to_its_image_code_and_inputs():
+    """The status has what the best trial fetched, beside the image of the workers; its lineage shows the digests."""
+    spec = {"command": ["a"], "outputs": {"model": {}}, "inputs": {"table": {"uri": "s3://lake/table/"}}}
+    spec["source"] = {"git": {"url": "https://git.lab/churn", "ref": "main"}}
+    hpo = sweep(registerBest="churn", trialTemplate={"spec": spec})
+    fetched = Fetched(SourceRecord(DIGEST, "c" * 40), {"table": InputRecord(DIGEST, 7, 1)})
+    summary = structs.replace(GOOD, best=(structs.replace(BEST, fetched=fetched),))
+    here = over(hpo, summary, summary)
+    for pod in here.of("Pod"):
+        pod["status"].setdefault("containerStatuses", [{"name": "trainer", "imageID": f"registry/train@{DIGEST}"}])
+    registering = plan(hpo, here, NOW)
+    assert registering.create[1]["spec"]["lineage"]["gitCommit"] == "c" * 40
+    assert registering.status["inputs"] == {"table": {"digest": DIGEST, "bytes": 7, "files": 1}}
+
+    labels = {LABEL_SWEEP_UID: "Sweep-hpo-uid", LABEL_OUTPUT: "model"}
+    later = sweep(registering.status, registerBest="churn", trialTemplate={"spec": spec})
+    done = plan(later, over(later, summary, summary, model(), version(4, labels=labels)), NOW)
+    (end,) = facts({**hpo.manifest, "status": done.status})
+    assert {part.name: (part.uri, part.digest) for part in end.used} == {
+        "image": ("registry/train", DIGEST),
+        "code": (f"git+https://git.lab/churn@{'c' * 40}", DIGEST),
+        "table": ("s3://lake/table/", DIGEST),
+    }
 
 
 @pytest.mark.parametrize(("format", "compiled"), [("sklearn", {"to": "onnx"}), ("onnx", None)])

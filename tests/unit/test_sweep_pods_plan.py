@@ -30,8 +30,8 @@ from ultramarine_contract import common as contract
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, MAX_NAME, Manifest
 from ultramarine_contract.parameters import MOST_PODS
-from ultramarine_contract.sweep_records import BestTrial, SweepSummary, TrialTask, WantedTrial
-from ultramarine_contract.training_records import Progress, TrainingTask
+from ultramarine_contract.sweep_records import BestTrial, Fetched, SweepSummary, TrialTask, WantedTrial
+from ultramarine_contract.training_records import InputRecord, Progress, SourceRecord, TrainingTask
 from ultramarine_operator.kinds.sweep import KIND
 from ultramarine_operator.kinds.sweep.plan import plan as plan_sweep
 from ultramarine_operator.kinds.sweep.podpertrial import answer
@@ -512,6 +512,26 @@ def test_what_servers_will_refuse_of_a_trials_model_is_known_without_its_pod():
     (question,) = KIND.questions(hpo, here)
     got = plan(hpo, replace(here, answers={question: summary.to_json().decode()}))
     assert got.create[-1]["spec"]["format"] == {"name": "sklearn", "untrustedTypes": ["builtins.eval", "os.system"]}
+
+
+def test_the_best_trials_image_code_and_inputs_are_those_of_its_job():
+    """The coordinator hears of code and inputs; the image is read off the status of the trial's job."""
+    hpo = alone()
+    record = {"sourceDigest": DIGEST, "gitCommit": "c", "imageDigest": f"train@{DIGEST}"}
+    inputs = {"table": {"digest": DIGEST, "bytes": 7, "files": 0}, "stream": {"bytes": 1, "files": 0}}
+    done = trial(hpo, 3, "Succeeded", provenance=record, inputs=inputs)
+    [ended] = reported(hpo, done, wanted=(WantedTrial(3, {}),))["ended"]
+    fetched = contract.read_known(Fetched, ended["fetched"])
+    assert fetched == Fetched(
+        SourceRecord(DIGEST, "c"), {"table": InputRecord(DIGEST, 7), "stream": InputRecord("", 1)}
+    )
+    best = BestTrial(3, (1.0,), fetched=fetched)
+    summary = SweepSummary("Succeeded", "MaxTrialsReached", "all", succeeded=1, best=(best,))
+    here = seen(sweep_job(sweep(), "coordinator", "Complete"))
+    (question,) = KIND.questions(hpo, here)
+    here = replace(here, look=lambda kind, name: done, answers={question: summary.to_json().decode()})
+    got = plan(hpo, here).status
+    assert (got["provenance"], got["inputs"]) == (record, inputs)
 
 
 # The job of a trial

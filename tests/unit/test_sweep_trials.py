@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ultramarine_contract.common import OutputRecord
-from ultramarine_contract.sweep_records import SweepTask
+from ultramarine_contract.sweep_records import Fetched, SweepSummary, SweepTask
+from ultramarine_contract.training_records import InputRecord, SourceRecord
 from ultramarine_sweep.samplers.stopping import Stopper
+from ultramarine_sweep.service.summary import within
 from ultramarine_sweep.state.bests import Bests, Objective
 from ultramarine_sweep.state.ends import End
 from ultramarine_sweep.state.journal import Record
@@ -256,6 +258,24 @@ def test_outputs_are_wanted_of_the_best_only() -> None:
     assert [trial.trial for trial in best] == [3, 0, 2, 1]
     assert best[0].outputs == {"model": OutputRecord("s3://b/3/", "sha256:1", 1)}
     assert best[3].outputs == {}
+
+
+def test_what_the_best_trial_fetched_is_told() -> None:
+    """The first one of the summary has it, also after a restart; words too long for the limit lose it first."""
+    trials = Trials(task(outputs=("model",)))
+    fetched = Fetched(SourceRecord("sha256:2", "c"), {"table": InputRecord("sha256:3", 7, 1)})
+    for value in (3.0, 2.0):
+        lease = leased(trials)
+        stored = {"model": {"uri": f"s3://b/{lease.number}/", "digest": "sha256:1", "bytes": 1}}
+        told = {"metrics": {"loss": value}, "outputs": stored, "fetched": fetched.document()}
+        trials.finish("w", ended(lease, **told), 0)
+
+    for state in (trials, Trials(task(outputs=("model",)), trials.snapshot())):
+        assert [best.fetched for best in state.summary(0).best] == [fetched, None]
+    whole = SweepSummary(best=trials.summary(0).best[:1])
+    assert SweepSummary.from_json(whole.to_json()) == whole
+    (cut,) = SweepSummary.from_json(within(whole, len(whole.to_json()) - 1)).best
+    assert (cut.trial, cut.fetched) == (1, None)
 
 
 def test_outputs_of_several_trials_are_kept() -> None:

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from .base import Failure, MlflowStatus, RunStatus, Schema
 from .dataset import DatasetPin
-from .environment import EnvironmentPin
 from .sweep import MAX_PARAMETERS
+from .trainingjob_status import InputStatus, Provenance
 
 MAX_BEST = 10
 MAX_URI = 2048
@@ -84,7 +84,12 @@ class SweepStatus(RunStatus):
     warm_start: list[Annotated[str, Field(max_length=2048)]] = Field(
         default=[], max_length=10, description="Journals of the Sweeps in warmStartFrom."
     )
-    provenance: EnvironmentPin | None = Field(default=None, description="Provenance: the environment of the trials.")
+    provenance: Provenance | None = Field(
+        default=None, description="Provenance: the environment and image of the trials, and the best trial's source."
+    )
+    inputs: dict[str, InputStatus] = Field(
+        default={}, max_length=32, description="Inputs as they were fetched for the best trial, if it stored outputs."
+    )
     datasets: dict[str, DatasetPin] = Field(
         default={}, max_length=32, description="Versions of Datasets that the trials read, by the name of the input."
     )

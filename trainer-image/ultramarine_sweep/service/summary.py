@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import structs
 from ultramarine_contract.common import TERMINATION_LIMIT
-from ultramarine_contract.sweep_records import SweepSummary
+from ultramarine_contract.sweep_records import BestTrial, SweepSummary
 from ultramarine_contract.transport import cause, inside
 from urllib3.exceptions import HTTPError
 
@@ -150,13 +150,21 @@ def last_words(summary: SweepSummary) -> bytes:
 
 
 def within(summary: SweepSummary, limit: int) -> bytes:
-    """The summary in `limit` bytes: without the last ones of the best trials, then with a shorter message."""
+    """The summary in `limit` bytes: without the last ones of the best trials, then with a shorter message.
+
+    What the first one fetched goes before the trial itself does.
+    """
     while summary.best and len(summary.to_json()) > limit:
-        summary = structs.replace(summary, best=summary.best[:-1])
+        summary = structs.replace(summary, best=_fewer(summary.best))
     words = summary.message
     # A character may take one byte of JSON or twelve.
     kept = bisect_right(range(1, len(words) + 1), limit, key=lambda n: len(_saying(summary, words[:n]).to_json()))
     return _saying(summary, words[:kept]).to_json()
+
+
+def _fewer(best: tuple[BestTrial, ...]) -> tuple[BestTrial, ...]:
+    first, *others = best
+    return best[:-1] if others or first.fetched is None else (structs.replace(first, fetched=None),)
 
 
 def _saying(summary: SweepSummary, message: str) -> SweepSummary:

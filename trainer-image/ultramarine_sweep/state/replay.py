@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ultramarine_contract.common import OutputRecord, read_known
-from ultramarine_contract.sweep_records import BestTrial, SweepTask
+from ultramarine_contract.sweep_records import BestTrial, Fetched, SweepTask
 from ultramarine_trainer.progress.metrics import NAMES
 
 from ultramarine_sweep.state.bests import Bests, Objective
@@ -117,6 +117,7 @@ class Replayed:
         trial.outcome, trial.exit_code, trial.seconds = record["outcome"], record["exitCode"], record["seconds"]
         trial.values, trial.message, trial.tail = tuple(record["values"]), record["message"], record["tail"]
         trial.outputs = {name: read_known(OutputRecord, output) for name, output in record["outputs"].items()}
+        trial.fetched = read_known(Fetched, record["fetched"]) if "fetched" in record else None
         trial.waiting, trial.ended = False, record.get("at", 0.0)
         trial.points.thin(KEPT_LIMIT)
         self._spent += record["spent"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ultramarine_contract.common import LARGEST, UNREADABLE, OutputRecord, read_known
+from ultramarine_contract.sweep_records import Fetched
 
 from ultramarine_sweep.state.points import Points
 
@@ -87,12 +88,14 @@ class Finished:
     tail: str = ""
     outputs: dict[str, OutputRecord] | None = None
     checkpoint: OutputRecord | None = None
+    fetched: Fetched | None = None
 
     @classmethod
     def of(cls, document: Any) -> Finished:
         """Read it as the protocol has it. Raises ValueError for anything else."""
         try:
             outputs, checkpoint = document.get("outputs"), document.get("checkpoint")
+            fetched = document.get("fetched")
             finished = cls(
                 _count(document["trial"]),
                 _count(document["attempt"]),
@@ -106,6 +109,7 @@ class Finished:
                 if outputs is not None
                 else None,
                 read_known(OutputRecord, checkpoint) if checkpoint is not None else None,
+                read_known(Fetched, fetched) if fetched is not None else None,
             )
         except UNREADABLE as error:
             raise ValueError(f"not a finished trial: {error!r}") from error
@@ -142,6 +146,7 @@ class Trial:
     paused: bool = False
     checkpoint: OutputRecord | None = None
     step: int = -1
+    fetched: Fetched | None = None  # where outputs are stored
     points: Points = field(default_factory=Points)
 
     @property
@@ -169,6 +174,8 @@ class Trial:
             record["outputs"] = {name: output.document() for name, output in self.outputs.items()}
         if self.checkpoint:
             record["checkpoint"] = self.checkpoint.document()
+        if self.fetched:
+            record["fetched"] = self.fetched.document()
         if len(self.points):
             record["points"] = list(self.points)
         return record
@@ -181,8 +188,9 @@ class Trial:
         outputs = {name: read_known(OutputRecord, output) for name, output in record.get("outputs", {}).items()}
         checkpoint = read_known(OutputRecord, record["checkpoint"]) if "checkpoint" in record else None
         values, points = tuple(record.get("values", ())), Points((s, v) for s, v in record.get("points", ()))
+        fetched = read_known(Fetched, record["fetched"]) if "fetched" in record else None
         read = {"params": params, "outputs": outputs, "checkpoint": checkpoint, "values": values, "points": points}
-        return cls(**(given | read))
+        return cls(**(given | read | {"fetched": fetched}))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from msgspec import structs
 from ultramarine_contract.sweep_records import FRONT, BestTrial, SweepSummary, SweepTask
 from ultramarine_trainer.progress.metrics import NAMES
 
@@ -204,6 +205,7 @@ class Trials(Replayed):
             seen=[name for name in itertools.islice(finished.metrics, NAMES) if name not in self._seen],
             measured=all(objective.metric in finished.metrics for objective in self.objectives),
             **({"checkpoint": checkpoint.document()} if pauses and checkpoint else {}),
+            **({"fetched": finished.fetched.document()} if finished.fetched and finished.outputs else {}),
         )
         self._judge(now)
         return False
@@ -315,7 +317,9 @@ class Trials(Replayed):
             failed=self._counts[FAILED],
             cpu_hours=cpu_hours,
             gpu_hours=gpu_hours,
-            best=tuple(self._best.values()),
+            best=tuple(
+                best if n == numbers[0] else structs.replace(best, fetched=None) for n, best in self._best.items()
+            ),
         )
 
     @property
@@ -335,4 +339,4 @@ def _lease(trial: Trial) -> Lease:
 
 
 def _best(trial: Trial) -> BestTrial:
-    return BestTrial(trial.number, trial.values, trial.params, trial.outputs)
+    return BestTrial(trial.number, trial.values, trial.params, trial.outputs, trial.fetched)

@@ -17,7 +17,14 @@ from ultramarine_contract import common as contract
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, METRIC_LIMIT, OutputRecord
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Storage
-from ultramarine_contract.sweep_records import STOPPED_EARLY, TRIAL_OVER, TRIAL_TIMEOUT, TrialTask, trial_worker
+from ultramarine_contract.sweep_records import (
+    STOPPED_EARLY,
+    TRIAL_OVER,
+    TRIAL_TIMEOUT,
+    Fetched,
+    TrialTask,
+    trial_worker,
+)
 from ultramarine_contract.training_records import TerminationRecord, TrainingTask
 
 from ultramarine_trainer.attempt.places import Places, store_result
@@ -209,7 +216,8 @@ class TrialAttempt(Attempt):
         if why := unmeasured(self._trial.objectives, metrics):
             why = self._observer.unmeasured or why
             self.say(f"trial {self._trial.trial} counts as failed: {why}")
-        self._tell(outcome="Succeeded", exitCode=0, metrics=metrics, outputs=outputs, message=why)
+        fetched = Fetched(self._material.source, self._material.inputs).document()
+        self._tell(outcome="Succeeded", exitCode=0, metrics=metrics, outputs=outputs, fetched=fetched, message=why)
 
     def _record(self) -> TerminationRecord:
         """With the objectives in any case, however many metrics there are."""

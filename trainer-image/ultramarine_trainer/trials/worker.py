@@ -19,7 +19,7 @@ from ultramarine_contract.common import CHECKPOINTS_NAME, EXIT_DO_NOT_RETRY, Out
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.parameters import as_text, fill
 from ultramarine_contract.storage import Storage
-from ultramarine_contract.sweep_records import WorkerTask, in_template
+from ultramarine_contract.sweep_records import Fetched, WorkerTask, in_template
 from ultramarine_contract.training_records import GangTask, TerminationRecord, TrainingTask
 
 from ultramarine_trainer.attempt.child import (
@@ -244,7 +244,9 @@ class Worker(Attempt):
             except StorageError as error:
                 self.say(f"trial {trial.number}: {error.message}")
                 return {**finished, "outcome": "Failed", "message": error.message, "outputs": {}}
-        return {**finished, "outputs": {name: record.document() for name, record in outputs.items()}}
+        fetched = Fetched(self._material.source, self._material.inputs).document()
+        stored_outputs = {name: record.document() for name, record in outputs.items()}
+        return {**finished, "outputs": stored_outputs, "fetched": fetched}
 
 
 class Pauses:

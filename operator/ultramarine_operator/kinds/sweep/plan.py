@@ -20,6 +20,7 @@ from ...training.datasets import NOT_READY as DATASET_NOT_READY
 from ...training.datasets import find_datasets, lacks_datasets
 from ...training.environment import NOT_READY, Wait, find_environment, lacks_environment
 from ...training.pods import check_spelling
+from ...training.provenance import use
 from . import podpertrial, status
 from .manifests import (
     Sweep,
@@ -58,6 +59,7 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
         return runs.after_end(sweep, SWEEP, now, _leftovers(sweep, own, now))
     search = search_of(sweep, seen.platform)
     facts = status.gathered(sweep, (*own.speaking, *own.working), seen, search.most, now)
+    status.add_image(facts, own.working)
     if own.is_over:
         return _over(sweep, seen, search, own, facts, now)
     if sweep.spec.cancel:
@@ -129,7 +131,7 @@ def _without_environment(sweep: Sweep, seen: Seen, search: Search, facts: SweepS
         case pods.Verdict() as verdict:
             return _ended_badly(sweep, None, verdict, facts, now)
         case pin:
-            facts.provenance = pin
+            use(facts, pin)
             state = states.pending(NOT_READY, f"Environment {pin.environment} is ready; its pods follow")
             return _planned(sweep, state, facts, now, after=runs.SOON)
 
@@ -262,6 +264,8 @@ def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: SweepStatus
         lost = pods.Verdict("SummaryLost", "", None, message, "", "the journal at status.journal.uri has its trials")
         return _ended_badly(sweep, own.coordinator, lost, facts, now)
     status.add_summary(sweep, facts, summary, seen.platform, search.most)
+    if summary.best:
+        status.add_origin(sweep, facts, summary.best[0], seen)
     if last is None or last.outcome == summary.outcome:
         last = summary  # the same at greater length
     if last.outcome != "Succeeded":

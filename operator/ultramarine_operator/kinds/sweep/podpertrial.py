@@ -26,6 +26,7 @@ from ultramarine_contract.sweep_records import (
     WantedTrial,
     in_template,
 )
+from ultramarine_contract.training_records import SourceRecord
 
 from ...runs import PodView, queues
 from ...shared.conditions import ENDED, find, is_true, parse_timestamp
@@ -197,7 +198,7 @@ def _end_of(trial: WantedTrial, status: Manifest) -> Manifest:
     metrics, outputs = (status.get("metrics") or {}).get("latest") or {}, status.get("outputs") or {}
     results = {"seconds": seconds, "metrics": metrics, "outputs": outputs}
     if is_true(status, "Succeeded"):
-        return _end(trial, "Succeeded", exitCode=0, **results)
+        return _end(trial, "Succeeded", exitCode=0, **results, **_fetched(status))
     if is_stopped(status):
         message = str((find(status, "Succeeded") or {}).get("message", ""))
         return _end(trial, "Stopped", exitCode=NO_CODE, message=in_template(message), tail="", **results)
@@ -205,6 +206,16 @@ def _end_of(trial: WantedTrial, status: Manifest) -> Manifest:
     texts = {"message": in_template(str(failure.get("message", ""))), "tail": failure.get("tail", "")}
     outcome = "Stopped" if failure.get("reason") == STOPPED_EARLY else "Failed"
     return _end(trial, outcome, exitCode=failure.get("exitCode") or NO_CODE, **results, **texts)
+
+
+def _fetched(status: Manifest) -> Manifest:
+    """Return the code and the inputs that the pods of a trial's job fetched; nothing without any."""
+    record = status.get("provenance") or {}
+    source = SourceRecord(str(record.get("sourceDigest") or ""), str(record.get("gitCommit") or ""))
+    inputs = {name: {"digest": "", **given} for name, given in (status.get("inputs") or {}).items()}
+    if not inputs and source == SourceRecord():
+        return {}
+    return {"fetched": {"source": source.document(), "inputs": inputs}}
 
 
 def _seconds(start: str | None, end: str | None) -> float:

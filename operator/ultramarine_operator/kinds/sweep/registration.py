@@ -26,6 +26,8 @@ def to_register(
     """Return the Model and the ModelVersion of the best trial that do not exist yet; `run` is the sweep's in MLflow."""
     names = [objective["metric"] for objective in objectives(sweep)]
     lineage = {"sweep": sweep.name, "trial": best.trial, "metrics": dict(zip(names, best.values, strict=False))}
+    if best.fetched and best.fetched.source.commit:
+        lineage["gitCommit"] = best.fetched.source.commit[:64]
     if run:
         lineage["mlflow"] = run.model_dump(by_alias=True)
     output = best_output(sweep)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from ultramarine.resources.sweep_space import MAX_TEXT
 from ultramarine.resources.sweep_status import MAX_BEST, Best, BudgetUsed, Journal, Report, SweepStatus, Trials
 from ultramarine_contract import common as contract
 from ultramarine_contract.common import OutputRecord
+from ultramarine_contract.meta import TRAINING_JOB, controller_uid
 from ultramarine_contract.score import score
 from ultramarine_contract.sweep_records import BestTrial, SweepSummary
 
@@ -20,9 +21,12 @@ from ... import runs
 from ...runs import JobView, PodView, waiting
 from ...shared.conditions import Condition, health
 from ...shared.plan import Platform, Seen
+from ...shared.pods import TRAINER
 from ...shared.states import State
 from ...training import pods as training
-from .manifests import Sweep, objectives, prefix, stored
+from ...training.provenance import add_fetched, ran
+from ...training.trials import trial_name
+from .manifests import Sweep, has_pod_per_trial, objectives, prefix, stored, trial_of
 
 MAX_COUNT = 10**10  # of trials, of hours: more would not fit the status
 MAX_WARNING = 1000  # characters
@@ -80,6 +84,24 @@ def add_summary(sweep: Sweep, status: SweepStatus, summary: SweepSummary, platfo
     if summary.best:
         status.best = [_best(trial, names, stored(sweep, trial, platform)) for trial in summary.best[:MAX_BEST]]
         status.best_value = _value(summary.best[0], names)
+
+
+def add_image(status: SweepStatus, workers: Sequence[PodView]) -> None:
+    """Add the image of the newest worker, as the node resolved it."""
+    if workers:
+        ran(status, image_digest=workers[-1].image_digest(TRAINER))
+
+
+def add_origin(sweep: Sweep, status: SweepStatus, best: BestTrial, seen: Seen) -> None:
+    """Add the code and the inputs of the best trial, and the image of its TrainingJob if it has one."""
+    ran(status, source_digest=training.source_digest(trial_of(sweep)))
+    if best.fetched:
+        add_fetched(status, best.fetched.source, best.fetched.inputs)
+    if has_pod_per_trial(sweep):
+        job = seen.look(TRAINING_JOB.kind, trial_name(sweep.name, best.trial))
+        if job is not None and controller_uid(job) == sweep.uid:
+            record = (job.get("status") or {}).get("provenance") or {}
+            ran(status, image_digest=str(record.get("imageDigest") or ""))
 
 
 def stop_running(status: SweepStatus) -> None:

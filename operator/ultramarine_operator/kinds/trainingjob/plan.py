@@ -20,6 +20,7 @@ from ...shared.plan import Plan, Platform, Seen
 from ...shared.questions import Question
 from ...training import datasets, environment
 from ...training.pods import check_spelling
+from ...training.provenance import use
 from ...training.trials import task_of
 from . import memory, status
 from .manifests import Job, command, output_prefix, ranks_service, source_config_map, training_job
@@ -163,7 +164,7 @@ def _without_environment(job: Job, seen: Seen, facts: TrainingJobStatus, now: da
         case pods.Verdict() as verdict:
             return _failed_for(job, None, verdict, facts, now)
         case pin:
-            status.use(facts, pin)
+            use(facts, pin)
             state = states.pending(environment.NOT_READY, f"Environment {pin.environment} is ready; its pod follows")
             return runs.planned(job, state, facts, now, after=runs.SOON)
 

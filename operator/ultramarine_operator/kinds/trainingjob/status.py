@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
-from ultramarine.resources.environment import EnvironmentPin
 from ultramarine.resources.trainingjob_status import (
     Goodput,
-    InputStatus,
     Logs,
     Metrics,
     ProgressStatus,
-    Provenance,
     TrainingJobStatus,
 )
 from ultramarine_contract import common as contract
@@ -25,13 +21,11 @@ from ...shared import pods
 from ...shared.conditions import Condition, health
 from ...shared.plan import Platform, Seen
 from ...shared.states import State
-from ...shared.statuses import cut
 from ...training.environment import pin_of
 from ...training.pods import mlflow, source_digest
+from ...training.provenance import add_fetched, ran, use
 from . import history
 from .manifests import Job, output_prefix
-
-MAX_INPUTS = 32
 
 
 def running(job: Job, running: list[PodView]) -> State:
@@ -47,7 +41,7 @@ def running(job: Job, running: list[PodView]) -> State:
 def kept(job: Job, platform: Platform) -> TrainingJobStatus:
     """Return what earlier passes wrote, and what is clear from the beginning."""
     status = runs.former(job, TrainingJobStatus, without={"imageErrorSince"})
-    _ran(status, source_digest=source_digest(job), requested_by=platform.requester(job.manifest))
+    ran(status, source_digest=source_digest(job), requested_by=platform.requester(job.manifest))
     if (pin := pin_of(job)) is not None:
         use(status, pin)
     return status
@@ -68,7 +62,7 @@ def gathered(job: Job, child: JobView | None, seen: Seen, now: datetime) -> Trai
         starts = [pod.started for pod in own_pods if pod.started]
         if starts and status.start_time is None:
             status.start_time = min(starts)
-        _ran(status, image_digest=newest.image_digest(pods.TRAINER))
+        ran(status, image_digest=newest.image_digest(pods.TRAINER))
     former_error = job.status.get("imageErrorSince")
     status.image_error_since = waiting.image_error_since(former_error, own_pods, now)
     prefix, records = output_prefix(job, seen.platform), history.records(own_pods)
@@ -95,18 +89,11 @@ def add_record(status: TrainingJobStatus, record: TerminationRecord, prefix: str
     folder = f"{prefix}{contract.METRICS_NAME}/"
     if record.series.startswith(folder):
         status.metrics = (status.metrics or Metrics()).model_copy(update={"uri": folder})
-    _ran(status, source_digest=record.source.digest, git_commit=record.source.commit)
+    add_fetched(status, record.source, record.inputs)
     if record.step >= 0:
         progress = history.progress(Progress(record.step, record.total_steps))
         former = status.progress or ProgressStatus()
         status.progress = former.model_copy(update=progress.model_dump(exclude_unset=True))
-    if record.inputs:
-        status.inputs = {
-            name: InputStatus(
-                **({"digest": source.digest[:100]} if source.digest else {}), bytes=source.bytes, files=source.files
-            )
-            for name, source in sorted(record.inputs.items())[:MAX_INPUTS]
-        }
 
 
 def _add_metrics(status: TrainingJobStatus, metrics: dict[str, float]) -> None:
@@ -123,17 +110,6 @@ def _add_progress(status: TrainingJobStatus, progress: Progress) -> None:
     status.progress = history.progress(progress)
     if status.progress.percent is not None:
         status.percent = f"{status.progress.percent}%"
-
-
-def use(status: TrainingJobStatus, environment: EnvironmentPin) -> None:
-    """Add the environment of the command to the provenance."""
-    _ran(status, **environment.model_dump(exclude_defaults=True))
-
-
-def _ran(status: TrainingJobStatus, **provenance: Any) -> None:
-    """Add to the provenance, without what is empty."""
-    if new := {name: value for name, value in provenance.items() if value}:
-        status.provenance = (status.provenance or Provenance()).model_copy(update=cut(Provenance, **new))
 
 
 def end(status: TrainingJobStatus, child: JobView | None, now: datetime) -> None:
