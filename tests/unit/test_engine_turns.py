@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import Any, cast
 
 import pytest
-from builders import NOW, PLATFORM, child, endpoint, ours, read, seen, version
+from builders import NOW, PLATFORM, child, endpoint, ours, read, seen, training_job, version
 from prometheus_client import REGISTRY
 from pydantic import ValidationError
 from ultramarine.resources.base import Failure
-from ultramarine_contract.meta import MODEL, MODEL_VERSION, SERVICE, TRAINING_JOB, Key, Manifest, Resource
+from ultramarine_contract.meta import JOB, MODEL, MODEL_VERSION, SERVICE, TRAINING_JOB, Key, Manifest, Resource
 from ultramarine_operator.engine.engine import Engine, _end
 from ultramarine_operator.engine.mirror import Mirror
 from ultramarine_operator.engine.queue import FIRST_BACKOFF
@@ -211,6 +211,43 @@ async def test_a_child_whose_event_is_late_is_made_once(engine):
 
     assert client.made == ["Service"]
     assert engine._mirror.versions(SERVICE, owner.namespace).keys() == {(owner.namespace, owner.name)}
+
+
+@dataclass
+class Gone(Answers):
+    """A server on which the object is gone, while the watch says nothing of it."""
+
+    async def apply(self, resource: Resource, manifest: Manifest, *, force: bool, subresource: str) -> Manifest:
+        """Refuse the status."""
+        raise ApiError(404, "NotFound", 'trainingjobs.ultramarine.dev "churn" not found')
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+async def test_an_object_whose_end_no_event_tells_yet_gets_its_children_once(engine, is_told):
+    """The garbage collector deletes them again at once, which rings the object; its next pass makes no others.
+
+    So it is where the status tells already what it would tell again, and is not written.
+    """
+    owner = training_job()
+    key = Key("TrainingJob", owner.namespace, owner.name)
+    engine.tell(TRAINING_JOB, owner.manifest)
+    gone = ApiError(404, "NotFound", 'trainingjobs.ultramarine.dev "churn" not found')
+    client: Any = Gone(gone)
+    reconciler = engine._reconciler
+    reconciler._client = client
+    if is_told:
+        obj = read(owner.manifest)
+        told = reconciler._kinds["TrainingJob"].plan(obj, seen(), NOW).status
+        newer = {**owner.manifest["metadata"], "resourceVersion": "50"}
+        engine.tell(TRAINING_JOB, {**owner.manifest, "metadata": newer, "status": told})
+        reconciler._clock = lambda: NOW
+    for _ in range(3):
+        await reconciler.reconcile(key)
+        for child_of_it in engine._mirror.children(key):
+            engine.tell(JOB, child_of_it, deleted=True)
+
+    assert client.made.count("Job") == 1
+    assert engine._mirror.get(key) is None
 
 
 def rung(engine: Engine, manifest: Manifest, resource: Resource) -> set[str]:

@@ -72,6 +72,7 @@ class Engine:
         self._reconciler = Reconciler(
             self._kinds.values(), mirror, self.take_in, client, self._inquiries, self.reports, platform
         )
+        self._reconciler.lose = self._lose
         if recorder is not None:
             self._reconciler.notice = recorder.notice
         self._reconciler.accounting.begin(self._kinds.values(), namespaces)
@@ -151,6 +152,12 @@ class Engine:
         except Exception:
             with about(Key.named(resource.kind, manifest)):
                 log.exception("cannot take in the end of a %s", resource.kind)
+
+    def _lose(self, resource: Resource, manifest: Manifest) -> None:
+        """Take out an object that the server lacks, as a listing without it does."""
+        self._mirror.drop(resource, manifest)
+        self._ring(resource, manifest)
+        self._record_end(resource, manifest)
 
     def _record_end(self, resource: Resource, manifest: Manifest) -> None:
         if self._recorder is not None and self._leading and resource.kind in self._kinds:

@@ -60,6 +60,7 @@ class Reconciler:
         self._platform = platform
         self._clock = clock
         self.notice: Callable[[Manifest], None] = lambda _: None  # called with each object that a pass sees or writes
+        self.lose: Callable[[Resource, Manifest], None] = mirror.drop  # called with an object that the server lacks
         self.accounting = Accounting(platform)
 
     async def reconcile(self, key: Key) -> tuple[timedelta | None, str]:
@@ -166,7 +167,7 @@ class Reconciler:
         try:
             present = await self._client.get(resource, key.namespace, key.name)
         except ApiError as error:
-            if error.code == 404 and error.reason == "NotFound":  # the object, and not its whole type
+            if _is_gone(error):
                 return
             raise
         self._tell(resource, present, None)
@@ -244,7 +245,10 @@ class Reconciler:
             try:
                 answer = await write_status(self._client, kind.resource, manifest, status)
             except ApiError as error:
-                if error.code == 404:  # deleted: its event comes
+                if _is_gone(error):
+                    self.lose(
+                        kind.resource, manifest
+                    )  # its event may be late, and each pass until then would make children
                     return None
                 raise  # 409 too: it was created again, or the server lost a race of its own; the next pass shows which
             # Edited since the mirror's copy: the answer shows it, and the watch does not repeat it.
@@ -254,7 +258,21 @@ class Reconciler:
             self.accounting.count(kind, manifest, status)
             for event in plan.events:
                 await self._record(manifest, event, now)
+        elif not _names(plan.apply) <= _names(children) and not await self._exists(kind.resource, manifest):
+            return None
         return min((delay for delay in (plan.after, refresh) if delay is not None), default=None)
+
+    async def _exists(self, resource: Resource, manifest: Manifest) -> bool:
+        """Ask the server for an object that lacked a child although its status was right: it may be gone itself."""
+        key = self._kinds[manifest["kind"]].key(manifest)
+        try:
+            self._tell(resource, await self._client.get(resource, key.namespace, key.name), key)
+        except ApiError as error:
+            if not _is_gone(error):
+                raise
+            self.lose(resource, manifest)
+            return False
+        return True
 
     async def _refuse(self, key: Key, manifest: Manifest, message: str, now: datetime) -> timedelta | None:
         return await self._finish(manifest, self._invalid(manifest, message, now), self._mirror.children(key), now)
@@ -302,6 +320,15 @@ class Reconciler:
             why = {"reason": error.reason, "message": error.message}
             conditions = [c | why if (c["type"], c["status"]) in NOT_READY else c for c in conditions]
         return {**planned, "conditions": [*conditions, *news]}
+
+
+def _is_gone(error: ApiError) -> bool:
+    """True if the object does not exist; without its whole type the server has other words."""
+    return error.code == 404 and error.reason == "NotFound"
+
+
+def _names(manifests: Iterable[Manifest]) -> set[tuple[str, str]]:
+    return {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
 
 
 def _refused(manifest: Manifest, error: ApiError) -> Exception:
