@@ -246,9 +246,9 @@ class Reconciler:
                 answer = await write_status(self._client, kind.resource, manifest, status)
             except ApiError as error:
                 if _is_gone(error):
-                    self.lose(
-                        kind.resource, manifest
-                    )  # its event may be late, and each pass until then would make children
+                    # Its event may be late, and each pass until then would make children.
+                    self.lose(kind.resource, manifest)
+                if error.code == 404:  # or its whole type has gone
                     return None
                 raise  # 409 too: it was created again, or the server lost a race of its own; the next pass shows which
             # Edited since the mirror's copy: the answer shows it, and the watch does not repeat it.
@@ -266,7 +266,7 @@ class Reconciler:
         """Ask the server for an object that lacked a child although its status was right: it may be gone itself."""
         key = self._kinds[manifest["kind"]].key(manifest)
         try:
-            self._tell(resource, await self._client.get(resource, key.namespace, key.name), key)
+            self._tell(resource, await self._client.get(resource, key.namespace, key.name), None)
         except ApiError as error:
             if not _is_gone(error):
                 raise
