@@ -140,8 +140,9 @@ class Fleet:
         return self.processes[-1]
 
     def said(self, name: str) -> str:
-        """All that a process has printed."""
-        return (self.base / name / "stderr").read_text()
+        """All that a process has printed so far."""
+        stderr = self.base / name / "stderr"
+        return stderr.read_text() if stderr.exists() else ""
 
     def last_words(self) -> SweepSummary:
         return SweepSummary.from_json((self.base / "coordinator/log").read_bytes())
