@@ -117,7 +117,7 @@ def test_all_faults_are_named_before_an_upload(script: Path) -> None:
     [
         ("cpu", "two", r"^--cpu two is not a quantity\. Write a number such as 2 or 500m\.$"),
         ("memory", "4GB", r"^--memory 4GB is not a quantity\. Write a number such as 4Gi or 500M\.$"),
-        ("name", "My_Own", r"^--name My_Own is not a name\. Write lower-case letters, digits and '-'"),
+        ("name", "My_Own", r"^--name My_Own: a name has lower-case letters, digits and '-'\. Write my-own\.$"),
         ("data", ["rows=no.csv"], r"^--data rows=no\.csv: no\.csv does not exist\. Correct the path, or write"),
     ],
 )

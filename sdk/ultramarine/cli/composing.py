@@ -175,7 +175,9 @@ def _change(run: Manifest, options: Options, file: Path) -> None:
     meta, spec = run.setdefault("metadata", {}), run.setdefault("spec", {})
     trial = spec.setdefault("trialTemplate", {}).setdefault("spec", {}) if run["kind"] == "Sweep" else spec
     if options.name:
-        _check_name(options.name)
+        from ultramarine.serving.deploying import check_name
+
+        check_name("--name", options.name)
         meta.pop("generateName", None)
         meta["name"] = options.name
     if prefix := meta.pop("generateName", ""):
@@ -212,15 +214,6 @@ def _change(run: Manifest, options: Options, file: Path) -> None:
             trial.setdefault("outputs", {}).setdefault(output, {})
     for item in options.set:
         assign(run, item)
-
-
-def _check_name(name: str) -> None:
-    """Refuse a name that no object can have. Raises InvalidSpec."""
-    if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name):
-        raise InvalidSpec(
-            f"--name {name} is not a name. Write lower-case letters, digits and '-' that begin with a letter, such as"
-            " churn-2."
-        )
 
 
 def _check_quantity(option: str, text: str, example: str) -> None:
