@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from builders import DIGEST, PLATFORM, seen, sweep
+from pydantic import ValidationError
 from ultramarine.resources.environment import EnvironmentReference
 from ultramarine.resources.pods import Source
 from ultramarine_contract.environment_records import EnvironmentArchive
@@ -81,6 +82,13 @@ def test_a_line_that_no_build_takes_is_named():
     source = Source(inline={"a.txt": "numpy\ngit+https://example.org/x.git"})
     with pytest.raises(InvalidSpec, match=r"line 2 of a\.txt in source\.inline .* a build reads no git"):
         find(EnvironmentReference(requirements_file="a.txt"), source=source)
+
+
+@pytest.mark.parametrize("lines", [["# lightgbm"], ["--index-url https://packages.example/simple", " "]])
+def test_requirements_without_a_package_are_refused(lines):
+    """Comments and options alone would be refused by a pod."""
+    with pytest.raises(ValidationError, match="must name a package; there are only comments and options"):
+        EnvironmentReference(requirements=lines)
 
 
 @pytest.mark.parametrize(

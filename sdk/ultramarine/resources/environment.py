@@ -32,6 +32,15 @@ Requirement = Annotated[
     ),
     AfterValidator(checked_requirement),
 ]
+
+
+def _naming_packages(lines: list[str]) -> list[str]:
+    if all(line.lstrip()[:1] in ("", "#", "-") for line in lines):
+        raise ValueError("must name a package; there are only comments and options")
+    return lines
+
+
+Requirements = Annotated[list[Requirement], AfterValidator(_naming_packages)]
 RequirementsPath = Annotated[
     str,
     Field(
@@ -79,7 +88,7 @@ class Python(Schema):
         " of the image.",
         json_schema_extra=says("must be a version in quotes, such as '3.11'"),
     )
-    requirements: list[Requirement] | None = Field(
+    requirements: Requirements | None = Field(
         default=None, min_length=1, max_length=MAX_REQUIREMENTS, description="Lines of a requirements.txt."
     )
     requirements_from: RequirementsFrom | None = Field(default=None, description="ConfigMap with a requirements.txt.")
@@ -100,7 +109,7 @@ class EnvironmentReference(Schema):
     )
 
     name: EnvironmentName | None = Field(default=None, description="Name of an Environment in the same namespace.")
-    requirements: list[Requirement] | None = Field(
+    requirements: Requirements | None = Field(
         default=None,
         min_length=1,
         max_length=MAX_REQUIREMENTS,
