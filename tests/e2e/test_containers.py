@@ -135,6 +135,22 @@ def test_no_path_of_a_container_is_open(own: Platform, path: str) -> None:
         assert client.get(path).status_code == 401
 
 
+def test_the_keys_of_a_container_rotate(own: Platform) -> None:
+    """A new secondary key opens while the primary one still does; the one that it replaces opens no more."""
+    own.ready("own", f"{MODEL}-1")
+    old, new = own.secret("own-keys"), f"second-{uuid4().hex}"
+    change = {"stringData": {"secondary": new}}
+    own.kubectl("patch", "secret", "own-keys", "--type=merge", "-p", json.dumps(change))
+
+    def code(key: str) -> int:
+        with own.client("own", key) as client:
+            return client.get("/any/path").status_code
+
+    own.wait("oe", "own", lambda _: code(new) == 200)
+    assert code(old["primary"]) == 200
+    own.wait("oe", "own", lambda _: code(old["secondary"]) == 401)
+
+
 @pytest.mark.parametrize(
     ("mode", "words"),
     [

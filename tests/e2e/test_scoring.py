@@ -1,4 +1,4 @@
-"""Scoring scripts on the cluster: one that hangs and ends its process, and one that cannot start."""
+"""Scoring scripts on the cluster: one that hangs, ends and returns what is no JSON, and one that cannot start."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ def run(data):
         time.sleep(3600)
     if request == "end":
         os._exit(7)
+    if request == "nan":
+        return [float("nan")]
+    if request == "set":
+        return {1, 2}
+    if request == "generator":
+        return (number for number in (1, 2))
     return {"words": words, "request": request}
 """
 
@@ -58,6 +64,17 @@ def test_a_script_answers_hangs_ends_and_answers_again(scripts):
         assert answers[-1].json()["request"] == [2]
         assert {answer.status_code for answer in answers} <= {200, 502, 503}
     assert [pod["metadata"]["uid"] for pod in scripts.pods_of("OnlineEndpoint", "worded")] == pods
+
+
+def test_what_is_no_json_is_named(scripts):
+    """NaN is written as Azure's server writes it; a set and a generator are 500 with their type."""
+    scripts.ready("worded", "words-1")
+    with scripts.client("worded") as client:
+        assert client.post("/score", json="nan").text == "[NaN]"
+        for kind in ("set", "generator"):
+            answer = client.post("/score", json=kind)
+            assert answer.status_code == 500
+            assert kind in answer.json()["error"]
 
 
 def test_a_script_that_cannot_start_shows_its_line(scripts):
