@@ -25,6 +25,9 @@ MAKE_ONE = "make an archive with `docker save`, `podman save` or `buildah push I
 # Images that a Dockerfile may build on without a registry: the launcher's Debian with Python takes their place.
 STAND_INS = ("python:3.11-slim", "python:3.11-slim-bookworm", "debian:12-slim", "debian:bookworm-slim")
 _BASE = re.compile(r"^\s*ARG\s+BASE\s*(?:=\s*(\S+))?\s*$", re.MULTILINE | re.IGNORECASE)
+_OURS = re.compile(
+    r"^\s*FROM\s+(?:--\S+\s+)*((?:docker\.io/)?ultramarine/([a-z-]+)(?:[:@]\S+)?)", re.MULTILINE | re.IGNORECASE
+)
 _UNREACHABLE = re.compile(r'(?:initializing source docker://|short-name ")([^\s"]+?)(?:"|: )')
 # A full name that containerd takes; it refuses capitals and spaces only after a long build.
 _NAME = re.compile(
@@ -192,13 +195,15 @@ def _build(folder: Path, state: State, kind: str | None, name: str) -> str:
     log, progress = cache() / "logs" / f"folder-{own}.log", Progress(120)
     log.unlink(missing_ok=True)
     text = dockerfile.read_text()
-    base, stand_ins = _base(text, progress), [stand_in for stand_in in STAND_INS if stand_in in text]
+    base, stand_ins = _base(text, progress), _stand_ins(text, progress)
     try:
         with lock("images", wait=True, busy="another image build runs"):
             progress.begin(f"building the image {name}")
             if images.docker():
-                argument = ["--build-arg", f"BASE={base}"] if base else []
-                argv: list[str | Path] = ["docker", "build", *argument, "-t", name, folder]
+                arguments = ["--build-arg", f"BASE={base}"] if base else []
+                for stand_in, ref in stand_ins.items():
+                    arguments += ["--build-context", f"{stand_in}=docker-image://{ref}"]
+                argv: list[str | Path] = ["docker", "build", *arguments, "-t", name, folder]
                 run_logged(argv, log, progress, remedy="read the log, then fix the Dockerfile or its inputs")
             else:
                 buildah.build(folder, dockerfile, name, base, log, progress, stand_ins)
@@ -223,6 +228,14 @@ def _base(dockerfile: str, progress: Progress) -> str | None:
     if argument[1] is None:
         return images.build("trainer")
     return None if images.docker() else buildah.base(progress)
+
+
+def _stand_ins(dockerfile: str, progress: Progress) -> dict[str, str]:
+    """Return images of this machine by names in a Dockerfile: this repository's with any tag, and STAND_INS."""
+    ours = {name: images.build(image) for name, image in _OURS.findall(dockerfile) if image in images.table()}
+    if images.docker() or not (others := [name for name in STAND_INS if name in dockerfile]):
+        return ours
+    return ours | dict.fromkeys(others, buildah.base(progress))
 
 
 def _explained(error: ClusterError, dockerfile: Path) -> ClusterError:

@@ -9,11 +9,12 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 
 from . import packages
 from .console import TRANSFER, Progress, run, run_logged, say
@@ -73,16 +74,16 @@ def base(progress: Progress) -> str:
 
 def build(
     context: Path, dockerfile: Path, ref: str, base_ref: str | None, log: Path, progress: Progress,
-    stand_ins: Iterable[str] = (),
+    stand_ins: Mapping[str, str] = MappingProxyType({}),
 ) -> None:  # fmt: skip
     """Build a Dockerfile with the machine's certificates and pip settings, which leave no trace in the image.
 
-    A FROM with the name of one of `stand_ins` takes the base image.
+    A FROM with a name in `stand_ins` takes the image that it leads to.
     """
     packages.ensure()
     argument = ["--build-arg", f"BASE={base_ref}"] if base_ref else []
-    for name in stand_ins:
-        argument += ["--build-context", f"{name}=container-image://{base(progress)}"]
+    for name, image in stand_ins.items():
+        argument += ["--build-context", f"{name}=container-image://{image}"]
     with scratch_folder() as lent:
         run_logged(
             [*_buildah(), "build", "--layers", "--timestamp", "0", "--isolation", "chroot", *argument, *_lend(lent),

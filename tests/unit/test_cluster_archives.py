@@ -107,13 +107,14 @@ def test_what_cannot_be_loaded_says_why(tmp_path, monkeypatch):
             archives.load(str(what), State("full"))
 
 
+OURS = "ultramarine/server:any=container-image://docker.io/ultramarine/server:1"
 STAND_IN = "python:3.11-slim=container-image://localhost/base:1"
 BUILD = """\
 import sys
 words = sys.argv[1:]
 if "build" in words:
     dockerfile = open(words[words.index("-f") + 1]).read()
-    print(*(word for word in words if "base" in word.lower()))
+    print(*(word for word in words if word.startswith("BASE=") or "=container-image:" in word))
     sys.exit(dockerfile.partition("sh ")[2].strip() or 0)
 """
 
@@ -141,11 +142,12 @@ def no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("ARG BASE\nFROM ${BASE}\n", "BASE=docker.io/ultramarine/trainer:1"),
         ("ARG BASE=python:3.11-slim\nFROM ${BASE}\n", f"BASE=localhost/base:1 {STAND_IN}"),
         ("FROM python:3.11-slim\n", STAND_IN),
+        ("FROM ultramarine/server:any AS a\n", OURS),
         ("FROM scratch\n", ""),
     ],
 )
 def test_a_folder_builds_on_images_that_are_here(no_engine: Path, monkeypatch: pytest.MonkeyPatch, dockerfile, words):
-    """ARG BASE is the trainer; Docker's image of Python is the launcher's Debian; the name is that of the folder."""
+    """ARG BASE is the trainer, ultramarine/NAME this repository's, Docker's Python the launcher's Debian."""
     monkeypatch.setattr(archives.buildah, "write_archive", lambda *arguments: None)
     monkeypatch.setattr(archives, "_import", lambda path, state, kind, name: name)
     folder = no_engine / "My Server"
