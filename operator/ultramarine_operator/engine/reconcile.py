@@ -258,21 +258,7 @@ class Reconciler:
             self.accounting.count(kind, manifest, status)
             for event in plan.events:
                 await self._record(manifest, event, now)
-        elif not _names(plan.apply) <= _names(children) and not await self._exists(kind.resource, manifest):
-            return None
         return min((delay for delay in (plan.after, refresh) if delay is not None), default=None)
-
-    async def _exists(self, resource: Resource, manifest: Manifest) -> bool:
-        """Ask the server for an object that lacked a child although its status was right: it may be gone itself."""
-        key = self._kinds[manifest["kind"]].key(manifest)
-        try:
-            self._tell(resource, await self._client.get(resource, key.namespace, key.name), None)
-        except ApiError as error:
-            if not _is_gone(error):
-                raise
-            self.lose(resource, manifest)
-            return False
-        return True
 
     async def _refuse(self, key: Key, manifest: Manifest, message: str, now: datetime) -> timedelta | None:
         return await self._finish(manifest, self._invalid(manifest, message, now), self._mirror.children(key), now)
@@ -325,10 +311,6 @@ class Reconciler:
 def _is_gone(error: ApiError) -> bool:
     """True if the object does not exist; without its whole type the server has other words."""
     return error.code == 404 and error.reason == "NotFound"
-
-
-def _names(manifests: Iterable[Manifest]) -> set[tuple[str, str]]:
-    return {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
 
 
 def _refused(manifest: Manifest, error: ApiError) -> Exception:

@@ -19,6 +19,7 @@ from .base import (
     Uri,
     rule,
     rules,
+    says,
 )
 from .dataset import DatasetPin, DatasetReference
 from .environment import EnvironmentReference
@@ -146,7 +147,7 @@ class AutoMLJobSpec(Schema):
         max_length=63,
         description="Metric by which candidates are compared: log_loss, accuracy, balanced_accuracy, f1_macro or "
         "roc_auc for classification; rmse, mae or r2 for regression. auto: the first of these.",
-        json_schema_extra=IMMUTABLE,
+        json_schema_extra=IMMUTABLE | says("must be the name of a metric, such as log_loss"),
     )
     validation: Validation = Field(
         default=Validation(), description="Comparison of candidates by cross-validation.", json_schema_extra=IMMUTABLE
