@@ -35,7 +35,7 @@ from ultramarine_server.formats.artifact import ModelFile
 from ultramarine_server.formats.loading import load
 from ultramarine_trainer.automl.__main__ import main
 from ultramarine_trainer.automl.ensemble import Candidate, select
-from ultramarine_trainer.automl.finish import finish
+from ultramarine_trainer.automl.finish import alone, finish
 from ultramarine_trainer.automl.pipelines import build
 from ultramarine_trainer.automl.plan import FOLD, AutoMLError, Plan, read_plan, search_rows, untouched_rows
 from ultramarine_trainer.automl.prepare import prepare
@@ -122,6 +122,21 @@ def test_a_table_gets_types_folds_and_guardrails(tmp_path: Path) -> None:
     assert shares.max() - shares.min() < 0.05
     assert plan.classes == ("no", "yes")
     assert 0.5 < plan.baseline < 0.7
+
+
+def test_numbers_may_have_decimal_commas(tmp_path: Path) -> None:
+    """They are numbers if a comma cannot be one of thousands alone; a person who gives the type keeps the text."""
+    rows = range(100)
+    area = [f"{row + 1}.000,5" if row % 2 else f"-{row},25" if row % 3 else str(row) for row in rows]
+    table = pd.DataFrame({"area": area, "people": [f"{row + 1},000" for row in rows], "given": area, "y": rows})
+    (tmp_path / "data").mkdir()
+    table.to_csv(tmp_path / "data" / "table.csv", index=False, sep=";")
+    plan = prepare(AutoMLTask("regression", "y", types={"given": "id"}), tmp_path / "data", tmp_path / "prepared")
+    assert {column.name: column.type for column in plan.columns}["area"] == "numeric"
+    assert [own.column for own in plan.guardrails if own.name == "decimalComma"] == ["area"]
+    search = search_rows(tmp_path / "prepared").set_index("y")
+    untouched = untouched_rows(tmp_path / "prepared").set_index("y")
+    assert [pd.concat([search, untouched]).area[row] for row in (0, 1, 2)] == [0.0, 2000.5, -2.25]
 
 
 def test_leakage_imbalance_and_order_are_told(tmp_path: Path) -> None:
@@ -374,6 +389,17 @@ def test_little_time_leaves_the_ensemble_out(tmp_path: Path, monkeypatch: pytest
     try_all(tmp_path, task, [start for start in portfolio(task) if start["algorithm"] in ("knn", "logistic")])
     monkeypatch.setattr("ultramarine_trainer.automl.finish._time", lambda plan: 0.0)
     assert not finish(folder, tmp_path / "candidates", tmp_path / "model", tmp_path / "report").weights
+
+
+def test_a_candidate_worse_than_the_baseline_is_not_chosen_for_its_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(AutoMLTask("regression", "y"), "rmse", "minimize", (), rows=500, baseline=100.0)
+    rows = [LeaderboardRow("forest", 10.0, fit_seconds=90.0), LeaderboardRow("ridge", 50.0, fit_seconds=20.0)]
+    candidates = [Candidate(row, np.zeros(1)) for row in [*rows, LeaderboardRow("knn", 900.0, fit_seconds=0.1)]]
+    monkeypatch.setattr("ultramarine_trainer.automl.finish._time", lambda plan: 15.0)
+    assert alone(plan, candidates) == 1
+    monkeypatch.setattr("ultramarine_trainer.automl.finish._time", lambda plan: 1.0)
+    assert alone(plan, candidates) == 1
+    assert alone(plan, candidates[2:]) == 0
 
 
 def test_the_report_is_one_page_that_names_its_figures_and_runs_nothing(tmp_path: Path) -> None:

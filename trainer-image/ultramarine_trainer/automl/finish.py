@@ -120,10 +120,19 @@ def _fit_best(plan: Plan, candidates: Sequence[Candidate], ensemble: Ensemble | 
             return Fitted(_voting(plan, models, ensemble.weights, search), ensemble.weights)
         place = min(models)
         return Fitted(models[place], {place: 1.0})
-    by_time = min(range(len(candidates)), key=lambda place: candidates[place].facts.fit_seconds)
-    fits = (place for place, own in enumerate(candidates) if _seconds(plan, [own]) <= _time(plan))
-    place = next(fits, by_time)
+    place = alone(plan, candidates)
     return Fitted(fit(plan, build(plan, candidates[place].facts.params), search), {place: 1.0})
+
+
+def alone(plan: Plan, candidates: Sequence[Candidate]) -> int:
+    """Return the place of the best candidate that can be fitted in time, or else of the quickest.
+
+    A candidate that is no better than the baseline is not preferred for its speed.
+    """
+    sign = 1 if plan.goal == "maximize" else -1
+    useful = [place for place, own in enumerate(candidates) if sign * (own.facts.score - plan.baseline) > 0] or [0]
+    in_time = (place for place in useful if _seconds(plan, [candidates[place]]) <= _time(plan))
+    return next(in_time, min(useful, key=lambda place: candidates[place].facts.fit_seconds))
 
 
 def _time(plan: Plan) -> float:

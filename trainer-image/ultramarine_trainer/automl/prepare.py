@@ -36,6 +36,8 @@ _OTHER_DATE = r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}(?:[T ].*)?|\d{4}-\d{2}-\d{2}[T ]
 _ID_NAME = re.compile(r"(?:^|.*[_\W])(?:id|uuid|guid|key|index)$|.*[a-z]Id$", re.IGNORECASE)
 _DATE_SHARE = 0.95  # of the values of a column of dates
 _TEXT_WORDS, _UNIQUE_SHARE = 3.0, 0.95
+_DECIMAL = r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?"
+_THOUSANDS = r"[+-]?\d{1,3}([.,]\d{3})*"
 
 
 @dataclass
@@ -101,7 +103,10 @@ def _read(task: AutoMLTask, data: Path, columns: Columns) -> pd.DataFrame:
                 raise AutoMLError(f"the table has {table.rows} rows, and a search needs at least {MIN_ROWS}. Add rows.")
             frame = _frame(task, table, columns)
             booleans = [column.name for column in table.columns if column.type == "BOOLEAN"]
-            return _with_words(data, frame, booleans) if table.format == "csv" and booleans else frame
+            if table.format != "csv":
+                return frame
+            frame = _with_decimals(task, frame, columns)
+            return _with_words(data, frame, booleans) if booleans else frame
     except DataError as error:
         raise AutoMLError(str(error)) from error
 
@@ -144,6 +149,28 @@ def _with_words(data: Path, frame: pd.DataFrame, booleans: list[str]) -> pd.Data
             continue
         meanings = {word.lower() in ("yes", "y", "t", "1"): word for word in sorted(words)}
         frame[name] = frame[name].map(meanings)
+    return frame
+
+
+def _with_decimals(task: AutoMLTask, frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """Return numbers for texts with a decimal comma; where each comma could be one of thousands, texts stay."""
+    for name in map(str, frame.columns):
+        texts = frame[name].dropna()
+        if pd.api.types.is_numeric_dtype(texts) or task.types.get(name, "numeric") != "numeric":
+            continue
+        if texts.empty or not all(isinstance(text, str) for text in texts):
+            continue
+        texts = texts.str.strip()
+        if not texts.str.fullmatch(_DECIMAL).all() or texts.str.fullmatch(_THOUSANDS).all():
+            continue
+        numbers = texts.str.replace(".", "").str.replace(",", ".").astype(float)
+        frame[name] = numbers.reindex(frame.index)
+        columns.warn(
+            "decimalComma",
+            name,
+            f"Column {name} has decimal commas, such as {texts.iloc[0]}. Its values are read as numbers; send numbers.",
+            "info",
+        )
     return frame
 
 
