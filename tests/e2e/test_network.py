@@ -187,8 +187,8 @@ def test_down_takes_the_policies_out_of_the_kernel(platform, stranger, foreign):
         f"ipset restore <<'END'\n{sets}\nEND\niptables-restore <<'END'\n{rules}\nEND\n"
         f"{f'iptables {foreign}' if foreign else ''}\n{forget}\nipset list -name\niptables-save\n"
     )
-    words = ["unshare", "--net", "sh", "-ec", script]
-    left = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    words = ["unshare", "--net", "sh", "-e"]  # from standard input: an argument holds 128 KiB
+    left = subprocess.run(words, input=script, capture_output=True, text=True, check=True).stdout.splitlines()
 
     assert "KUBE-POD-FW-" in rules
     assert "KUBE-SRC-" in sets
