@@ -99,8 +99,10 @@ class Api:
 
     def run(self, *argv: str, input: str | None = None) -> str:
         """Run kubectl, and give what it printed."""
+        # The cache of one's home may have the types of a former server at the same port.
+        cache = f"--cache-dir={self.cluster.kubeconfig.parent / 'kubectl'}"
         try:
-            return self.cluster.run("--namespace", self.namespace, *argv, input=input)
+            return self.cluster.run(cache, "--namespace", self.namespace, *argv, input=input)
         except subprocess.CalledProcessError as error:
             raise Refused(error.stderr) from None
 
