@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
-from types import MappingProxyType
 
 from . import packages
 from .console import TRANSFER, Progress, run, run_logged, say
@@ -74,7 +73,7 @@ def base(progress: Progress) -> str:
 
 def build(
     context: Path, dockerfile: Path, ref: str, base_ref: str | None, log: Path, progress: Progress,
-    stand_ins: Mapping[str, str] = MappingProxyType({}),
+    stand_ins: Mapping[str, str],
 ) -> None:  # fmt: skip
     """Build a Dockerfile with the machine's certificates and pip settings, which leave no trace in the image.
 

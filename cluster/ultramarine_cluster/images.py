@@ -280,7 +280,7 @@ def _build(name: str, ref: str) -> None:
             run_logged(argv, log, progress, remedy="read the log, then fix the Dockerfile or its inputs")
         else:
             progress.begin(f"buildah builds the image {name}")
-            buildah.build(folder, context / image.dockerfile, ref, base, log, progress)
+            buildah.build(folder, context / image.dockerfile, ref, base, log, progress, {})
             progress.begin(f"writing the image {name}")
             buildah.write_archive(ref, archive(ref), log, progress)
             _forget_older(name, keep=archive(ref))

@@ -171,7 +171,7 @@ def test_a_summary_that_cannot_be_read(answer: Any, state: str) -> None:
 
 
 def test_a_deleted_child_of_the_past_is_not_made_again() -> None:
-    """What it has come to is in the status."""
+    """Its result is in the status."""
     own = job(**REGISTERING)
     begun = plan(own, seen(prepared(own), searched(own)), NOW)
     again = plan(after(own, begun), seen(), NOW)

@@ -142,19 +142,17 @@ class Engine:
         if not deleted:
             return self._learn(resource, manifest)
         try:
-            self._mirror.drop(resource, manifest)
-            self._ring(resource, manifest)
+            self._lose(resource, manifest)
             if self._leading and resource.kind in self._kinds:
                 kind = self._kinds[resource.kind]
                 children = self._mirror.children(kind.key(manifest))
                 self._reconciler.accounting.deleted(kind, manifest, children, datetime.now(UTC))
-                self._record_end(resource, manifest)
         except Exception:
             with about(Key.named(resource.kind, manifest)):
                 log.exception("cannot take in the end of a %s", resource.kind)
 
     def _lose(self, resource: Resource, manifest: Manifest) -> None:
-        """Take out an object that the server lacks, as a listing without it does."""
+        """Take out an object that the server lacks, and record its end, of which an event may tell again."""
         self._mirror.drop(resource, manifest)
         self._ring(resource, manifest)
         self._record_end(resource, manifest)

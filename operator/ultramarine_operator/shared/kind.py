@@ -21,21 +21,17 @@ ANY = "*"  # the topic of an object that looks at all objects of the namespace
 Rule = tuple[str, str]  # a CEL expression over the whole object, and its message
 
 _SHORT = (f"size(self.metadata.name) <= {MAX_NAME}", f"metadata.name must have at most {MAX_NAME} characters")
-PLAIN_NAME: tuple[Rule, ...] = (
-    _SHORT,
-    ("!self.metadata.name.contains('.')", "metadata.name must not contain a dot"),
+NO_DOT: Rule = ("!self.metadata.name.contains('.')", "metadata.name must not contain a dot")
+LETTER_FIRST: Rule = (
+    "!self.metadata.name.contains('.') && self.metadata.name.matches('^[a-z]')",
+    "metadata.name must start with a letter and must not contain a dot: it becomes a Service's name",
 )
+PLAIN_NAME: tuple[Rule, ...] = (_SHORT, NO_DOT)
 HOST_NAME: tuple[Rule, ...] = (
     _SHORT,
     ("!self.metadata.name.contains('.')", "metadata.name must not contain a dot: it becomes a host name"),
 )
-SERVICE_NAME: tuple[Rule, ...] = (
-    _SHORT,
-    (
-        "!self.metadata.name.contains('.') && self.metadata.name.matches('^[a-z]')",
-        "metadata.name must start with a letter and must not contain a dot: it becomes a Service's name",
-    ),
-)
+SERVICE_NAME: tuple[Rule, ...] = (_SHORT, LETTER_FIRST)
 
 
 @dataclass(frozen=True)

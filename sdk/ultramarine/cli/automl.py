@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,9 +94,10 @@ def _data(session: Session, table: str) -> dict[str, str]:
 
 def _stem(table: str) -> str:
     """Return the beginning of a job's name by the name of its table."""
+    from ultramarine.files.projects import object_name
+
     last = table.rstrip("/").rpartition("/")[2].partition("@")[0].partition(".")[0]
-    stem = re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")[:MAX_STEM].rstrip("-")
-    return stem if re.match("[a-z]", stem) else f"automl-{stem}"[:MAX_STEM].rstrip("-")
+    return object_name(last, "automl", MAX_STEM)
 
 
 def follow(session: Session, name: str) -> None:

@@ -15,6 +15,7 @@ from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import API_VERSION, Manifest
 
 from ultramarine.files.nodes import SyntaxFault, nodes
+from ultramarine.files.projects import MAX_STEM, object_name
 from ultramarine.files.reading import load
 from ultramarine.files.writing import yaml_text
 from ultramarine.resources.base import QUANTITY_PATTERN
@@ -27,7 +28,6 @@ RUNS = ("TrainingJob", "Sweep", "PipelineRun")
 _INTERPRETERS = {".py": ["python"], ".sh": ["sh"], ".R": ["Rscript"], ".r": ["Rscript"]}
 _REQUIREMENTS = "requirements.txt"
 _NAMES_FILES = ("-r", "-c", "-e", "--requirement", "--constraint", "--editable")  # beginnings of lines
-_MAX_STEM = 30  # characters of a name before its suffix
 
 
 class Options(NamedTuple):
@@ -126,7 +126,7 @@ def _new_name(manifest: Manifest) -> Manifest:
     """Give a run a name with a suffix, since Azure makes a new run of each submission."""
     if is_run(manifest["kind"]):
         name = manifest["metadata"].pop("name")
-        manifest["metadata"]["generateName"] = f"{name[: _MAX_STEM - 5].rstrip('-')}-"
+        manifest["metadata"]["generateName"] = f"{name[: MAX_STEM - 5].rstrip('-')}-"
     return manifest
 
 
@@ -156,13 +156,11 @@ def read_manifests(file: Path) -> list[Manifest]:
 
 def script_job(file: Path) -> Manifest:
     """Return the TrainingJob of a script: its folder is the source."""
-    stem = re.sub(r"[^a-z0-9]+", "-", f"{file.resolve().parent.name}-{file.stem}".lower()).strip("-")
-    if not stem[:1].isalpha():
-        stem = f"run-{stem}"
+    stem = object_name(f"{file.resolve().parent.name}-{file.stem}", "run")
     return {
         "apiVersion": API_VERSION,
         "kind": "TrainingJob",
-        "metadata": {"generateName": f"{stem[:_MAX_STEM].strip('-')}-"},
+        "metadata": {"generateName": f"{stem}-"},
         "spec": {"source": {"path": "."}, "command": [*_INTERPRETERS[file.suffix], file.name]},
     }
 

@@ -48,8 +48,11 @@ def make_project(folder: Path, template: str) -> list[Path]:
     return sorted(texts)
 
 
-def object_name(text: str) -> str:
-    """Return a text as the name of an object: lower-case letters, digits and '-', beginning with a letter."""
+def object_name(text: str, prefix: str = "project", most: int = MAX_STEM) -> str:
+    """Return a text as the name of an object: lower-case letters, digits and '-', beginning with a letter.
+
+    A text that begins otherwise gets the prefix; the name has at most `most` characters.
+    """
     name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    name = name if name[:1].isalpha() else f"project-{name}"
-    return name[:MAX_STEM].strip("-")
+    name = name if name[:1].isalpha() else f"{prefix}-{name}"
+    return name[:most].strip("-")

@@ -21,7 +21,7 @@ from .base import (
     rules,
     says,
 )
-from .dataset import DatasetPin, DatasetReference
+from .dataset import ONE_SOURCE, DatasetPin, DatasetReference
 from .environment import EnvironmentReference
 from .pods import PodTemplate
 
@@ -35,15 +35,7 @@ Column = Annotated[str, Field(min_length=1, max_length=MAX_COLUMN)]
 class TableData(Schema):
     """Table, and the columns with a part of their own."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule("has(self.uri) != has(self.dataset)", "give either uri or dataset, not both"),
-            rule(
-                "!has(self.digest) || has(self.uri)",
-                "digest applies to uri, since a version of a dataset has its own; leave digest out",
-            ),
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=rules(*ONE_SOURCE))
 
     dataset: DatasetReference | None = Field(
         default=None,

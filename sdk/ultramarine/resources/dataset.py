@@ -30,6 +30,14 @@ MAX_IN_USE = 200  # versions in a status
 
 MAX_QUERY = 32768  # characters of the text of a query
 DATASET_REFERENCE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?@([a-z]([-a-z0-9]*[a-z0-9])?|[1-9][0-9]{0,8})$"
+# Rules of what reads either a Dataset or content at a URI.
+ONE_SOURCE = (
+    rule("has(self.uri) != has(self.dataset)", "give either uri or dataset, not both"),
+    rule(
+        "!has(self.digest) || has(self.uri)",
+        "digest applies to uri, since a version of a dataset has its own; leave digest out",
+    ),
+)
 DatasetReference = Annotated[
     str,
     Field(

@@ -21,7 +21,7 @@ from .base import (
     rule,
     rules,
 )
-from .dataset import DatasetReference
+from .dataset import ONE_SOURCE, DatasetReference
 from .environment import EnvironmentReference
 from .model import Compile
 from .pods import EnvFromSource, PodTemplate, Source
@@ -49,11 +49,7 @@ class Input(Schema):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule("has(self.uri) != has(self.dataset)", "give either uri or dataset, not both"),
-            rule(
-                "!has(self.digest) || has(self.uri)",
-                "digest applies to uri, since a version of a dataset has its own; leave digest out",
-            ),
+            *ONE_SOURCE,
             rule(
                 "self.mode == 'Download' || !(has(self.dataset) || has(self.digest))",
                 "content with a digest is verified when it is downloaded; leave mode out",

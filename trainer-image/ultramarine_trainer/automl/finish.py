@@ -32,7 +32,7 @@ from ultramarine_trainer.automl.ensemble import Candidate, Ensemble, read_candid
 from ultramarine_trainer.automl.page import Results, page
 from ultramarine_trainer.automl.pipelines import build
 from ultramarine_trainer.automl.plan import FOLD, AutoMLError, Plan, read_plan, search_rows, untouched_rows, weights_of
-from ultramarine_trainer.automl.scoring import Array, baseline, score
+from ultramarine_trainer.automl.scoring import Array, baseline, is_better, score
 from ultramarine_trainer.automl.trial import bounded, fit, latency, predict
 
 ENSEMBLE = "ensemble"
@@ -129,8 +129,8 @@ def alone(plan: Plan, candidates: Sequence[Candidate]) -> int:
 
     A candidate that is no better than the baseline is not preferred for its speed.
     """
-    sign = 1 if plan.goal == "maximize" else -1
-    useful = [place for place, own in enumerate(candidates) if sign * (own.facts.score - plan.baseline) > 0] or [0]
+    scores = [own.facts.score for own in candidates]
+    useful = [place for place, own in enumerate(scores) if is_better(plan.goal, own, plan.baseline)] or [0]
     in_time = (place for place in useful if _seconds(plan, [candidates[place]]) <= _time(plan))
     return next(in_time, min(useful, key=lambda place: candidates[place].facts.fit_seconds))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ultramarine.resources.automl import AutoMLJobSpec, AutoMLJobStatus
 from ultramarine_contract.meta import AUTOML_JOB, SWEEP, TRAINING_JOB
 
-from ...shared.kind import Column, Kind
+from ...shared.kind import LETTER_FIRST, Column, Kind
 from .plan import plan, questions
 
 MAX_AUTOML_NAME = 32  # characters; those of children add eight
@@ -30,10 +30,7 @@ KIND = Kind(
             f"size(self.metadata.name) <= {MAX_AUTOML_NAME}",
             f"metadata.name must have at most {MAX_AUTOML_NAME} characters: the names of its jobs begin with it",
         ),
-        (
-            "!self.metadata.name.contains('.') && self.metadata.name.matches('^[a-z]')",
-            "metadata.name must start with a letter and must not contain a dot: it becomes a Service's name",
-        ),
+        LETTER_FIRST,
     ),
     deletes=(AUTOML_JOB, TRAINING_JOB),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ultramarine.resources.schedule import MAX_SCHEDULE_NAME, ScheduleSpec, ScheduleStatus
 from ultramarine_contract.meta import DATASET, MODEL, PIPELINE, PIPELINE_RUN, SCHEDULE
 
-from ...shared.kind import Column, Kind
+from ...shared.kind import NO_DOT, Column, Kind
 from .plan import plan, questions
 from .triggers import topics_of
 
@@ -37,7 +37,7 @@ KIND = Kind(
             f"size(self.metadata.name) <= {MAX_SCHEDULE_NAME}",
             f"metadata.name must have at most {MAX_SCHEDULE_NAME} characters: the name of each run begins with it",
         ),
-        ("!self.metadata.name.contains('.')", "metadata.name must not contain a dot"),
+        NO_DOT,
     ),
     rules=(
         (
