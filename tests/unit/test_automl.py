@@ -139,6 +139,14 @@ def test_numbers_may_have_decimal_commas(tmp_path: Path) -> None:
     assert [pd.concat([search, untouched]).area[row] for row in (0, 1, 2)] == [0.0, 2000.5, -2.25]
 
 
+def test_classes_with_commas_stay_words(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    table = pd.DataFrame({"a": range(60), "size": ["0,5", "1,25", "2,5"] * 20})
+    table.to_csv(tmp_path / "data" / "table.csv", index=False, sep=";")
+    plan = prepare(AutoMLTask("classification", "size"), tmp_path / "data", tmp_path / "prepared")
+    assert plan.classes == ("0,5", "1,25", "2,5")
+
+
 def test_leakage_imbalance_and_order_are_told(tmp_path: Path) -> None:
     table = load_breast_cancer(as_frame=True).frame
     table = pd.concat([table[table.target == 1], table[table.target == 0][:15]]).reset_index(drop=True)

@@ -153,12 +153,18 @@ def _with_words(data: Path, frame: pd.DataFrame, booleans: list[str]) -> pd.Data
 
 
 def _with_decimals(task: AutoMLTask, frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """Return numbers for texts with a decimal comma; where each comma could be one of thousands, texts stay."""
+    """Return numbers for texts with a decimal comma; where each comma could be one of thousands, texts stay.
+
+    Classes stay words.
+    """
     for name in map(str, frame.columns):
         texts = frame[name].dropna()
-        if pd.api.types.is_numeric_dtype(texts) or task.types.get(name, "numeric") != "numeric":
+        is_class = task.task == "classification" and name == task.target
+        if is_class or pd.api.types.is_numeric_dtype(texts) or task.types.get(name, "numeric") != "numeric":
             continue
-        if texts.empty or not all(isinstance(text, str) for text in texts):
+        if texts.empty or not isinstance(text := texts.iloc[0], str) or not re.fullmatch(_DECIMAL, text.strip()):
+            continue  # most columns of texts end here
+        if not all(isinstance(text, str) for text in texts):
             continue
         texts = texts.str.strip()
         if not texts.str.fullmatch(_DECIMAL).all() or texts.str.fullmatch(_THOUSANDS).all():
