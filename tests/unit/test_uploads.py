@@ -253,7 +253,7 @@ def test_other_kinds_are_left_alone(namespace: Any) -> None:
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"source": {"path": ".", "git": {}}}, "source has path and git"),
+        ({"source": {"path": ".", "git": {}}}, "^TrainingJob [a-z0-9-]+: source has path and git"),
         ({"inputs": {"x": {"path": ".", "uri": "s3://lake/x"}}}, r"inputs\.x has path and uri"),
         ({"inputs": {"x": {"path": "absent.csv"}}}, r"inputs\.x\.path .*absent\.csv does not exist"),
     ],

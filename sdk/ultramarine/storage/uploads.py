@@ -48,13 +48,7 @@ def upload_local_paths(
     With `dry_run` nothing is sent; the URIs are those that an upload would give. Raises FileInvalid.
     """
     if str(manifest.get("apiVersion", "")).partition("/")[0] == _GROUP:
-        uploads = _Uploads(platform, folder or Path(), dry_run, note or (lambda text: None), progress)
-        spec = manifest.get("spec")
-        for parent in list(_mappings(spec)) if manifest.get("kind") != "Dataset" else ():  # its source is not code
-            uploads.replace(parent)
-        if manifest.get("kind") == "ModelVersion" and isinstance(spec, dict) and "path" in spec:
-            format = str((spec.get("format") or {}).get("name", ""))
-            spec |= uploads.model(uploads.folder / str(spec.pop("path")), format)
+        _Uploads(platform, folder or Path(), dry_run, note or (lambda text: None), progress).replace_all(manifest)
     return manifest
 
 
@@ -74,7 +68,21 @@ class _Uploads:
     note: Note
     progress: Progress | None
 
-    def replace(self, parent: dict[str, Any]) -> None:
+    def replace_all(self, manifest: Manifest) -> None:
+        """Replace the local paths of a whole manifest. Raises FileInvalid, with the object's name."""
+        kind, spec = manifest.get("kind"), manifest.get("spec")
+        try:
+            for parent in list(_mappings(spec)) if kind != "Dataset" else ():  # its source is not code
+                self._replace(parent)
+            if kind == "ModelVersion" and isinstance(spec, dict) and "path" in spec:
+                format = str((spec.get("format") or {}).get("name", ""))
+                spec |= self._model(self.folder / str(spec.pop("path")), format)
+        except FileInvalid as error:
+            metadata = manifest.get("metadata") or {}
+            name = metadata.get("name") or metadata.get("generateName", "")
+            raise FileInvalid(f"{kind} {name}: {error}") from None
+
+    def _replace(self, parent: dict[str, Any]) -> None:
         source, inputs = parent.get("source"), parent.get("inputs")
         if isinstance(source, dict) and "path" in source:
             _alone("source", source)
@@ -150,7 +158,7 @@ class _Uploads:
                 self._send(outgoing)
         return result
 
-    def model(self, path: Path, format: str) -> Manifest:
+    def _model(self, path: Path, format: str) -> Manifest:
         """Upload a model, a folder with the list of its files, which servers check; return its URI and digest."""
         if not path.is_dir():
             return {"uri": self._data("model", path), "digest": f"sha256:{sha256_of(path)}"}
