@@ -2,7 +2,9 @@
 
 MODE makes it fail: `silent` never listens, `loopback` listens at 127.0.0.1 alone, `sick` answers 500 to probes, `exits`
 ends at once, `leaks` takes all memory. `fails` answers POST with 500, `refuses` with 400, and `slow` after a while.
-POST answers with its body, the number of its bytes as `size`, and VERSION. GET /count has the number of POSTs.
+POST answers with its body, the number of its bytes as `size`, and VERSION. GET /count has the number of POSTs, and
+GET /write the error of a change to the model. After GET /hang only a restart makes GET /alive succeed. SIGTERM lets
+streams end.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ import time
 from base64 import b64encode
 from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event
+from pathlib import Path
+from threading import Event, Thread
+from urllib.parse import urlsplit
 
 MODE = os.environ.get("MODE", "")
 SECRETS = ("AWS_", "ULTRAMARINE_")
 STATUS = {"fails": 500, "refuses": 400}.get(MODE, 200)
-ENOUGH = Event()
+ENOUGH, HUNG = Event(), Event()
 POSTS: list[str] = []
+STREAMS: list[str] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -30,8 +35,17 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/health":
             self.answer(500 if MODE == "sick" else 200, "")
-        elif self.path == "/events":
-            self.events()
+        elif self.path == "/alive":
+            self.answer(500 if HUNG.is_set() else 200, "")
+        elif self.path == "/hang":
+            HUNG.set()
+            self.answer(200, "")
+        elif self.path == "/write":
+            self.answer(200, written())
+        elif self.path.startswith("/events"):
+            STREAMS.append(self.path)
+            self.events(int(urlsplit(self.path).query or 100))
+            STREAMS.remove(self.path)
         elif self.path == "/enough":
             ENOUGH.set()
             self.answer(200, "")
@@ -44,11 +58,22 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, " ".join(names).lower())
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.body()
         POSTS.append(self.path)
         time.sleep(0.3 if MODE == "slow" else 0)
         answer = {"given": json.loads(body), "size": len(body), "model_version": os.environ.get("VERSION", "")}
         self.answer(STATUS, json.dumps(answer), "application/json")
+
+    def body(self) -> bytes:
+        """Read a body with a length, or in chunks."""
+        if length := self.headers["Content-Length"]:
+            return self.rfile.read(int(length))
+        whole = b""
+        while size := int(self.rfile.readline(), 16):
+            whole += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return whole
 
     def answer(self, status: int, text: str, kind: str = "text/plain") -> None:
         self.send_response(status)
@@ -57,14 +82,14 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text.encode())
 
-    def events(self) -> None:
-        """Send two events a second until GET /enough, at most for 50 s."""
+    def events(self, most: int) -> None:
+        """Send two events a second until GET /enough, and so many at most."""
         ENOUGH.clear()
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        for number in range(100):
+        for number in range(most):
             self.wfile.write(f"data: {number}\n\n".encode())
             self.wfile.flush()
             if ENOUGH.wait(0.5):
@@ -84,7 +109,23 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
-signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+def written() -> str:
+    """Try to change the model, and return the error."""
+    try:
+        Path("/mnt/model/added").touch()
+    except OSError as error:
+        return str(error.strerror)
+    return "written"
+
+
+def leave() -> None:
+    """End when no stream is open."""
+    while STREAMS:
+        time.sleep(0.1)
+    os._exit(0)
+
+
+signal.signal(signal.SIGTERM, lambda *_: Thread(target=leave).start())
 if MODE == "exits":
     sys.exit("no weights in /mnt/model")
 while MODE == "silent":

@@ -147,6 +147,29 @@ def test_a_container_is_replaced_without_a_failed_request(boxes: Platform) -> No
     print(f"{len(load.versions)} requests during three replacements, none failed")
 
 
+def test_a_stream_ends_whole_though_its_container_is_replaced(boxes: Platform) -> None:
+    """Events go on for longer than the ten seconds before SIGTERM; meanwhile the new container answers all else."""
+    served(boxes, box(boxes, "blue", "before"))
+    with boxes.client(NAME) as client, client.stream("GET", "/events?40") as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "data: 0"
+        served(boxes, box(boxes, "blue", "after"))
+        assert ask(client, 20) == {"after": 20}
+        (*_, last) = (line for line in lines if line)
+    assert last == "data: 39"
+
+
+def test_a_container_that_fails_takes_nothing_from_the_one_before(boxes: Platform) -> None:
+    """A change whose container ends at once leaves the former one answering, and Ready tells of it."""
+    served(boxes, box(boxes, "blue", "good"))
+    with OpenLoad(boxes, NAME) as load:
+        boxes.apply(endpoint(NAME, "", deployments=[box(boxes, "blue", "bad", "exits")], traffic={"blue": 100}))
+        words = "exited with code 1: no weights in /mnt/model"
+        boxes.wait("oe", NAME, lambda s: words in condition(s, "Ready").get("message", ""))
+    assert load.failures == []
+    assert set(load.versions) == {"good"}
+
+
 @pytest.mark.slow
 def test_containers_come_and_go_with_the_requests_in_flight(boxes: Platform) -> None:
     """Seven clients get three pods; without requests no pod is left, and the next request waits for one."""

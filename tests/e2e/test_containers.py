@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import queue
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aiohttp
+import grpc
 import pyarrow.parquet
 import pytest
 from conftest import NAMESPACE, Manifest, Platform, condition
@@ -19,8 +22,25 @@ from manifests import model_version
 
 MODEL = "own-server"
 PROGRAM = Path(__file__).with_name("container_server.py").read_bytes()
-FAILING = ("silent", "sick", "loopback", "exits", "leaks", "foreign", "absent")
+FAILING = ("silent", "sick", "loopback", "exits", "leaks", "foreign", "absent", "tampered")
 KEPT = f"s3://ultramarine/{NAMESPACE}/captures/"
+
+
+CALLS = """
+import grpc
+from concurrent.futures import ThreadPoolExecutor
+
+def each(requests, context):
+    for request in requests:
+        yield request * 2
+
+handlers = {"Double": grpc.stream_stream_rpc_method_handler(each)}
+server = grpc.server(ThreadPoolExecutor(4))
+server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("own.Numbers", handlers)])
+server.add_insecure_port("0.0.0.0:9000")
+server.start()
+server.wait_for_termination()
+"""  # a server of a service that the platform does not know
 
 
 def served(platform: Platform, mode: str = "", **container: Any) -> Manifest:
@@ -30,6 +50,7 @@ def served(platform: Platform, mode: str = "", **container: Any) -> Manifest:
         "command": ["python", f"/mnt/model/{MODEL}.py"],
         "ports": {"http": 8000},
         "readiness": {"path": "/health"},
+        "liveness": {"path": "/alive", "periodSeconds": 1},
         "startupSeconds": 15 if mode else 120,
         **container,
     }
@@ -56,9 +77,11 @@ def own(platform: Platform) -> Iterator[Platform]:
         *(served(platform, mode) for mode in ("silent", "sick", "loopback", "exits", "leaks")),
         served(platform, "foreign", command=["/bin/cat"], args=["/no/such/file"]),
         served(platform, "absent", image="ultramarine/no-such-image:1"),
+        called(platform),
+        tampered(platform),
     )
     yield platform
-    platform.delete("oe", "own", "own-kept", *(f"own-{mode}" for mode in FAILING))
+    platform.delete("oe", "own", "own-kept", "own-called", *(f"own-{mode}" for mode in FAILING))
 
 
 def kept(platform: Platform) -> Manifest:
@@ -66,6 +89,29 @@ def kept(platform: Platform) -> Manifest:
     whole = served(platform)
     whole["metadata"]["name"] = "own-kept"
     whole["spec"]["dataCollector"] = {"samplingRate": 1, "uri": KEPT, "redact": ["secret"]}
+    return whole
+
+
+def called(platform: Platform) -> Manifest:
+    """An endpoint whose container speaks gRPC alone."""
+    container = {
+        "image": platform.settings.images.server,
+        "command": ["python", "-c", CALLS],
+        "ports": {"grpc": 9000},
+        "readiness": {},
+    }
+    deployments = [{"name": "blue", "container": container}]
+    return {"kind": "OnlineEndpoint", "metadata": {"name": "own-called"}, "spec": {"deployments": deployments}}
+
+
+def tampered(platform: Platform) -> Manifest:
+    """An endpoint whose model was changed after its version became ready."""
+    uri = platform.put("own-tampered.py", PROGRAM)
+    platform.apply(model_version("own-tampered", 1, uri, PROGRAM))
+    platform.wait("mv", "own-tampered-1", lambda status: condition(status, "Ready").get("status") == "True")
+    platform.put("own-tampered.py", PROGRAM + b"# changed")
+    whole = served(platform, "tampered")
+    whole["spec"]["deployments"][0]["model"] = "own-tampered@1"
     return whole
 
 
@@ -126,6 +172,58 @@ def test_a_container_streams_behind_the_gateway(own: Platform, name: str) -> Non
         assert asyncio.run(echo(url)) == "hello"
 
 
+def test_calls_of_any_service_stream_through_the_gateway(own: Platform) -> None:
+    """Each message of a stream in both directions is answered before the next is sent; without a key none is."""
+    own.wait("oe", "own-called", lambda status: condition(status, "Ready").get("status") == "True", 300)
+    key = own.secret("own-called-keys")["primary"]
+    said: queue.Queue[bytes] = queue.Queue()
+    with (
+        own.target.reach(own.namespace, "own-called", 9000) as url,
+        grpc.insecure_channel(urlsplit(url).netloc) as channel,
+    ):
+        double = channel.stream_stream("/own.Numbers/Double")
+        answers = double(iter(said.get, b""), metadata=[("authorization", f"Bearer {key}")], timeout=60)
+        for message in (b"ab", b"cd", b"x" * 100_000):
+            said.put(message)
+            assert next(answers) == message * 2
+        said.put(b"")
+        assert list(answers) == []
+        with pytest.raises(grpc.RpcError) as refused:
+            next(double(iter([b"ab"]), timeout=60))
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_body_in_chunks_arrives_whole(own: Platform) -> None:
+    """A request without a length, in many chunks, reaches the container as it was sent."""
+    own.ready("own", f"{MODEL}-1")
+    text = json.dumps({"numbers": list(range(100_000))}).encode()
+    with own.client("own") as client:
+        answer = client.post("/any/path", content=(text[at : at + 10_000] for at in range(0, len(text), 10_000)))
+    assert answer.json()["size"] == len(text)
+
+
+def test_a_container_cannot_change_its_model(own: Platform) -> None:
+    """The folder of the model is read-only."""
+    own.ready("own", f"{MODEL}-1")
+    with own.client("own") as client:
+        assert client.get("/write").text == "Read-only file system"
+
+
+def test_a_container_that_hangs_starts_again(own: Platform) -> None:
+    """When its own liveness path fails, the kubelet restarts it, and it answers again."""
+    own.ready("own-kept", f"{MODEL}-1")
+
+    def restarts() -> int:
+        (pod,) = own.pods_of("OnlineEndpoint", "own-kept")
+        return max(int(container["restartCount"]) for container in pod["status"]["containerStatuses"])
+
+    before = restarts()
+    with own.client("own-kept") as client:
+        assert client.get("/hang").status_code == 200
+        own.wait("oe", "own-kept", lambda _: restarts() > before)
+        own.wait("oe", "own-kept", lambda _: client.get("/alive").status_code == 200)
+
+
 @pytest.mark.attack("client/no-key")
 @pytest.mark.parametrize("path", ["/", "/health", "/v2/health/ready"])
 def test_no_path_of_a_container_is_open(own: Platform, path: str) -> None:
@@ -160,6 +258,7 @@ def test_the_keys_of_a_container_rotate(own: Platform) -> None:
         ("exits", "exited with code 1: no weights in /mnt/model"),
         ("leaks", "used more memory than its limit"),
         ("foreign", "exited with code 1: /bin/cat: /no/such/file"),
+        ("tampered", "the stored content is not what was registered; register it again or restore it"),
         ("absent", "cannot pull image ultramarine/no-such-image:1"),
     ],
 )
@@ -167,4 +266,4 @@ def test_what_keeps_a_container_from_answering_is_named(own: Platform, mode: str
     """Ready=False names the container or its image, the cause, and the remedy."""
     told = own.wait("oe", f"own-{mode}", lambda status: words in condition(status, "Ready").get("message", ""), 300)
     assert condition(told, "Ready")["status"] == "False"
-    assert f"own-{mode}-blue-" in condition(told, "Ready")["message"]
+    assert f"own-{mode}-" in condition(told, "Ready")["message"]
