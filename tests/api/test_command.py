@@ -467,3 +467,16 @@ def test_a_schedule_is_held_and_continued(user: User, api: Api) -> None:
     assert user.run("schedule", "resume", "nightly").stderr == "nightly continues.\n"
     assert api.get("schedules", "nightly")["spec"]["suspend"] is False
     assert "does not exist" in user.run("schedule", "suspend", "absent", code=1).stderr
+
+
+def test_a_fault_of_a_pipelines_file_has_its_line(user: User, api: Api) -> None:
+    """`run start FILE` names file, line and field before anything is made, as `apply` does."""
+    steps = [{"name": "clean", "trainingJob": {"command": ["true"]}}]
+    spec = {"parameters": {"rows": {"type": "int"}}, "steps": steps}
+    manifest = {"apiVersion": API_VERSION, "kind": "Pipeline", "metadata": {"name": "night"}, "spec": spec}
+    (user.folder / "night.yaml").write_text(yaml.safe_dump(manifest))
+
+    told = user.run("run", "start", "night.yaml", code=1).stderr
+    assert "night.yaml:8" in told
+    assert "spec.parameters.rows.type: must be one of string, integer" in told
+    assert user.run("get", "pipelines", "-o", "name").stdout == ""

@@ -41,16 +41,21 @@ def start(
 
     The Pipeline of a file is applied first, with the local paths that it names.
     """
-    from ultramarine.files.reading import load
+    from ultramarine.files.reading import InvalidFiles, load
+    from ultramarine.files.validation import validate
     from ultramarine.runs.pipelines import check_run, pipeline_in, run_manifest
     from ultramarine.storage.uploads import upload_local_paths
 
     session = session_of(context)
     client = session.client
-    client.platform.check()  # before the Pipeline of a file is applied
     parameters = parameters_in(set or [])
-    if pipeline.endswith((".yaml", ".yml", ".json")):
-        manifest = pipeline_in([document.manifest for document in load([pipeline])])
+    is_file = pipeline.endswith((".yaml", ".yml", ".json"))
+    documents = load([pipeline]) if is_file else []
+    if problems := validate(documents).problems:
+        raise InvalidFiles(problems)
+    client.platform.check()  # before the Pipeline of a file is applied
+    if is_file:
+        manifest = pipeline_in([document.manifest for document in documents])
         manifest = upload_local_paths(client.platform, manifest, False, Path(pipeline).parent, session.note)
         pipeline = str(manifest["metadata"]["name"])
         check_run(run_manifest(pipeline, name, parameters), manifest.get("spec"))
