@@ -144,11 +144,11 @@ def test_a_failure_skips_what_depends_on_it_and_begins_no_other_step():
     for goes_on, y in ((False, "Skipped"), (True, "Running")):
         story = Story(run_of(steps, continueOnStepFailure=goes_on))
         story.look()
-        story.end("nightly-a", "Failed", failure={"message": "exit 1"})
+        story.end("nightly-a", "Failed", failure={"message": "exit 1", "hint": "read its log"})
         story.end("nightly-x")
         last = story.look()
         assert states(last) == {"a": "Failed", "b": "Skipped", "x": "Succeeded", "y": y}
-        assert state(last, "a")["message"] == "TrainingJob nightly-a: exit 1"
+        assert state(last, "a")["message"] == "TrainingJob nightly-a: exit 1; read its log"
         if not goes_on:
             assert last.status["state"] == "Failed"
             assert condition(last, "Failed")["reason"] == "StepFailed"

@@ -50,8 +50,9 @@ def edited(owner: Obj[Any], child: Manifest, **changes: Any) -> Manifest:
 
 
 def failure_of(child: Manifest) -> str:
-    """Return why an object has failed."""
+    """Return why an object has failed, and the remedy."""
     status = child.get("status") or {}
-    failure = (status.get("failure") or {}).get("message")
+    failure = status.get("failure") or {}
     condition = find(status, "Failed") or find(status, "Accepted") or {}
-    return f"{child['kind']} {child['metadata']['name']}: {failure or condition.get('message') or 'it failed'}"
+    message = "; ".join(filter(None, (failure.get("message"), failure.get("hint")))) or condition.get("message")
+    return f"{child['kind']} {child['metadata']['name']}: {message or 'it failed'}"
